@@ -1,0 +1,1 @@
+"""The Headrace agent: collectors, outbox and uplink around the compiled core `agent._native`."""

@@ -1,0 +1,225 @@
+"""What goes over MQTT beside blocks: topics, catalog, state, receipts, commands. All JSON, all small.
+
+Everything that is decoded here came from outside: a message that does not fit raises ValueError with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+from uuid import UUID
+
+import orjson
+
+ROOT = "headrace/v1"
+MAX_MESSAGE = 16 * 1024 * 1024
+"""Bytes. A larger catalog or receipt is refused before it is parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics of one agent (`agent="+"` gives the filters that a data center subscribes to)."""
+
+    agent: str
+    root: str = ROOT
+
+    @property
+    def data(self) -> str:
+        return f"{self.root}/{self.agent}/data"
+
+    @property
+    def catalog(self) -> str:
+        """Retained: the newest epoch's catalog."""
+        return f"{self.root}/{self.agent}/catalog"
+
+    @property
+    def state(self) -> str:
+        """Retained, and the last will: whether the agent is online."""
+        return f"{self.root}/{self.agent}/state"
+
+    @property
+    def receipts(self) -> str:
+        return f"{self.root}/{self.agent}/receipts"
+
+    @property
+    def commands(self) -> str:
+        return f"{self.root}/{self.agent}/commands"
+
+    @classmethod
+    def parse(cls, topic: str, root: str = ROOT) -> tuple[str, str]:
+        """(agent, last word) of a topic. Raises ValueError for any other shape."""
+        head, _, rest = topic.partition(f"{root}/")
+        agent, _, word = rest.partition("/")
+        if head or not agent or word not in ("data", "catalog", "state", "receipts", "commands", "replies"):
+            raise ValueError(f"not a Headrace topic: {topic!r}")
+        return agent, word
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogTag:
+    """One tag of an epoch, as the data center keeps it. `source` says where it is read: protocol, url, address."""
+
+    tag: int
+    device: str
+    name: str
+    identifier: str
+    type: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    domain: str = ""
+    level: int | None = None
+    description: str = ""
+    source: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What the tags of one epoch are. Content-addressed: equal content has the same epoch on every machine."""
+
+    agent: str
+    tags: tuple[CatalogTag, ...]
+
+    def encode(self) -> bytes:
+        """Canonical JSON: sorted keys, no white space. The epoch is taken from these very bytes."""
+        return orjson.dumps({"format": "headrace-catalog/1", "agent": self.agent, "tags": self.tags}, option=orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Catalog:
+        found = _object(payload, "catalog")
+        if found.get("format") != "headrace-catalog/1":
+            raise ValueError(f"catalog of an unknown format: {found.get('format')!r}")
+        try:
+            return cls(str(found["agent"]), tuple(CatalogTag(**tag) for tag in found["tags"]))
+        except (KeyError, TypeError) as reason:
+            raise ValueError(f"catalog: {reason}") from reason
+
+
+def epoch_of(catalog: bytes) -> int:
+    """The epoch of an encoded catalog: the first eight bytes of its SHA-256, big-endian, unsigned."""
+    return int.from_bytes(hashlib.sha256(catalog).digest()[:8], "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The data center's "committed up to sequence `committed` of `stream`". 0 where it has nothing yet."""
+
+    stream: UUID
+    committed: int
+
+    def encode(self) -> bytes:
+        return orjson.dumps({"stream": str(self.stream), "committed": self.committed})
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Receipt:
+        found = _object(payload, "receipt")
+        committed = found.get("committed")
+        if type(committed) is not int or not 0 <= committed < 2**63:
+            raise ValueError(f"receipt: committed must be a sequence, not {committed!r}")
+        return cls(_uuid(found.get("stream"), "receipt"), committed)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Whether an agent is there, and what it is doing. `facts` are counters for people; nothing is decided on them."""
+
+    online: bool
+    stream: UUID | None = None
+    epoch: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        stream = str(self.stream) if self.stream else None
+        epoch = f"{self.epoch:016x}" if self.epoch is not None else None
+        return orjson.dumps({"online": self.online, "stream": stream, "epoch": epoch, "facts": self.facts})
+
+    @classmethod
+    def decode(cls, payload: bytes) -> State:
+        found = _object(payload, "state")
+        stream, epoch, facts = found.get("stream"), found.get("epoch"), found.get("facts")
+        return cls(
+            bool(found.get("online")),
+            _uuid(stream, "state") if stream else None,
+            int(epoch, 16) if isinstance(epoch, str) else None,
+            facts if isinstance(facts, dict) else {},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogWanted:
+    """The one command of this version: the data center holds blocks of an epoch whose catalog it does not know."""
+
+    epoch: int
+
+    def encode(self) -> bytes:
+        return orjson.dumps({"command": "catalog", "epoch": f"{self.epoch:016x}"})
+
+    @classmethod
+    def decode(cls, payload: bytes) -> CatalogWanted:
+        found = _object(payload, "command")
+        epoch = found.get("epoch")
+        if found.get("command") != "catalog" or not isinstance(epoch, str):
+            raise ValueError(f"unknown command: {found.get('command')!r}")
+        return cls(int(epoch, 16))
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """An MQTT broker's address: `mqtt://[user:password@]host[:1883]`, `mqtts://` for TLS (port 8883)."""
+
+    host: str
+    port: int
+    tls: bool = False
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> Broker:
+        parts = urlsplit(url)
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/"):
+            raise ValueError(f"{without_password(url)!r} is not a broker; write mqtt://host:1883, or mqtts://host:8883 for TLS")
+        tls = parts.scheme == "mqtts"
+        user, secret = parts.username, parts.password
+        return cls(
+            parts.hostname,
+            parts.port or (8883 if tls else 1883),
+            tls,
+            unquote(user) if user else None,
+            unquote(secret) if secret else None,
+        )
+
+    def ssl_context(self, ca: str | None = None) -> ssl.SSLContext | None:
+        """A verifying TLS 1.2+ context, or None for `mqtt://`. `ca` is a PEM file; None means the system's store."""
+        if not self.tls:
+            return None
+        context = ssl.create_default_context(cafile=ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be logged and published: user name and password are left out."""
+    try:
+        parts = urlsplit(url)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    except ValueError:
+        return "(not a URL)"
+
+
+def _object(payload: bytes, what: str) -> dict[str, Any]:
+    if len(payload) > MAX_MESSAGE:
+        raise ValueError(f"{what} of {len(payload)} bytes; the limit is {MAX_MESSAGE}")
+    found = orjson.loads(payload)
+    if not isinstance(found, dict):
+        raise ValueError(f"{what}: not a JSON object")
+    return found
+
+
+def _uuid(text: object, what: str) -> UUID:
+    try:
+        return UUID(str(text))
+    except ValueError:
+        raise ValueError(f"{what}: {text!r} is not a stream") from None

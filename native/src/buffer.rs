@@ -1,0 +1,248 @@
+//! The open columns of one epoch: push, then seal. Not locked by itself: its owner holds one lock over a whole push or
+//! over the `mem::take` of a seal, never over the encoding.
+
+use crate::block::{self, Meta};
+use crate::column::{self, Column};
+use crate::decode::modbus::{Field, Plan};
+use crate::error::{Error, Result};
+use crate::filter::Rule;
+use crate::tag::{BAD_DECODING_ERROR, BAD_TYPE_MISMATCH, TagSpec, Value};
+
+/// The last reading of a tag, whether its filter let it through or not.
+#[derive(Debug, Clone, Default)]
+struct Last {
+    seen: bool,
+    time_ns: i64,
+    quality: u32,
+    value: Kept,
+}
+
+/// A value that outlives the bytes it came from.
+#[derive(Debug, Clone, Default)]
+enum Kept {
+    #[default]
+    Absent,
+    Bool(bool),
+    Integer(i64),
+    Unsigned(u64),
+    Real32(f32),
+    Real64(f64),
+    Text(String),
+}
+
+impl Kept {
+    fn set(&mut self, value: Value<'_>) {
+        *self = match (std::mem::take(self), value) {
+            (Self::Text(mut text), Value::Text(new)) => {
+                text.clear();
+                text.push_str(new);
+                Self::Text(text)
+            }
+            (_, Value::Absent) => Self::Absent,
+            (_, Value::Bool(value)) => Self::Bool(value),
+            (_, Value::Integer(value)) => Self::Integer(value),
+            (_, Value::Unsigned(value)) => Self::Unsigned(value),
+            (_, Value::Real32(value)) => Self::Real32(value),
+            (_, Value::Real64(value)) => Self::Real64(value),
+            (_, Value::Text(value)) => Self::Text(value.to_owned()),
+        };
+    }
+
+    fn get(&self) -> Value<'_> {
+        match self {
+            Self::Absent => Value::Absent,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Integer(value) => Value::Integer(*value),
+            Self::Unsigned(value) => Value::Unsigned(*value),
+            Self::Real32(value) => Value::Real32(*value),
+            Self::Real64(value) => Value::Real64(*value),
+            Self::Text(value) => Value::Text(value),
+        }
+    }
+}
+
+/// One tag's place in the buffer.
+#[derive(Debug, Clone)]
+struct Slot {
+    spec: TagSpec,
+    rule: Rule,
+    column: Column,
+    /// The last reading that passed the filter, and the last of all: two, because a filter compares with the former.
+    passed: Last,
+    latest: Last,
+}
+
+/// What the buffer has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Readings taken, filtered ones included.
+    pub accepted: u64,
+    /// Readings that their tag's filter held back.
+    pub filtered: u64,
+    /// Readings lost because the buffer was full.
+    pub refused: u64,
+    /// Readings whose value did not fit the tag's type.
+    pub mistyped: u64,
+    /// Readings that the next seal would take.
+    pub pending_readings: u64,
+    /// Bytes of memory that they take.
+    pub pending_bytes: u64,
+    /// Readings sealed.
+    pub sealed_readings: u64,
+    /// Blocks sealed.
+    pub sealed_blocks: u64,
+}
+
+/// The buffer.
+#[derive(Debug)]
+pub struct Buffer {
+    slots: Vec<Slot>,
+    plans: Vec<Plan>,
+    max_bytes: usize,
+    stats: Stats,
+}
+
+/// What a seal took out of a buffer: everything the encoder needs, and nothing that a push could still change.
+#[derive(Debug)]
+pub struct Taken {
+    columns: Vec<(u32, Column)>,
+}
+
+impl Taken {
+    /// Compresses and checksums; takes time, so no lock is held.
+    pub fn encode(&self, meta: &Meta) -> Vec<u8> {
+        block::encode(&self.columns, meta)
+    }
+
+    /// Readings taken.
+    pub fn readings(&self) -> usize {
+        self.columns.iter().map(|(_, column)| column.len()).sum()
+    }
+
+    /// The earliest and the latest time.
+    pub fn bounds(&self) -> (i64, i64) {
+        block::bounds(&self.columns)
+    }
+}
+
+impl Buffer {
+    /// A buffer for these tags that takes at most `max_bytes` of memory.
+    pub fn new(tags: Vec<TagSpec>, max_bytes: usize) -> Result<Self> {
+        let slots = tags.into_iter().map(|spec| {
+            let (rule, column) = (Rule::parse(&spec.filter)?, Column::new(spec.reading_type()));
+            Ok(Slot { spec, rule, column, passed: Last::default(), latest: Last::default() })
+        });
+        Ok(Self { slots: slots.collect::<Result<_>>()?, plans: Vec::new(), max_bytes, stats: Stats::default() })
+    }
+
+    /// The tag's spec.
+    pub fn spec(&self, tag: u32) -> Result<&TagSpec> {
+        let count = self.slots.len();
+        self.slots.get(tag as usize).map(|slot| &slot.spec).ok_or(Error::Unknown { what: "tag", number: tag as usize, count })
+    }
+
+    /// Prepares the decoding of one Modbus request.
+    pub fn modbus_plan(&mut self, fields: Vec<Field>, bits: bool) -> Result<usize> {
+        for field in &fields {
+            let spec = self.spec(field.tag)?;
+            if spec.raw != field.kind {
+                return Err(Error::Spec(format!("tag {} is {}, not {}", field.tag, spec.raw.name(), field.kind.name())));
+            }
+        }
+        self.plans.push(Plan::new(fields, bits)?);
+        Ok(self.plans.len() - 1)
+    }
+
+    /// Decodes one Modbus response into its tags' columns. Returns how many readings passed their filters.
+    pub fn push_registers(&mut self, plan: usize, payload: &[u8], time_ns: i64) -> Result<usize> {
+        let count = self.plans.len();
+        let Self { slots, plans, max_bytes, stats } = self;
+        let plan = plans.get(plan).ok_or(Error::Unknown { what: "plan", number: plan, count })?;
+        let mut kept = 0;
+        plan.decode(payload, |tag, raw| {
+            if let Some(slot) = slots.get_mut(tag as usize) {
+                let (value, quality) = raw.map_or((Value::Absent, BAD_DECODING_ERROR), |raw| (slot.spec.apply(raw), 0));
+                kept += usize::from(take(slot, stats, *max_bytes, time_ns, value, quality));
+            }
+        })?;
+        Ok(kept)
+    }
+
+    /// Takes one reading from any other source, its value as the device has it. Returns whether it passed its filter.
+    pub fn push(&mut self, tag: u32, time_ns: i64, raw: Value<'_>, quality: u32) -> Result<bool> {
+        self.spec(tag)?;
+        let Self { slots, max_bytes, stats, .. } = self;
+        Ok(slots.get_mut(tag as usize).is_some_and(|slot| {
+            let value = slot.spec.apply(raw);
+            take(slot, stats, *max_bytes, time_ns, value, quality)
+        }))
+    }
+
+    /// Counts a value that its caller could not make fit its tag's type.
+    pub fn count_mistyped(&mut self) {
+        self.stats.mistyped += 1;
+    }
+
+    /// Takes out everything that was pushed, in one step: what is pushed from here on is the next block's.
+    pub fn take(&mut self) -> Option<Taken> {
+        if self.stats.pending_readings == 0 {
+            return None;
+        }
+        let columns = self.slots.iter_mut().enumerate().filter(|(_, slot)| !slot.column.is_empty()).map(|(tag, slot)| {
+            let fresh = Column::new(slot.column.kind);
+            (tag as u32, std::mem::replace(&mut slot.column, fresh))
+        });
+        let taken = Taken { columns: columns.collect() };
+        self.stats.sealed_readings += self.stats.pending_readings;
+        self.stats.sealed_blocks += 1;
+        self.stats.pending_readings = 0;
+        self.stats.pending_bytes = 0;
+        Some(taken)
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The last reading of every tag that has one: tag, time, value, quality.
+    pub fn latest(&self) -> impl Iterator<Item = (u32, i64, Value<'_>, u32)> {
+        self.slots.iter().enumerate().filter(|(_, slot)| slot.latest.seen).map(|(tag, slot)| {
+            let last = &slot.latest;
+            (tag as u32, last.time_ns, last.value.get(), last.quality)
+        })
+    }
+}
+
+fn take(slot: &mut Slot, stats: &mut Stats, max_bytes: usize, time_ns: i64, value: Value<'_>, quality: u32) -> bool {
+    let full = stats.pending_bytes as usize + column::size(value) > max_bytes || stats.pending_readings as usize >= block::MAX_READINGS;
+    if full {
+        stats.refused += 1;
+        return false;
+    }
+    stats.accepted += 1;
+    slot.latest.remember(time_ns, value, quality);
+    let passed = &mut slot.passed;
+    if slot.rule != Rule::All {
+        if passed.seen && !slot.rule.passes(passed.value.get(), passed.quality, value, quality) {
+            stats.filtered += 1;
+            return false;
+        }
+        passed.remember(time_ns, value, quality);
+    }
+    stats.pending_bytes += slot.column.push(time_ns, value, quality) as u64;
+    stats.pending_readings += 1;
+    true
+}
+
+impl Last {
+    fn remember(&mut self, time_ns: i64, value: Value<'_>, quality: u32) {
+        self.seen = true;
+        self.time_ns = time_ns;
+        self.quality = quality;
+        self.value.set(value);
+    }
+}
+
+/// A reading whose value did not fit: the status that stands in for it.
+pub const MISTYPED: u32 = BAD_TYPE_MISMATCH;

@@ -1,0 +1,163 @@
+//! Floating-point columns. Plant values are short decimals (`71.3`), whose binary mantissas look random: as `713 / 10`
+//! they are integers again. One IEEE division gives back exactly the value a decimal parser would give, so every
+//! language decodes them alike. What is not such a decimal is an exception and is kept bit for bit.
+
+use super::{Codec, Encoded, Reader, broken, integer, put_varint, shortest};
+use crate::error::Result;
+
+/// Every power of ten that float64 holds exactly.
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+/// Integers of this size and below are exact in float64.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// The two floating types, as the codec sees them: bits of a width.
+pub trait Real: Copy {
+    /// Bytes of a value.
+    const WIDTH: usize;
+    /// The value at float64.
+    fn widen(self) -> f64;
+    /// The nearest value of this type.
+    fn narrow(value: f64) -> Self;
+    /// The bits, in the low bytes.
+    fn bits(self) -> u64;
+    /// The value of these bits.
+    fn from_bits(bits: u64) -> Self;
+}
+
+impl Real for f32 {
+    const WIDTH: usize = 4;
+    fn widen(self) -> f64 {
+        f64::from(self)
+    }
+    fn narrow(value: f64) -> Self {
+        value as f32
+    }
+    fn bits(self) -> u64 {
+        u64::from(self.to_bits())
+    }
+    fn from_bits(bits: u64) -> Self {
+        Self::from_bits(bits as u32)
+    }
+}
+
+impl Real for f64 {
+    const WIDTH: usize = 8;
+    fn widen(self) -> f64 {
+        self
+    }
+    fn narrow(value: f64) -> Self {
+        value
+    }
+    fn bits(self) -> u64 {
+        self.to_bits()
+    }
+    fn from_bits(bits: u64) -> Self {
+        Self::from_bits(bits)
+    }
+}
+
+/// The shortest encoding of `values`.
+pub fn encode<T: Real>(values: &[T]) -> Encoded {
+    let Some(first) = values.first() else { return (Codec::Constant, Vec::new()) };
+    let width = |value: &T| value.bits().to_le_bytes().into_iter().take(T::WIDTH);
+    if values.iter().all(|value| value.bits() == first.bits()) {
+        return (Codec::Constant, width(first).collect());
+    }
+    shortest((Codec::Raw, values.iter().flat_map(width).collect()), [decimal(values)])
+}
+
+/// `value * 10^e` as an integer, if dividing it again gives the very same bits.
+fn digits<T: Real>(value: T, power: f64) -> Option<i64> {
+    let scaled = (value.widen() * power).round();
+    // Through the integer, as the decoder will: -0.0 has none, and must not pass.
+    let integer = (scaled.abs() < EXACT).then_some(scaled as i64)?;
+    (T::narrow(integer as f64 / power).bits() == value.bits()).then_some(integer)
+}
+
+fn decimal<T: Real>(values: &[T]) -> Option<Encoded> {
+    let exponent = exponent(values)?;
+    let power = *POWERS.get(exponent)?;
+    let mut exceptions = Vec::new();
+    let mut last = 0;
+    let integers: Vec<i64> = values
+        .iter()
+        .enumerate()
+        .map(|(index, value)| {
+            // An exception repeats its neighbour: a difference of 0 costs least.
+            last = digits(*value, power).unwrap_or_else(|| {
+                exceptions.push((index, value.bits()));
+                last
+            });
+            last
+        })
+        .collect();
+    if exceptions.len() * 4 > values.len() {
+        return None;
+    }
+    let mut out = vec![exponent as u8];
+    put_varint(&mut out, exceptions.len() as u64);
+    let mut next = 0;
+    for (index, bits) in exceptions {
+        put_varint(&mut out, (index - next) as u64);
+        out.extend(bits.to_le_bytes().into_iter().take(T::WIDTH));
+        next = index + 1;
+    }
+    integer::put_nested(&mut out, &integers);
+    Some((Codec::Decimal, out))
+}
+
+/// The most digits after the point that a sample needs; values that need more become exceptions.
+fn exponent<T: Real>(values: &[T]) -> Option<usize> {
+    let mut needed: Vec<usize> = values
+        .iter()
+        .step_by(values.len() / 48 + 1)
+        .filter_map(|value| POWERS.iter().position(|power| digits(*value, *power).is_some()))
+        .collect();
+    needed.sort_unstable();
+    // The ninth tenth, not the largest: one long decimal must not lengthen all the others.
+    needed.get(needed.len().saturating_sub(1) * 9 / 10).copied()
+}
+
+/// Reads `count` values back.
+pub fn decode<T: Real>(codec: Codec, bytes: &[u8], count: usize) -> Result<Vec<T>> {
+    let mut reader = Reader::new(bytes);
+    if count == 0 {
+        reader.end()?;
+        return Ok(Vec::new());
+    }
+    let values = match codec {
+        Codec::Constant => vec![T::from_bits(bits(&mut reader, T::WIDTH)?); count],
+        Codec::Raw => {
+            if reader.rest().len() / T::WIDTH < count {
+                return Err(broken("fewer floats than readings"));
+            }
+            (0..count).map(|_| bits(&mut reader, T::WIDTH).map(T::from_bits)).collect::<Result<_>>()?
+        }
+        Codec::Decimal => {
+            let power = *POWERS.get(usize::from(reader.byte()?)).ok_or_else(|| broken("exponent past 22"))?;
+            let listed = reader.count(count, "exceptions")?;
+            let mut exceptions = Vec::with_capacity(listed);
+            let mut next = 0_usize;
+            for _ in 0..listed {
+                let index = next + reader.count(count, "values between exceptions")?;
+                exceptions.push((index, T::from_bits(bits(&mut reader, T::WIDTH)?)));
+                next = index + 1;
+            }
+            let integers = integer::read_nested(&mut reader, count)?;
+            let mut values: Vec<T> = integers.into_iter().map(|value| T::narrow(value as f64 / power)).collect();
+            for (index, value) in exceptions {
+                *values.get_mut(index).ok_or_else(|| broken("exception past the end"))? = value;
+            }
+            values
+        }
+        other => return Err(broken(format!("codec {} on floats", other.name()))),
+    };
+    reader.end()?;
+    Ok(values)
+}
+
+fn bits(reader: &mut Reader<'_>, width: usize) -> Result<u64> {
+    Ok(reader.take(width)?.iter().rev().fold(0, |bits, byte| bits << 8 | u64::from(*byte)))
+}

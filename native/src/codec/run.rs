@@ -1,0 +1,133 @@
+//! Runs of equal values: states, StatusCodes, presence. And the bitmap for bools that flicker.
+
+use super::{Codec, Encoded, Reader, broken, put_signed, put_varint, shortest};
+use crate::error::Result;
+
+/// A column kept as runs while it is still open. Almost every quality column is one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runs<T> {
+    runs: Vec<(u32, T)>,
+}
+
+impl<T> Default for Runs<T> {
+    fn default() -> Self {
+        Self { runs: Vec::new() }
+    }
+}
+
+impl<T: Copy + PartialEq> Runs<T> {
+    /// Appends one value.
+    pub fn push(&mut self, value: T) {
+        match self.runs.last_mut() {
+            Some((length, last)) if *last == value && *length < u32::MAX => *length += 1,
+            _ => self.runs.push((1, value)),
+        }
+    }
+
+    /// `count` times the same value.
+    pub fn of(value: T, count: usize) -> Self {
+        let length = u32::try_from(count).unwrap_or(u32::MAX);
+        Self { runs: if length == 0 { Vec::new() } else { vec![(length, value)] } }
+    }
+
+    /// Whether every value is `value` (true for none).
+    pub fn all(&self, value: T) -> bool {
+        self.runs.iter().all(|(_, each)| *each == value)
+    }
+
+    /// The values one by one.
+    pub fn iter(&self) -> impl Iterator<Item = T> {
+        self.runs.iter().flat_map(|(length, value)| std::iter::repeat_n(*value, *length as usize))
+    }
+
+    /// The runs: length and value.
+    pub fn runs(&self) -> &[(u32, T)] {
+        &self.runs
+    }
+}
+
+/// Encodes runs of numbers: varint length and varint value each.
+pub fn encode<T: Copy + Into<u64>>(runs: &Runs<T>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(runs.runs.len() * 4);
+    for (length, value) in &runs.runs {
+        put_varint(&mut out, u64::from(*length));
+        put_varint(&mut out, (*value).into());
+    }
+    out
+}
+
+/// Reads runs that together have `count` values.
+pub fn decode<T: Copy + PartialEq + TryFrom<u64>>(bytes: &[u8], count: usize) -> Result<Runs<T>> {
+    let mut reader = Reader::new(bytes);
+    let mut found = Runs::default();
+    let mut left = count;
+    while left > 0 {
+        let length = run_length(&mut reader, left)?;
+        let value = T::try_from(reader.varint()?).map_err(|_| broken("run of a value out of range"))?;
+        found.runs.push((length as u32, value));
+        left -= length;
+    }
+    reader.end()?;
+    Ok(found)
+}
+
+fn run_length(reader: &mut Reader<'_>, left: usize) -> Result<usize> {
+    let length = reader.count(left, "values in a run")?;
+    // An empty run would let a few bytes hold the reader for ever.
+    if length == 0 { Err(broken("empty run")) } else { Ok(length) }
+}
+
+/// Runs of integers, where that can pay; `None` where it can't.
+pub(crate) fn integers(values: &[i64]) -> Option<Encoded> {
+    let changes = values.iter().zip(values.get(1..)?).filter(|(a, b)| a != b).count();
+    if changes * 3 > values.len() {
+        return None;
+    }
+    let mut runs = Runs::default();
+    values.iter().for_each(|value| runs.push(*value));
+    let mut out = Vec::new();
+    for (length, value) in runs.runs() {
+        put_varint(&mut out, u64::from(*length));
+        put_signed(&mut out, *value);
+    }
+    Some((Codec::Run, out))
+}
+
+/// Reads what `integers` wrote.
+pub(crate) fn read_integers(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>> {
+    let mut values = Vec::with_capacity(count);
+    while values.len() < count {
+        let length = run_length(reader, count - values.len())?;
+        let value = reader.signed()?;
+        values.resize(values.len() + length, value);
+    }
+    Ok(values)
+}
+
+/// The shortest encoding of bools.
+pub fn encode_bools(values: &[bool]) -> Encoded {
+    let mut runs = Runs::default();
+    values.iter().for_each(|value| runs.push(u8::from(*value)));
+    if let [(_, value)] = runs.runs() {
+        return (Codec::Constant, vec![*value]);
+    }
+    let bits = values.chunks(8).map(|chunk| chunk.iter().rev().fold(0_u8, |byte, bit| byte << 1 | u8::from(*bit)));
+    shortest((Codec::Bitmap, bits.collect()), [Some((Codec::Run, encode(&runs)))])
+}
+
+/// Reads `count` bools back.
+pub fn decode_bools(codec: Codec, bytes: &[u8], count: usize) -> Result<Vec<bool>> {
+    match codec {
+        Codec::Constant => match bytes {
+            [value @ 0..=1] => Ok(vec![*value == 1; count]),
+            [] if count == 0 => Ok(Vec::new()),
+            _ => Err(broken("a constant bool is one byte, 0 or 1")),
+        },
+        Codec::Run => Ok(decode::<u8>(bytes, count)?.iter().map(|value| value != 0).collect()),
+        Codec::Bitmap if bytes.len() == count.div_ceil(8) => {
+            Ok(bytes.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).take(count).collect())
+        }
+        Codec::Bitmap => Err(broken("bitmap of the wrong length")),
+        other => Err(broken(format!("codec {} on bools", other.name()))),
+    }
+}

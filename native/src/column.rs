@@ -1,0 +1,128 @@
+//! One tag's readings, open (being pushed to) or decoded: times, values, qualities, side by side.
+
+use crate::codec::run::Runs;
+use crate::codec::text::Texts;
+use crate::tag::{BAD_TYPE_MISMATCH, Value, ValueType};
+
+/// The values of a column, in the form its type asks for. Absent values are left out (see `Column::present`).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    /// bool
+    Bool(Vec<bool>),
+    /// int8 to int64
+    Integer(Vec<i64>),
+    /// uint8 to uint64, bit for bit in an i64, as the integer codecs take them
+    Unsigned(Vec<i64>),
+    /// float32
+    Real32(Vec<f32>),
+    /// float64
+    Real64(Vec<f64>),
+    /// string
+    Text(Texts),
+}
+
+impl Values {
+    /// No values of a type yet.
+    pub fn new(kind: ValueType) -> Self {
+        match kind {
+            ValueType::Bool => Self::Bool(Vec::new()),
+            ValueType::Int8 | ValueType::Int16 | ValueType::Int32 | ValueType::Int64 => Self::Integer(Vec::new()),
+            ValueType::UInt8 | ValueType::UInt16 | ValueType::UInt32 | ValueType::UInt64 => Self::Unsigned(Vec::new()),
+            ValueType::Float32 => Self::Real32(Vec::new()),
+            ValueType::Float64 => Self::Real64(Vec::new()),
+            ValueType::Text => Self::Text(Texts::default()),
+        }
+    }
+
+    /// Appends a value, or says no where it is of another kind.
+    fn push(&mut self, value: Value<'_>) -> bool {
+        match (self, value) {
+            (Self::Bool(values), Value::Bool(value)) => values.push(value),
+            (Self::Integer(values), Value::Integer(value)) => values.push(value),
+            (Self::Unsigned(values), Value::Unsigned(value)) => values.push(value as i64),
+            (Self::Real32(values), Value::Real32(value)) => values.push(value),
+            (Self::Real64(values), Value::Real64(value)) => values.push(value),
+            (Self::Text(values), Value::Text(value)) => values.push(value),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The values one by one.
+    pub fn iter(&self) -> Box<dyn Iterator<Item = Value<'_>> + '_> {
+        match self {
+            Self::Bool(values) => Box::new(values.iter().map(|value| Value::Bool(*value))),
+            Self::Integer(values) => Box::new(values.iter().map(|value| Value::Integer(*value))),
+            Self::Unsigned(values) => Box::new(values.iter().map(|value| Value::Unsigned(*value as u64))),
+            Self::Real32(values) => Box::new(values.iter().map(|value| Value::Real32(*value))),
+            Self::Real64(values) => Box::new(values.iter().map(|value| Value::Real64(*value))),
+            Self::Text(values) => Box::new(values.iter().map(Value::Text)),
+        }
+    }
+}
+
+/// The readings of one tag.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    /// The type of its values.
+    pub kind: ValueType,
+    /// ns UTC, in the order of arrival, which may go backward.
+    pub times: Vec<i64>,
+    /// The values of the readings that have one.
+    pub values: Values,
+    /// Which readings have a value (1) and which have none (0).
+    pub present: Runs<u8>,
+    /// The StatusCode of each reading.
+    pub quality: Runs<u32>,
+}
+
+impl Column {
+    /// An empty column.
+    pub fn new(kind: ValueType) -> Self {
+        Self { kind, times: Vec::new(), values: Values::new(kind), present: Runs::default(), quality: Runs::default() }
+    }
+
+    /// Appends a reading; a value of another kind than the column's becomes a bad reading without a value.
+    /// Returns the bytes of memory that it takes, about.
+    pub fn push(&mut self, time_ns: i64, value: Value<'_>, quality: u32) -> usize {
+        let (present, quality) = match value {
+            Value::Absent => (false, quality),
+            value if self.values.push(value) => (true, quality),
+            _ => (false, BAD_TYPE_MISMATCH),
+        };
+        self.times.push(time_ns);
+        self.present.push(u8::from(present));
+        self.quality.push(quality);
+        size(value)
+    }
+
+    /// Readings.
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// The readings one by one: time, value, quality.
+    pub fn iter(&self) -> impl Iterator<Item = (i64, Value<'_>, u32)> {
+        let mut values = self.values.iter();
+        self.times.iter().zip(self.present.iter()).zip(self.quality.iter()).map(move |((time, present), quality)| {
+            let value = if present == 0 { Value::Absent } else { values.next().unwrap_or(Value::Absent) };
+            (*time, value, quality)
+        })
+    }
+}
+
+/// Bytes of memory that a reading of this value takes in a column, about.
+pub fn size(value: Value<'_>) -> usize {
+    8 + match value {
+        Value::Absent => 0,
+        Value::Bool(_) => 1,
+        Value::Real32(_) => 4,
+        Value::Integer(_) | Value::Unsigned(_) | Value::Real64(_) => 8,
+        Value::Text(text) => 8 + text.len(),
+    }
+}

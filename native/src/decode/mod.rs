@@ -1,0 +1,3 @@
+//! Protocol bytes to values. One module a protocol; none does I/O.
+
+pub mod modbus;

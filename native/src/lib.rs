@@ -1,0 +1,14 @@
+//! Headrace's core: what a gateway does per reading. Bytes from the wire go in, sealed blocks come out, and blocks go
+//! back to columns. No I/O, no thread, no clock: times come in as numbers, and the Python half owns the rest.
+
+pub mod arrow;
+pub mod block;
+pub mod buffer;
+pub mod codec;
+pub mod column;
+pub mod decode;
+pub mod error;
+pub mod filter;
+#[cfg(feature = "python")]
+mod python;
+pub mod tag;

@@ -1,0 +1,436 @@
+//! The Python face of the core (`agent/_native.pyi` is its manual). The only file that imports `pyo3`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use arrow_array::RecordBatchIterator;
+use arrow_array::ffi_stream::FFI_ArrowArrayStream;
+use pyo3::exceptions::{PyException, PyIndexError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyCapsule, PyDict, PyFloat, PyInt, PyString, PyTuple, PyType};
+
+use crate::block::{self, Meta};
+use crate::buffer;
+use crate::decode::modbus::{Field, Order};
+use crate::error::Error;
+use crate::tag::{Scale, TagSpec, Value, ValueType};
+
+const DEFAULT_MAX_BYTES: usize = 64 << 20;
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::Block(_) => Python::attach(|py| {
+                py.import("agent._native")
+                    .and_then(|module| module.getattr("BlockError"))
+                    .and_then(|kind| kind.call1((text,)))
+                    .map_or_else(|broken| broken, PyErr::from_value)
+            }),
+            Error::Spec(_) | Error::Length { .. } => PyValueError::new_err(text),
+            Error::Unknown { .. } => PyIndexError::new_err(text),
+        }
+    }
+}
+
+/// A new exception type of this module. (`create_exception!` allows only one base.)
+fn exception<'py>(py: Python<'py>, name: &str, bases: Vec<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+    let body = PyDict::new(py);
+    body.set_item("__module__", "agent._native")?;
+    py.get_type::<PyType>().call1((name, PyTuple::new(py, bases)?, body))
+}
+
+/// What is read of a tag.
+#[derive(FromPyObject)]
+struct Tag {
+    r#type: String,
+    scale: Option<f64>,
+    offset: Option<f64>,
+    filter: String,
+}
+
+impl Tag {
+    fn spec(self) -> PyResult<TagSpec> {
+        let scale = match (self.scale, self.offset) {
+            (None, None) => None,
+            (factor, offset) => Some(Scale { factor: factor.unwrap_or(1.0), offset: offset.unwrap_or(0.0) }),
+        };
+        let raw = ValueType::parse(&self.r#type)?;
+        if scale.is_some() && raw == ValueType::Text {
+            return Err(PyValueError::new_err("a string can't be scaled"));
+        }
+        Ok(TagSpec { raw, scale, filter: self.filter })
+    }
+}
+
+/// Where a tag lies in a Modbus response, as a dict.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct PlanField {
+    tag: u32,
+    at: usize,
+    r#type: String,
+    order: String,
+    bit: Option<u8>,
+    length: usize,
+}
+
+/// A value taken out of its Python object.
+enum Owned {
+    Absent,
+    Mistyped,
+    Bool(bool),
+    Integer(i64),
+    Unsigned(u64),
+    Real32(f32),
+    Real64(f64),
+    Text(String),
+}
+
+impl Owned {
+    /// The object as a value of `kind`. Python's bool is no number here, and no integer is cut to fit.
+    fn of(object: &Bound<'_, PyAny>, kind: ValueType) -> Self {
+        if object.is_none() {
+            return Self::Absent;
+        }
+        let number = !object.is_instance_of::<PyBool>();
+        let integer = || object.cast::<PyInt>().ok().filter(|_| number).and_then(|value| value.extract::<i128>().ok());
+        let found = match kind {
+            ValueType::Bool => object.cast::<PyBool>().ok().map(|value| Self::Bool(value.is_true())),
+            ValueType::Text => object.cast::<PyString>().ok().and_then(|value| value.extract().ok()).map(Self::Text),
+            ValueType::Float32 => Self::real(object, number).map(|value| Self::Real32(value as f32)),
+            ValueType::Float64 => Self::real(object, number).map(Self::Real64),
+            kind => integer().zip(kind.range()).filter(|(value, (low, high))| low <= value && value <= high).map(|(value, (low, _))| {
+                if low < 0 { Self::Integer(value as i64) } else { Self::Unsigned(value as u64) }
+            }),
+        };
+        found.unwrap_or(Self::Mistyped)
+    }
+
+    fn real(object: &Bound<'_, PyAny>, number: bool) -> Option<f64> {
+        let known = object.is_instance_of::<PyFloat>() || (number && object.is_instance_of::<PyInt>());
+        if known { object.extract().ok() } else { None }
+    }
+
+    fn value(&self) -> Value<'_> {
+        match self {
+            Self::Absent | Self::Mistyped => Value::Absent,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Integer(value) => Value::Integer(*value),
+            Self::Unsigned(value) => Value::Unsigned(*value),
+            Self::Real32(value) => Value::Real32(*value),
+            Self::Real64(value) => Value::Real64(*value),
+            Self::Text(value) => Value::Text(value),
+        }
+    }
+}
+
+fn to_python<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::Absent => py.None().into_bound(py),
+        Value::Bool(value) => PyBool::new(py, value).to_owned().into_any(),
+        Value::Integer(value) => value.into_pyobject(py)?.into_any(),
+        Value::Unsigned(value) => value.into_pyobject(py)?.into_any(),
+        Value::Real32(value) => f64::from(value).into_pyobject(py)?.into_any(),
+        Value::Real64(value) => value.into_pyobject(py)?.into_any(),
+        Value::Text(value) => value.into_pyobject(py)?.into_any(),
+    })
+}
+
+type Row<'py> = (u32, i64, Bound<'py, PyAny>, u32);
+
+/// A sealed block.
+#[pyclass(frozen, module = "agent._native")]
+struct Block {
+    data: Py<PyBytes>,
+    #[pyo3(get)]
+    sequence: u64,
+    #[pyo3(get)]
+    readings: u64,
+    #[pyo3(get)]
+    first_ns: i64,
+    #[pyo3(get)]
+    last_ns: i64,
+}
+
+#[pymethods]
+impl Block {
+    #[getter]
+    fn data(&self, py: Python<'_>) -> Py<PyBytes> {
+        self.data.clone_ref(py)
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.data.bind(py).len()
+    }
+}
+
+/// The open columns of one epoch.
+#[pyclass(frozen, module = "agent._native")]
+struct Buffer {
+    // Held for a push, or for the `mem::take` of a seal: microseconds, and never while Python code runs.
+    open: Mutex<buffer::Buffer>,
+}
+
+impl Buffer {
+    fn open(&self) -> MutexGuard<'_, buffer::Buffer> {
+        // A panic under the lock leaves columns that are whole up to the last push: better than none.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Buffer {
+    #[new]
+    #[pyo3(signature = (tags, max_bytes = DEFAULT_MAX_BYTES))]
+    fn new(tags: Vec<Tag>, max_bytes: usize) -> PyResult<Self> {
+        let tags = tags.into_iter().map(Tag::spec).collect::<PyResult<_>>()?;
+        Ok(Self { open: Mutex::new(buffer::Buffer::new(tags, max_bytes)?) })
+    }
+
+    #[pyo3(signature = (fields, *, bits = false))]
+    fn modbus_plan(&self, fields: Vec<PlanField>, bits: bool) -> PyResult<usize> {
+        let fields = fields.into_iter().map(|field| {
+            let (kind, order) = (ValueType::parse(&field.r#type)?, Order::parse(&field.order)?);
+            Ok(Field { tag: field.tag, at: field.at, kind, order, bit: field.bit, length: field.length })
+        });
+        let fields = fields.collect::<Result<_, Error>>()?;
+        Ok(self.open().modbus_plan(fields, bits)?)
+    }
+
+    fn push_registers(&self, plan: usize, payload: &[u8], time_ns: i64) -> PyResult<usize> {
+        Ok(self.open().push_registers(plan, payload, time_ns)?)
+    }
+
+    fn push(&self, rows: Vec<Row<'_>>) -> PyResult<usize> {
+        let kinds = {
+            let open = self.open();
+            rows.iter().map(|(tag, ..)| open.spec(*tag).map(|spec| spec.raw)).collect::<Result<Vec<_>, Error>>()?
+        };
+        // Values leave their Python objects before the lock is taken: that may run Python code.
+        let values: Vec<Owned> = rows.iter().zip(&kinds).map(|((_, _, object, _), kind)| Owned::of(object, *kind)).collect();
+        let mut open = self.open();
+        let mut kept = 0;
+        for ((tag, time_ns, _, quality), value) in rows.iter().zip(&values) {
+            let mistyped = matches!(value, Owned::Mistyped);
+            if mistyped {
+                open.count_mistyped();
+            }
+            let quality = if mistyped { buffer::MISTYPED } else { *quality };
+            kept += usize::from(open.push(*tag, *time_ns, value.value(), quality)?);
+        }
+        Ok(kept)
+    }
+
+    #[pyo3(signature = (*, stream = [0; 16], sequence = 0, epoch = 0, sealed_ns = 0, synchronized = true))]
+    fn seal(&self, py: Python<'_>, stream: [u8; 16], sequence: u64, epoch: u64, sealed_ns: i64, synchronized: bool) -> PyResult<Option<Block>> {
+        let Some(taken) = self.open().take() else { return Ok(None) };
+        let meta = Meta { stream, sequence, epoch, sealed_ns, synchronized };
+        let data = py.detach(|| taken.encode(&meta));
+        let (first_ns, last_ns) = taken.bounds();
+        Ok(Some(Block { data: PyBytes::new(py, &data).unbind(), sequence, readings: taken.readings() as u64, first_ns, last_ns }))
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.open().stats();
+        let found = PyDict::new(py);
+        found.set_item("accepted", stats.accepted)?;
+        found.set_item("filtered", stats.filtered)?;
+        found.set_item("refused", stats.refused)?;
+        found.set_item("mistyped", stats.mistyped)?;
+        found.set_item("pending_readings", stats.pending_readings)?;
+        found.set_item("pending_bytes", stats.pending_bytes)?;
+        found.set_item("sealed_readings", stats.sealed_readings)?;
+        found.set_item("sealed_blocks", stats.sealed_blocks)?;
+        Ok(found)
+    }
+
+    fn latest<'py>(&self, py: Python<'py>) -> PyResult<Vec<Row<'py>>> {
+        let open = self.open();
+        open.latest().map(|(tag, time_ns, value, quality)| Ok((tag, time_ns, to_python(py, value)?, quality))).collect()
+    }
+}
+
+/// A block's header.
+#[pyclass(frozen, module = "agent._native")]
+#[derive(Clone)]
+struct Header {
+    inner: block::Header,
+}
+
+#[pymethods]
+impl Header {
+    #[getter]
+    fn kind(&self) -> &'static str {
+        if self.inner.gap.is_some() { "gap" } else { "readings" }
+    }
+
+    #[getter]
+    fn version(&self) -> (u8, u8) {
+        self.inner.version
+    }
+
+    #[getter]
+    fn stream<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.meta.stream)
+    }
+
+    #[getter]
+    fn sequence(&self) -> u64 {
+        self.inner.meta.sequence
+    }
+
+    #[getter]
+    fn last_sequence(&self) -> u64 {
+        self.inner.meta.sequence + (self.inner.places - 1)
+    }
+
+    #[getter]
+    fn epoch(&self) -> u64 {
+        self.inner.meta.epoch
+    }
+
+    #[getter]
+    fn first_ns(&self) -> i64 {
+        self.inner.first_ns
+    }
+
+    #[getter]
+    fn last_ns(&self) -> i64 {
+        self.inner.last_ns
+    }
+
+    #[getter]
+    fn sealed_ns(&self) -> i64 {
+        self.inner.meta.sealed_ns
+    }
+
+    #[getter]
+    fn synchronized(&self) -> bool {
+        self.inner.meta.synchronized
+    }
+
+    #[getter]
+    fn readings(&self) -> u64 {
+        self.inner.readings
+    }
+
+    #[getter]
+    fn columns(&self) -> usize {
+        self.inner.columns
+    }
+
+    #[getter]
+    fn reason(&self) -> &str {
+        self.inner.gap.as_deref().unwrap_or_default()
+    }
+}
+
+/// One tag of a block.
+#[pyclass(frozen, get_all, module = "agent._native")]
+struct Column {
+    tag: u32,
+    r#type: String,
+    readings: usize,
+    time_codec: String,
+    value_codec: String,
+    problem: String,
+}
+
+/// A decoded block.
+#[pyclass(frozen, module = "agent._native")]
+struct Readings {
+    header: block::Header,
+    columns: Vec<block::DecodedColumn>,
+}
+
+fn codec_name(id: u8) -> String {
+    crate::codec::Codec::from_id(id).map_or_else(|| id.to_string(), |codec| codec.name().to_owned())
+}
+
+#[pymethods]
+impl Readings {
+    #[getter]
+    fn header(&self) -> Header {
+        Header { inner: self.header.clone() }
+    }
+
+    #[getter]
+    fn columns(&self) -> Vec<Column> {
+        let columns = self.columns.iter().map(|column| Column {
+            tag: column.tag,
+            r#type: ValueType::from_id(column.type_id).map_or_else(|| column.type_id.to_string(), |kind| kind.name().to_owned()),
+            readings: column.readings,
+            time_codec: codec_name(column.time_codec),
+            value_codec: codec_name(column.value_codec),
+            problem: column.column.as_ref().err().cloned().unwrap_or_default(),
+        });
+        columns.collect()
+    }
+
+    fn __len__(&self) -> usize {
+        self.columns.iter().filter(|column| column.column.is_ok()).map(|column| column.readings).sum()
+    }
+
+    fn rows<'py>(&self, py: Python<'py>) -> PyResult<Vec<Row<'py>>> {
+        let readable = self.columns.iter().filter_map(|each| Some((each.tag, each.column.as_ref().ok()?)));
+        readable
+            .flat_map(|(tag, column)| column.iter().map(move |(time_ns, value, quality)| (tag, time_ns, value, quality)))
+            .map(|(tag, time_ns, value, quality)| Ok((tag, time_ns, to_python(py, value)?, quality)))
+            .collect()
+    }
+
+    #[pyo3(signature = (requested_schema = None))]
+    fn __arrow_c_stream__<'py>(&self, py: Python<'py>, requested_schema: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyCapsule>> {
+        // The PyCapsule interface allows a producer to leave a wish for another schema unmet.
+        drop(requested_schema);
+        let batch = py.detach(|| crate::arrow::batch(&self.columns))?;
+        let reader = RecordBatchIterator::new(std::iter::once(Ok(batch)), crate::arrow::schema());
+        PyCapsule::new_with_value(py, FFI_ArrowArrayStream::new(Box::new(reader)), c"arrow_array_stream")
+    }
+}
+
+#[pyfunction]
+fn header(py: Python<'_>, data: &[u8]) -> PyResult<Header> {
+    let inner = py.detach(|| block::header(data))?;
+    Ok(Header { inner })
+}
+
+#[pyfunction]
+fn decode(py: Python<'_>, data: &[u8]) -> PyResult<Readings> {
+    let (header, columns) = py.detach(|| block::decode(data))?;
+    Ok(Readings { header, columns })
+}
+
+#[pyfunction]
+#[pyo3(signature = (*, stream, first, last, epoch, from_ns, to_ns, readings, reason, sealed_ns))]
+#[allow(clippy::too_many_arguments)] // keyword arguments, each a fact of the gap
+fn gap(py: Python<'_>, stream: [u8; 16], first: u64, last: u64, epoch: u64, from_ns: i64, to_ns: i64, readings: u64, reason: &str, sealed_ns: i64) -> PyResult<Block> {
+    let places = last.checked_sub(first).and_then(|span| span.checked_add(1)).ok_or_else(|| PyValueError::new_err("last is before first"))?;
+    let meta = Meta { stream, sequence: first, epoch, sealed_ns, synchronized: true };
+    let data = block::gap(&meta, places, (from_ns, to_ns), readings, reason);
+    Ok(Block { data: PyBytes::new(py, &data).unbind(), sequence: first, readings, first_ns: from_ns, last_ns: to_ns.max(from_ns) })
+}
+
+#[pyfunction]
+fn crc32c(data: &[u8]) -> u32 {
+    ::crc32c::crc32c(data)
+}
+
+/// The module `agent._native`.
+#[pymodule(gil_used = false)]
+mod _native {
+    use super::{Bound, PyException, PyModule, PyModuleMethods, PyResult, PyValueError, exception};
+
+    #[pymodule_export]
+    use super::{Block, Buffer, Column, Header, Readings, crc32c, decode, gap, header};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        let root = exception(py, "HeadraceError", vec![py.get_type::<PyException>().into_any()])?;
+        let block = exception(py, "BlockError", vec![root.clone(), py.get_type::<PyValueError>().into_any()])?;
+        module.add("HeadraceError", root)?;
+        module.add("BlockError", block)
+    }
+}
