@@ -4,7 +4,7 @@ Pushes hold the GIL (microseconds); `seal` and `decode` release it. Every object
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypedDict, final
+from typing import Literal, Protocol, TypedDict, final, type_check_only
 
 __version__: str
 
@@ -14,6 +14,7 @@ class HeadraceError(Exception):
 class BlockError(HeadraceError, ValueError):
     """The bytes are not a block that can be read: damaged, cut short, of a later major version, or hostile."""
 
+@type_check_only
 class _Tag(Protocol):
     """What the buffer reads of a tag; `agent.model.Tag` is one. A filter is `deadband=E`, `on_change` or empty."""
 
@@ -26,6 +27,7 @@ class _Tag(Protocol):
     @property
     def filter(self) -> str: ...
 
+@type_check_only
 class Field(TypedDict):
     """Where one tag lies in a Modbus response. `at` counts registers, or bits for coils and discrete inputs, from 0.
 
@@ -41,6 +43,7 @@ class Field(TypedDict):
     bit: int | None
     length: int
 
+@type_check_only
 class Stats(TypedDict):
     """Counters since the buffer was made; `pending_*` is what the next seal would take."""
 
@@ -117,6 +120,10 @@ class Buffer:
         `stream` is the 16 bytes of the stream's uuid, `sealed_ns` the gateway's wall clock, `synchronized` whether
         that clock is known to be right. Readings pushed meanwhile go to the next block.
         """
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of memory that the next seal would take: what is asked after every push."""
 
     def stats(self) -> Stats: ...
     def latest(self) -> list[tuple[int, int, bool | float | str | None, int]]:

@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from agent._native import BlockError as BlockError
-from agent._native import HeadraceError as HeadraceError
+from agent._native import BlockError, HeadraceError
+
+__all__ = ["BlockError", "ConfigError", "HeadraceError", "NotConnected", "OutboxFull", "Problem", "Rejected"]
 
 
 @dataclass(frozen=True, slots=True)

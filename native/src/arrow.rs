@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
-use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, UInt32Array, UInt64Array, new_null_array};
+use arrow_array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, UInt32Array, UInt64Array, new_null_array,
+};
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, NullBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
@@ -47,7 +49,8 @@ fn place(column: &Column) -> Place {
 
 /// One batch of all readings, by tag and then in the order they were pushed. Unreadable columns are left out.
 pub fn batch(columns: &[DecodedColumn]) -> Result<RecordBatch> {
-    let readable: Vec<(u32, &Column)> = columns.iter().filter_map(|column| Some((column.tag, column.column.as_ref().ok()?))).collect();
+    let readable: Vec<(u32, &Column)> =
+        columns.iter().filter_map(|column| Some((column.tag, column.column.as_ref().ok()?))).collect();
     let rows = readable.iter().map(|(_, column)| column.len()).sum();
     let mut tags = Vec::with_capacity(rows);
     let mut times = Vec::with_capacity(rows);
@@ -84,11 +87,18 @@ pub fn batch(columns: &[DecodedColumn]) -> Result<RecordBatch> {
         Arc::new(UInt32Array::from(quality)),
         boolean.map_or_else(
             || new_null_array(&DataType::Boolean, rows),
-            |(values, valid)| Arc::new(BooleanArray::new(values.iter().map(|value| *value != 0).collect::<BooleanBuffer>(), Some(valid))),
+            |(values, valid)| {
+                Arc::new(BooleanArray::new(
+                    values.iter().map(|value| *value != 0).collect::<BooleanBuffer>(),
+                    Some(valid),
+                ))
+            },
         ),
         integers.map_or_else(
             || new_null_array(&DataType::Int64, rows),
-            |(values, valid)| Arc::new(Int64Array::new(values.into_iter().map(|value| value as i64).collect(), Some(valid))),
+            |(values, valid)| {
+                Arc::new(Int64Array::new(values.into_iter().map(|value| value as i64).collect(), Some(valid)))
+            },
         ),
         unsigned.map_or_else(
             || new_null_array(&DataType::UInt64, rows),
@@ -96,7 +106,9 @@ pub fn batch(columns: &[DecodedColumn]) -> Result<RecordBatch> {
         ),
         real.map_or_else(
             || new_null_array(&DataType::Float64, rows),
-            |(values, valid)| Arc::new(Float64Array::new(values.into_iter().map(f64::from_bits).collect(), Some(valid))),
+            |(values, valid)| {
+                Arc::new(Float64Array::new(values.into_iter().map(f64::from_bits).collect(), Some(valid)))
+            },
         ),
         texts(&readable, rows),
     ];
@@ -104,7 +116,12 @@ pub fn batch(columns: &[DecodedColumn]) -> Result<RecordBatch> {
 }
 
 /// The values of one place at their rows, 0 and not valid elsewhere; `None` where no column has that place.
-fn spread(columns: &[(u32, &Column)], rows: usize, wanted: &Place, fill: &dyn Fn(&Values, &mut Vec<u64>)) -> Option<(Vec<u64>, NullBuffer)> {
+fn spread(
+    columns: &[(u32, &Column)],
+    rows: usize,
+    wanted: &Place,
+    fill: &dyn Fn(&Values, &mut Vec<u64>),
+) -> Option<(Vec<u64>, NullBuffer)> {
     if !columns.iter().any(|(_, column)| place(column) == *wanted) {
         return None;
     }
@@ -140,7 +157,10 @@ fn texts(columns: &[(u32, &Column)], rows: usize) -> ArrayRef {
         match &column.values {
             Values::Text(texts) => {
                 let mut next = texts.iter();
-                column.present.iter().for_each(|present| out.append_option(if present == 0 { None } else { next.next() }));
+                column
+                    .present
+                    .iter()
+                    .for_each(|present| out.append_option(if present == 0 { None } else { next.next() }));
             }
             _ => out.append_nulls(column.len()),
         }

@@ -136,16 +136,30 @@ pub fn encode(columns: &[(u32, Column)], meta: &Meta) -> Vec<u8> {
         put_varint(&mut body, entry.len() as u64);
         body.extend_from_slice(entry);
     }
-    times.iter().for_each(|(_, (_, bytes))| body.extend_from_slice(bytes));
-    streams.iter().for_each(|bytes| body.extend_from_slice(bytes));
+    for bytes in times.iter().map(|(_, (_, bytes))| bytes).chain(&streams) {
+        body.extend_from_slice(bytes);
+    }
     let (first_ns, last_ns) = bounds(columns);
     let readings = columns.iter().map(|(_, column)| column.len() as u64).sum();
-    let header = Header { version: (MAJOR, MINOR), meta: *meta, first_ns, last_ns, readings, columns: columns.len(), places: 1, gap: None };
+    let header = Header {
+        version: (MAJOR, MINOR),
+        meta: *meta,
+        first_ns,
+        last_ns,
+        readings,
+        columns: columns.len(),
+        places: 1,
+        gap: None,
+    };
     write(&header, &body)
 }
 
 /// The place of a time column among those of the block: tags that are polled together share one.
-fn shared_time<'a>(times: &'a [i64], known: &mut Vec<(&'a [i64], Encoded)>, places: &mut HashMap<(usize, i64, i64), Vec<usize>>) -> usize {
+fn shared_time<'a>(
+    times: &'a [i64],
+    known: &mut Vec<(&'a [i64], Encoded)>,
+    places: &mut HashMap<(usize, i64, i64), Vec<usize>>,
+) -> usize {
     let key = (times.len(), times.first().copied().unwrap_or(0), times.last().copied().unwrap_or(0));
     let alike = places.entry(key).or_default();
     if let Some(place) = alike.iter().find(|place| known.get(**place).is_some_and(|(other, _)| *other == times)) {
@@ -186,7 +200,11 @@ pub fn gap(meta: &Meta, places: u64, bounds: (i64, i64), readings: u64, reason: 
 
 fn write(header: &Header, body: &[u8]) -> Vec<u8> {
     // Compression can only fail for want of memory; the block is then as good uncompressed.
-    let packed = if header.gap.is_some() { None } else { zstd::bulk::compress(body, 3).ok().filter(|packed| packed.len() < body.len()) };
+    let packed = if header.gap.is_some() {
+        None
+    } else {
+        zstd::bulk::compress(body, 3).ok().filter(|packed| packed.len() < body.len())
+    };
     let flags = packed.as_ref().map_or(0, |_| FLAG_ZSTD)
         | header.gap.as_ref().map_or(0, |_| FLAG_GAP)
         | if header.meta.synchronized { 0 } else { FLAG_UNSYNCHRONIZED };
@@ -244,7 +262,10 @@ fn open(bytes: &[u8]) -> Result<(Header, &[u8], usize, bool)> {
     if places == 0 || sequence.checked_add(places).is_none() || (!is_gap && places != 1) {
         return Err(broken(format!("{places} places from {sequence}")));
     }
-    let reason = || std::str::from_utf8(body.get(..body.len().min(MAX_REASON)).unwrap_or_default()).map_err(|_| broken("a reason that is not UTF-8"));
+    let reason = || {
+        std::str::from_utf8(body.get(..body.len().min(MAX_REASON)).unwrap_or_default())
+            .map_err(|_| broken("a reason that is not UTF-8"))
+    };
     let gap = if is_gap { Some(reason()?.to_owned()) } else { None };
     let meta = Meta { stream, sequence, epoch, sealed_ns, synchronized: flags & FLAG_UNSYNCHRONIZED == 0 };
     Ok((Header { version, meta, first_ns, last_ns, readings, columns, places, gap }, body, raw, flags & FLAG_ZSTD != 0))
@@ -261,7 +282,11 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Vec<DecodedColumn>)> {
     if header.gap.is_some() {
         return Ok((header, Vec::new()));
     }
-    let body = if packed { zstd::bulk::decompress(stored, raw).map_err(|why| broken(why.to_string()))? } else { stored.to_vec() };
+    let body = if packed {
+        zstd::bulk::decompress(stored, raw).map_err(|why| broken(why.to_string()))?
+    } else {
+        stored.to_vec()
+    };
     if body.len() != raw {
         return Err(broken(format!("a body of {} bytes, where {raw} are written", body.len())));
     }
@@ -305,7 +330,8 @@ fn decode_body(body: &[u8], count: usize) -> Result<Vec<DecodedColumn>> {
         .into_iter()
         .map(|(readings, codec, length)| {
             let bytes = reader.take(length)?;
-            let values = known(codec).and_then(|codec| integer::decode(codec, bytes, readings, 8, true).map_err(|why| why.to_string()));
+            let values = known(codec)
+                .and_then(|codec| integer::decode(codec, bytes, readings, 8, true).map_err(|why| why.to_string()));
             Ok((readings, codec, values))
         })
         .collect::<Result<_>>()?;
@@ -317,7 +343,7 @@ fn decode_body(body: &[u8], count: usize) -> Result<Vec<DecodedColumn>> {
         let quality = quality.map(|length| reader.take(length)).transpose()?;
         let present = present.map(|length| reader.take(length)).transpose()?;
         let (readings, time_codec, times) = decoded.get(entry.time).ok_or_else(|| broken("no such time column"))?;
-        let column = times.clone().and_then(|times| {
+        let column = times.as_ref().map_err(Clone::clone).and_then(|times| {
             let streams = Streams { values, quality, present };
             decode_column(&entry, times, &streams, text_left)
         });
@@ -334,7 +360,10 @@ fn decode_body(body: &[u8], count: usize) -> Result<Vec<DecodedColumn>> {
 fn entry(bytes: &[u8], next_tag: u32, most: usize) -> Result<Entry> {
     // What follows the known fields is of a later minor version, and skipped.
     let mut reader = Reader::new(bytes);
-    let tag = u32::try_from(reader.varint()?).ok().and_then(|step| next_tag.checked_add(step)).ok_or_else(|| broken("tag past 2^32"))?;
+    let tag = u32::try_from(reader.varint()?)
+        .ok()
+        .and_then(|step| next_tag.checked_add(step))
+        .ok_or_else(|| broken("tag past 2^32"))?;
     let (type_id, flags) = (reader.byte()?, reader.byte()?);
     let time = reader.count(MAX_READINGS, "time columns")?;
     let codec = reader.byte()?;
@@ -354,8 +383,14 @@ fn known(codec: u8) -> std::result::Result<Codec, String> {
     Codec::from_id(codec).ok_or_else(|| format!("codec {codec} is not known to this version"))
 }
 
-fn decode_column(entry: &Entry, times: Vec<i64>, streams: &Streams<'_>, text_left: usize) -> std::result::Result<Column, String> {
-    let kind = ValueType::from_id(entry.type_id).ok_or_else(|| format!("type {} is not known to this version", entry.type_id))?;
+fn decode_column(
+    entry: &Entry,
+    times: &[i64],
+    streams: &Streams<'_>,
+    text_left: usize,
+) -> std::result::Result<Column, String> {
+    let kind = ValueType::from_id(entry.type_id)
+        .ok_or_else(|| format!("type {} is not known to this version", entry.type_id))?;
     let codec = known(entry.codec)?;
     let read = || -> Result<Column> {
         let count = times.len();
@@ -371,13 +406,17 @@ fn decode_column(entry: &Entry, times: Vec<i64>, streams: &Streams<'_>, text_lef
         let (bytes, width) = (streams.values, kind.width());
         let values = match kind {
             ValueType::Bool => Values::Bool(run::decode_bools(codec, bytes, count)?),
-            ValueType::Int8 | ValueType::Int16 | ValueType::Int32 | ValueType::Int64 => Values::Integer(integer::decode(codec, bytes, count, width, true)?),
-            ValueType::UInt8 | ValueType::UInt16 | ValueType::UInt32 | ValueType::UInt64 => Values::Unsigned(integer::decode(codec, bytes, count, width, false)?),
+            ValueType::Int8 | ValueType::Int16 | ValueType::Int32 | ValueType::Int64 => {
+                Values::Integer(integer::decode(codec, bytes, count, width, true)?)
+            }
+            ValueType::UInt8 | ValueType::UInt16 | ValueType::UInt32 | ValueType::UInt64 => {
+                Values::Unsigned(integer::decode(codec, bytes, count, width, false)?)
+            }
             ValueType::Float32 => Values::Real32(real::decode(codec, bytes, count)?),
             ValueType::Float64 => Values::Real64(real::decode(codec, bytes, count)?),
             ValueType::Text => Values::Text(text::decode(codec, bytes, count, text_left)?),
         };
-        Ok(Column { kind, times: times.clone(), values, present, quality })
+        Ok(Column { kind, times: times.to_vec(), values, present, quality })
     };
     read().map_err(|why| why.to_string())
 }

@@ -138,7 +138,11 @@ impl Buffer {
     /// The tag's spec.
     pub fn spec(&self, tag: u32) -> Result<&TagSpec> {
         let count = self.slots.len();
-        self.slots.get(tag as usize).map(|slot| &slot.spec).ok_or(Error::Unknown { what: "tag", number: tag as usize, count })
+        self.slots.get(tag as usize).map(|slot| &slot.spec).ok_or(Error::Unknown {
+            what: "tag",
+            number: tag as usize,
+            count,
+        })
     }
 
     /// Prepares the decoding of one Modbus request.
@@ -146,7 +150,12 @@ impl Buffer {
         for field in &fields {
             let spec = self.spec(field.tag)?;
             if spec.raw != field.kind {
-                return Err(Error::Spec(format!("tag {} is {}, not {}", field.tag, spec.raw.name(), field.kind.name())));
+                return Err(Error::Spec(format!(
+                    "tag {} is {}, not {}",
+                    field.tag,
+                    spec.raw.name(),
+                    field.kind.name()
+                )));
             }
         }
         self.plans.push(Plan::new(fields, bits)?);
@@ -188,10 +197,11 @@ impl Buffer {
         if self.stats.pending_readings == 0 {
             return None;
         }
-        let columns = self.slots.iter_mut().enumerate().filter(|(_, slot)| !slot.column.is_empty()).map(|(tag, slot)| {
-            let fresh = Column::new(slot.column.kind);
-            (tag as u32, std::mem::replace(&mut slot.column, fresh))
-        });
+        let columns =
+            self.slots.iter_mut().enumerate().filter(|(_, slot)| !slot.column.is_empty()).map(|(tag, slot)| {
+                let fresh = Column::new(slot.column.kind);
+                (tag as u32, std::mem::replace(&mut slot.column, fresh))
+            });
         let taken = Taken { columns: columns.collect() };
         self.stats.sealed_readings += self.stats.pending_readings;
         self.stats.sealed_blocks += 1;
@@ -215,7 +225,8 @@ impl Buffer {
 }
 
 fn take(slot: &mut Slot, stats: &mut Stats, max_bytes: usize, time_ns: i64, value: Value<'_>, quality: u32) -> bool {
-    let full = stats.pending_bytes as usize + column::size(value) > max_bytes || stats.pending_readings as usize >= block::MAX_READINGS;
+    let full = stats.pending_bytes as usize + column::size(value) > max_bytes
+        || stats.pending_readings as usize >= block::MAX_READINGS;
     if full {
         stats.refused += 1;
         return false;

@@ -49,7 +49,7 @@ impl Values {
     }
 
     /// The values one by one.
-    pub fn iter(&self) -> Box<dyn Iterator<Item = Value<'_>> + '_> {
+    pub fn each(&self) -> Box<dyn Iterator<Item = Value<'_>> + '_> {
         match self {
             Self::Bool(values) => Box::new(values.iter().map(|value| Value::Bool(*value))),
             Self::Integer(values) => Box::new(values.iter().map(|value| Value::Integer(*value))),
@@ -108,7 +108,7 @@ impl Column {
 
     /// The readings one by one: time, value, quality.
     pub fn iter(&self) -> impl Iterator<Item = (i64, Value<'_>, u32)> {
-        let mut values = self.values.iter();
+        let mut values = self.values.each();
         self.times.iter().zip(self.present.iter()).zip(self.quality.iter()).map(move |((time, present), quality)| {
             let value = if present == 0 { Value::Absent } else { values.next().unwrap_or(Value::Absent) };
             (*time, value, quality)

@@ -18,12 +18,14 @@ pub enum Rule {
 impl Rule {
     /// Reads the config's `filter` column: empty, `on_change` or `deadband=E`.
     pub fn parse(text: &str) -> Result<Self> {
-        let refuse = || Error::Spec(format!("no filter {text:?}; write deadband=<a positive number>, on_change, or nothing"));
+        let refuse =
+            || Error::Spec(format!("no filter {text:?}; write deadband=<a positive number>, on_change, or nothing"));
         match text.trim() {
             "" => Ok(Self::All),
             "on_change" => Ok(Self::OnChange),
             other => {
-                let bound: f64 = other.strip_prefix("deadband=").and_then(|number| number.trim().parse().ok()).ok_or_else(refuse)?;
+                let bound: f64 =
+                    other.strip_prefix("deadband=").and_then(|number| number.trim().parse().ok()).ok_or_else(refuse)?;
                 if bound > 0.0 && bound.is_finite() { Ok(Self::Deadband(bound)) } else { Err(refuse()) }
             }
         }
@@ -49,6 +51,7 @@ impl Rule {
     }
 }
 
+#[allow(clippy::float_cmp)] // on change means any change
 fn same(a: Value<'_>, b: Value<'_>) -> bool {
     match (a, b) {
         (Value::Real32(a), Value::Real32(b)) => a == b || (a.is_nan() && b.is_nan()),

@@ -6,13 +6,16 @@ use arrow_array::RecordBatchIterator;
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use pyo3::exceptions::{PyException, PyIndexError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyCapsule, PyDict, PyFloat, PyInt, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyCapsule, PyDict, PyTuple, PyType};
+
+mod value;
 
 use crate::block::{self, Meta};
 use crate::buffer;
 use crate::decode::modbus::{Field, Order};
 use crate::error::Error;
-use crate::tag::{Scale, TagSpec, Value, ValueType};
+use crate::tag::ValueType;
+use value::{Owned, PlanField, Tag, to_python};
 
 const DEFAULT_MAX_BYTES: usize = 64 << 20;
 
@@ -37,103 +40,6 @@ fn exception<'py>(py: Python<'py>, name: &str, bases: Vec<Bound<'py, PyAny>>) ->
     let body = PyDict::new(py);
     body.set_item("__module__", "agent._native")?;
     py.get_type::<PyType>().call1((name, PyTuple::new(py, bases)?, body))
-}
-
-/// What is read of a tag.
-#[derive(FromPyObject)]
-struct Tag {
-    r#type: String,
-    scale: Option<f64>,
-    offset: Option<f64>,
-    filter: String,
-}
-
-impl Tag {
-    fn spec(self) -> PyResult<TagSpec> {
-        let scale = match (self.scale, self.offset) {
-            (None, None) => None,
-            (factor, offset) => Some(Scale { factor: factor.unwrap_or(1.0), offset: offset.unwrap_or(0.0) }),
-        };
-        let raw = ValueType::parse(&self.r#type)?;
-        if scale.is_some() && raw == ValueType::Text {
-            return Err(PyValueError::new_err("a string can't be scaled"));
-        }
-        Ok(TagSpec { raw, scale, filter: self.filter })
-    }
-}
-
-/// Where a tag lies in a Modbus response, as a dict.
-#[derive(FromPyObject)]
-#[pyo3(from_item_all)]
-struct PlanField {
-    tag: u32,
-    at: usize,
-    r#type: String,
-    order: String,
-    bit: Option<u8>,
-    length: usize,
-}
-
-/// A value taken out of its Python object.
-enum Owned {
-    Absent,
-    Mistyped,
-    Bool(bool),
-    Integer(i64),
-    Unsigned(u64),
-    Real32(f32),
-    Real64(f64),
-    Text(String),
-}
-
-impl Owned {
-    /// The object as a value of `kind`. Python's bool is no number here, and no integer is cut to fit.
-    fn of(object: &Bound<'_, PyAny>, kind: ValueType) -> Self {
-        if object.is_none() {
-            return Self::Absent;
-        }
-        let number = !object.is_instance_of::<PyBool>();
-        let integer = || object.cast::<PyInt>().ok().filter(|_| number).and_then(|value| value.extract::<i128>().ok());
-        let found = match kind {
-            ValueType::Bool => object.cast::<PyBool>().ok().map(|value| Self::Bool(value.is_true())),
-            ValueType::Text => object.cast::<PyString>().ok().and_then(|value| value.extract().ok()).map(Self::Text),
-            ValueType::Float32 => Self::real(object, number).map(|value| Self::Real32(value as f32)),
-            ValueType::Float64 => Self::real(object, number).map(Self::Real64),
-            kind => integer().zip(kind.range()).filter(|(value, (low, high))| low <= value && value <= high).map(|(value, (low, _))| {
-                if low < 0 { Self::Integer(value as i64) } else { Self::Unsigned(value as u64) }
-            }),
-        };
-        found.unwrap_or(Self::Mistyped)
-    }
-
-    fn real(object: &Bound<'_, PyAny>, number: bool) -> Option<f64> {
-        let known = object.is_instance_of::<PyFloat>() || (number && object.is_instance_of::<PyInt>());
-        if known { object.extract().ok() } else { None }
-    }
-
-    fn value(&self) -> Value<'_> {
-        match self {
-            Self::Absent | Self::Mistyped => Value::Absent,
-            Self::Bool(value) => Value::Bool(*value),
-            Self::Integer(value) => Value::Integer(*value),
-            Self::Unsigned(value) => Value::Unsigned(*value),
-            Self::Real32(value) => Value::Real32(*value),
-            Self::Real64(value) => Value::Real64(*value),
-            Self::Text(value) => Value::Text(value),
-        }
-    }
-}
-
-fn to_python<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> {
-    Ok(match value {
-        Value::Absent => py.None().into_bound(py),
-        Value::Bool(value) => PyBool::new(py, value).to_owned().into_any(),
-        Value::Integer(value) => value.into_pyobject(py)?.into_any(),
-        Value::Unsigned(value) => value.into_pyobject(py)?.into_any(),
-        Value::Real32(value) => f64::from(value).into_pyobject(py)?.into_any(),
-        Value::Real64(value) => value.into_pyobject(py)?.into_any(),
-        Value::Text(value) => value.into_pyobject(py)?.into_any(),
-    })
 }
 
 type Row<'py> = (u32, i64, Bound<'py, PyAny>, u32);
@@ -201,13 +107,15 @@ impl Buffer {
         Ok(self.open().push_registers(plan, payload, time_ns)?)
     }
 
+    #[allow(clippy::needless_pass_by_value)] // extracted from Python objects: there is nothing to borrow from
     fn push(&self, rows: Vec<Row<'_>>) -> PyResult<usize> {
         let kinds = {
             let open = self.open();
             rows.iter().map(|(tag, ..)| open.spec(*tag).map(|spec| spec.raw)).collect::<Result<Vec<_>, Error>>()?
         };
         // Values leave their Python objects before the lock is taken: that may run Python code.
-        let values: Vec<Owned> = rows.iter().zip(&kinds).map(|((_, _, object, _), kind)| Owned::of(object, *kind)).collect();
+        let values: Vec<Owned> =
+            rows.iter().zip(&kinds).map(|((_, _, object, _), kind)| Owned::of(object, *kind)).collect();
         let mut open = self.open();
         let mut kept = 0;
         for ((tag, time_ns, _, quality), value) in rows.iter().zip(&values) {
@@ -222,12 +130,31 @@ impl Buffer {
     }
 
     #[pyo3(signature = (*, stream = [0; 16], sequence = 0, epoch = 0, sealed_ns = 0, synchronized = true))]
-    fn seal(&self, py: Python<'_>, stream: [u8; 16], sequence: u64, epoch: u64, sealed_ns: i64, synchronized: bool) -> PyResult<Option<Block>> {
-        let Some(taken) = self.open().take() else { return Ok(None) };
+    fn seal(
+        &self,
+        py: Python<'_>,
+        stream: [u8; 16],
+        sequence: u64,
+        epoch: u64,
+        sealed_ns: i64,
+        synchronized: bool,
+    ) -> Option<Block> {
+        let taken = self.open().take()?;
         let meta = Meta { stream, sequence, epoch, sealed_ns, synchronized };
         let data = py.detach(|| taken.encode(&meta));
         let (first_ns, last_ns) = taken.bounds();
-        Ok(Some(Block { data: PyBytes::new(py, &data).unbind(), sequence, readings: taken.readings() as u64, first_ns, last_ns }))
+        Some(Block {
+            data: PyBytes::new(py, &data).unbind(),
+            sequence,
+            readings: taken.readings() as u64,
+            first_ns,
+            last_ns,
+        })
+    }
+
+    #[getter]
+    fn pending_bytes(&self) -> u64 {
+        self.open().stats().pending_bytes
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -358,7 +285,8 @@ impl Readings {
     fn columns(&self) -> Vec<Column> {
         let columns = self.columns.iter().map(|column| Column {
             tag: column.tag,
-            r#type: ValueType::from_id(column.type_id).map_or_else(|| column.type_id.to_string(), |kind| kind.name().to_owned()),
+            r#type: ValueType::from_id(column.type_id)
+                .map_or_else(|| column.type_id.to_string(), |kind| kind.name().to_owned()),
             readings: column.readings,
             time_codec: codec_name(column.time_codec),
             value_codec: codec_name(column.value_codec),
@@ -374,13 +302,19 @@ impl Readings {
     fn rows<'py>(&self, py: Python<'py>) -> PyResult<Vec<Row<'py>>> {
         let readable = self.columns.iter().filter_map(|each| Some((each.tag, each.column.as_ref().ok()?)));
         readable
-            .flat_map(|(tag, column)| column.iter().map(move |(time_ns, value, quality)| (tag, time_ns, value, quality)))
+            .flat_map(|(tag, column)| {
+                column.iter().map(move |(time_ns, value, quality)| (tag, time_ns, value, quality))
+            })
             .map(|(tag, time_ns, value, quality)| Ok((tag, time_ns, to_python(py, value)?, quality)))
             .collect()
     }
 
     #[pyo3(signature = (requested_schema = None))]
-    fn __arrow_c_stream__<'py>(&self, py: Python<'py>, requested_schema: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyCapsule>> {
+    fn __arrow_c_stream__<'py>(
+        &self,
+        py: Python<'py>,
+        requested_schema: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
         // The PyCapsule interface allows a producer to leave a wish for another schema unmet.
         drop(requested_schema);
         let batch = py.detach(|| crate::arrow::batch(&self.columns))?;
@@ -404,11 +338,31 @@ fn decode(py: Python<'_>, data: &[u8]) -> PyResult<Readings> {
 #[pyfunction]
 #[pyo3(signature = (*, stream, first, last, epoch, from_ns, to_ns, readings, reason, sealed_ns))]
 #[allow(clippy::too_many_arguments)] // keyword arguments, each a fact of the gap
-fn gap(py: Python<'_>, stream: [u8; 16], first: u64, last: u64, epoch: u64, from_ns: i64, to_ns: i64, readings: u64, reason: &str, sealed_ns: i64) -> PyResult<Block> {
-    let places = last.checked_sub(first).and_then(|span| span.checked_add(1)).ok_or_else(|| PyValueError::new_err("last is before first"))?;
+fn gap(
+    py: Python<'_>,
+    stream: [u8; 16],
+    first: u64,
+    last: u64,
+    epoch: u64,
+    from_ns: i64,
+    to_ns: i64,
+    readings: u64,
+    reason: &str,
+    sealed_ns: i64,
+) -> PyResult<Block> {
+    let places = last
+        .checked_sub(first)
+        .and_then(|span| span.checked_add(1))
+        .ok_or_else(|| PyValueError::new_err("last is before first"))?;
     let meta = Meta { stream, sequence: first, epoch, sealed_ns, synchronized: true };
     let data = block::gap(&meta, places, (from_ns, to_ns), readings, reason);
-    Ok(Block { data: PyBytes::new(py, &data).unbind(), sequence: first, readings, first_ns: from_ns, last_ns: to_ns.max(from_ns) })
+    Ok(Block {
+        data: PyBytes::new(py, &data).unbind(),
+        sequence: first,
+        readings,
+        first_ns: from_ns,
+        last_ns: to_ns.max(from_ns),
+    })
 }
 
 #[pyfunction]

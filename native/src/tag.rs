@@ -51,11 +51,11 @@ const NAMES: [(ValueType, &str); 12] = [
 impl ValueType {
     /// The type of a name such as `float32`.
     pub fn parse(name: &str) -> Result<Self> {
-        NAMES
-            .iter()
-            .find(|(_, known)| *known == name)
-            .map(|(found, _)| *found)
-            .ok_or_else(|| Error::Spec(format!("no type {name:?}; there are bool, int8..int64, uint8..uint64, float32, float64, string")))
+        NAMES.iter().find(|(_, known)| *known == name).map(|(found, _)| *found).ok_or_else(|| {
+            Error::Spec(format!(
+                "no type {name:?}; there are bool, int8..int64, uint8..uint64, float32, float64, string"
+            ))
+        })
     }
 
     /// The type of a type id in a block.

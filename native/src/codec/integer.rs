@@ -6,8 +6,11 @@ use crate::error::Result;
 
 /// The shortest encoding of `values`; `width` is the bytes of one value in the raw form.
 pub fn encode(values: &[i64], width: usize) -> Encoded {
-    let Some((&first, rest)) = values.split_first() else { return (Codec::Constant, Vec::new()) };
-    let deltas: Vec<i64> = rest.iter().scan(first, |last, &value| Some(value.wrapping_sub(std::mem::replace(last, value)))).collect();
+    let Some((&first, rest)) = values.split_first() else {
+        return (Codec::Constant, Vec::new());
+    };
+    let deltas: Vec<i64> =
+        rest.iter().scan(first, |last, &value| Some(value.wrapping_sub(std::mem::replace(last, value)))).collect();
     let step = deltas.first().copied().unwrap_or(0);
     let mut start = Vec::with_capacity(20);
     put_signed(&mut start, first);

@@ -131,7 +131,10 @@ impl<'a> Reader<'a> {
     /// A varint that counts something of which there can be at most `most`.
     pub fn count(&mut self, most: usize, what: &str) -> Result<usize> {
         let value = self.varint()?;
-        usize::try_from(value).ok().filter(|count| *count <= most).ok_or_else(|| broken(format!("{value} {what}; at most {most}")))
+        usize::try_from(value)
+            .ok()
+            .filter(|count| *count <= most)
+            .ok_or_else(|| broken(format!("{value} {what}; at most {most}")))
     }
 
     /// What has not been read yet.

@@ -7,7 +7,8 @@ use crate::error::Result;
 
 /// Every power of ten that float64 holds exactly.
 const POWERS: [f64; 23] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
 ];
 /// Integers of this size and below are exact in float64.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -60,7 +61,9 @@ impl Real for f64 {
 
 /// The shortest encoding of `values`.
 pub fn encode<T: Real>(values: &[T]) -> Encoded {
-    let Some(first) = values.first() else { return (Codec::Constant, Vec::new()) };
+    let Some(first) = values.first() else {
+        return (Codec::Constant, Vec::new());
+    };
     let width = |value: &T| value.bits().to_le_bytes().into_iter().take(T::WIDTH);
     if values.iter().all(|value| value.bits() == first.bits()) {
         return (Codec::Constant, width(first).collect());

@@ -84,7 +84,9 @@ pub(crate) fn integers(values: &[i64]) -> Option<Encoded> {
         return None;
     }
     let mut runs = Runs::default();
-    values.iter().for_each(|value| runs.push(*value));
+    for value in values {
+        runs.push(*value);
+    }
     let mut out = Vec::new();
     for (length, value) in runs.runs() {
         put_varint(&mut out, u64::from(*length));
@@ -107,7 +109,9 @@ pub(crate) fn read_integers(reader: &mut Reader<'_>, count: usize) -> Result<Vec
 /// The shortest encoding of bools.
 pub fn encode_bools(values: &[bool]) -> Encoded {
     let mut runs = Runs::default();
-    values.iter().for_each(|value| runs.push(u8::from(*value)));
+    for value in values {
+        runs.push(u8::from(*value));
+    }
     if let [(_, value)] = runs.runs() {
         return (Codec::Constant, vec![*value]);
     }

@@ -64,7 +64,9 @@ pub fn encode(texts: &Texts) -> Encoded {
     }
     let mut dictionary = Vec::new();
     put_varint(&mut dictionary, distinct.len() as u64);
-    distinct.iter().for_each(|text| put(&mut dictionary, text));
+    for text in &distinct {
+        put(&mut dictionary, text);
+    }
     integer::put_nested(&mut dictionary, &indexes);
     let mut raw = Vec::with_capacity(texts.bytes.len() + texts.len());
     texts.iter().for_each(|text| put(&mut raw, text));
@@ -84,7 +86,8 @@ pub fn decode(codec: Codec, bytes: &[u8], count: usize, most: usize) -> Result<T
     };
     match codec {
         Codec::Constant => {
-            let text = std::str::from_utf8(reader.take(bytes.len())?).map_err(|_| broken("a string that is not UTF-8"))?;
+            let text =
+                std::str::from_utf8(reader.take(bytes.len())?).map_err(|_| broken("a string that is not UTF-8"))?;
             (0..count).try_for_each(|_| push(text))?;
         }
         Codec::Raw => (0..count).try_for_each(|_| push(read(&mut reader)?))?,
@@ -92,7 +95,12 @@ pub fn decode(codec: Codec, bytes: &[u8], count: usize, most: usize) -> Result<T
             let distinct = reader.count(count, "distinct strings")?;
             let known: Vec<&str> = (0..distinct).map(|_| read(&mut reader)).collect::<Result<_>>()?;
             for index in integer::read_nested(&mut reader, count)? {
-                push(usize::try_from(index).ok().and_then(|index| known.get(index)).ok_or_else(|| broken("no such string"))?)?;
+                push(
+                    usize::try_from(index)
+                        .ok()
+                        .and_then(|index| known.get(index))
+                        .ok_or_else(|| broken("no such string"))?,
+                )?;
             }
         }
         other => return Err(broken(format!("codec {} on strings", other.name()))),

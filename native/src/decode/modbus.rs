@@ -89,7 +89,11 @@ impl Plan {
                 kind => kind.width().div_ceil(2),
             };
             if bits && field.kind != ValueType::Bool {
-                return Err(Error::Spec(format!("tag {}: a coil or discrete input is a bool, not {}", field.tag, field.kind.name())));
+                return Err(Error::Spec(format!(
+                    "tag {}: a coil or discrete input is a bool, not {}",
+                    field.tag,
+                    field.kind.name()
+                )));
             }
             if words == 0 {
                 return Err(Error::Spec(format!("tag {}: a string needs a length; write string[20]", field.tag)));
@@ -118,7 +122,11 @@ impl Plan {
         }
         let mut text = Vec::new();
         for field in &self.fields {
-            let value = if self.bits { bit(payload, field.at) } else { register(payload.get(field.at * 2..).unwrap_or_default(), field, &mut text) };
+            let value = if self.bits {
+                bit(payload, field.at)
+            } else {
+                register(payload.get(field.at * 2..).unwrap_or_default(), field, &mut text)
+            };
             take(field.tag, value);
         }
         Ok(())
@@ -221,6 +229,9 @@ mod tests {
         let coils = Plan::new(vec![field(0, None), field(9, None)], true).unwrap();
         coils.decode(&[0, 2], |_, value| seen.push(value == Some(Value::Bool(true)))).unwrap();
         assert_eq!(seen, [true, false, true, false, true]);
-        assert_eq!(coils.decode(&[0], |_, _| panic!("nothing may be taken")), Err(Error::Length { expected: 2, found: 1 }));
+        assert_eq!(
+            coils.decode(&[0], |_, _| panic!("nothing may be taken")),
+            Err(Error::Length { expected: 2, found: 1 })
+        );
     }
 }

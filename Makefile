@@ -1,0 +1,98 @@
+# `make` lists the targets. Everything that they build is in .venv, target and tests/peers/node/node_modules.
+
+BIN := .venv/bin
+CARGO := cargo
+CC := cc
+PYTHON := $(firstword $(foreach each,python3.13 python3.12 python3.11 python3,$(shell \
+	$(each) -c 'import sys, ensurepip, venv; sys.version_info >= (3, 11) and print("$(each)")' 2>/dev/null)))
+
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport CONDA_PREFIX PYTHONHOME
+
+# What the extension and the environment are made from: a change in one of them, and only that, builds them again.
+BUILT := .venv/.built
+SOURCES := Cargo.toml Cargo.lock pyproject.toml native/Cargo.toml $(shell find native/src -name '*.rs')
+
+LIBMODBUS_SERVER := target/peers/libmodbus_server
+NODE_MODULES := tests/peers/node/node_modules/.package-lock.json
+
+NO_PYTHON := Headrace needs Python 3.11 or newer with its venv module: install your system's `python3` and `python3-venv` packages
+NO_CARGO := Headrace needs a Rust toolchain (1.88 or newer): install it from https://rustup.rs, or your system's `cargo` package
+NO_CC := Headrace needs a C compiler for its Rust core: install your system's `gcc` package (and `libc6-dev` on Debian)
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust peers clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+tools:
+	$(if $(PYTHON),,$(error $(NO_PYTHON)))
+	$(if $(shell $(CARGO) --version 2>/dev/null | awk '{ split($$2, v, "."); if (v[1] > 1 || v[2] >= 88) print "ok" }'),,$(error $(NO_CARGO)))
+	$(if $(shell command -v $(CC) 2>/dev/null),,$(error $(NO_CC)))
+	@:
+
+setup: tools $(BUILT) ## build .venv with every extra and the Rust core (again only where something changed)
+
+$(BUILT): $(SOURCES) | tools
+	@echo "==> Python environment in .venv, with $(PYTHON)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet 'maturin>=1.9.4,<2'
+	@echo "==> Python packages, and the Rust core in release mode (a few minutes the first time)"
+	@PATH="$(VIRTUAL_ENV)/bin:$$PATH" python -m pip install --quiet --no-build-isolation --editable '.[all,dev]'
+	@touch $@
+
+demo: setup ## the whole chain on this machine, each reading checked; ARGS="--seconds 20 --outage 5s --json"
+	@$(BIN)/headrace demo $(ARGS)
+
+bench: setup ## one JSON line for each benchmark
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+test: setup peers check test-rust test-python ## everything that must hold: what CI runs
+
+check: check-python check-rust ## style, types and documents of both languages; no test is run
+
+check-python: setup
+	@echo "==> ruff"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@echo "==> mypy"
+	@$(BIN)/mypy --strict --no-error-summary
+	@echo "==> stubtest: agent/_native.pyi against the extension"
+	@$(BIN)/python -m mypy.stubtest --concise --allowlist tests/stubtest-allow.txt agent._native
+	@echo "==> import arrows"
+	@$(BIN)/python -m pytest -q tests/test_arrows.py
+
+check-rust: setup
+	@echo "==> rustfmt, clippy, rustdoc"
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+	@$(CARGO) clippy --quiet --locked --all-targets --features python -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --features python
+
+test-rust: setup
+	@$(CARGO) test --quiet --locked
+
+test-python: setup peers
+	@$(BIN)/python -m pytest $(ARGS)
+
+peers: tools ## install the brokers and device servers that the tests talk to
+	@tests/peers/install.sh
+	@$(MAKE) --silent --no-print-directory $(NODE_MODULES) $(LIBMODBUS_SERVER)
+
+$(NODE_MODULES): tests/peers/node/package.json tests/peers/node/package-lock.json
+	@echo "==> npm packages of the test peers"
+	@cd tests/peers/node && npm ci --ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(LIBMODBUS_SERVER): tests/peers/libmodbus_server.c
+	@echo "==> libmodbus server"
+	@mkdir -p $(@D)
+	@$(CC) -std=gnu11 -O1 -Wall -Wextra -Werror -o $@ $< -lmodbus
+
+clean: ## remove what was built; the readings in ./var stay
+	rm -rf .venv target agent/_native*.so tests/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,119 @@
+"""What every collector is, and the one loop that keeps it running."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agent.config import Device
+from agent.errors import NotConnected
+from agent.model import StatusCode, Value
+
+if TYPE_CHECKING:
+    from agent._native import Field
+
+log = logging.getLogger("headrace.collector")
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+"""Seconds between attempts to reach a device: doubled each time, with jitter, so that a plant does not return at
+once."""
+
+Row = tuple[int, int, Value, int]
+
+
+class Inlet(Protocol):
+    """Where a collector puts what it read: the core's buffer, behind the pipeline's watch over its size and age."""
+
+    def modbus_plan(self, fields: Sequence[Field], *, bits: bool = False) -> int: ...
+    def push_registers(self, plan: int, payload: bytes, time_ns: int) -> int: ...
+    def push(self, rows: Sequence[Row]) -> int: ...
+
+    async def room(self) -> None:
+        """Returns when readings may be taken. Waiting here is how back-pressure reaches a device."""
+
+    async def durable(self) -> None:
+        """Returns when everything pushed before the call is committed in the outbox."""
+
+
+class Collector(Protocol):
+    """Speaks one protocol to one device. Never called twice at once; `connect` may follow `close`."""
+
+    @property
+    def device(self) -> Device: ...
+
+    counters: dict[str, int]
+    """What it counts, by name; kept over reconnects."""
+
+    async def connect(self) -> None:
+        """One attempt, with a deadline of its own. Raises NotConnected with the reason."""
+
+    async def read(self) -> None:
+        """Waits for the next readings and pushes them. Raises NotConnected when the device is lost: after that only
+        `close` is called. May be cancelled at any await; nothing that was pushed is pushed again."""
+
+    async def close(self) -> None:
+        """Lets go of the connection within a second or two, whatever state it is in. Raises nothing."""
+
+
+@dataclass(slots=True)
+class DeviceState:
+    """How a device is doing, for logs and status."""
+
+    name: str
+    connected: bool = False
+    since_ns: int = 0
+    reconnects: int = 0
+    reason: str = "not connected yet"
+    counters: dict[str, int] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        reason = "" if self.connected else self.reason
+        return {"connected": self.connected, "reconnects": self.reconnects, "reason": reason, **self.counters}
+
+
+async def supervise(collector: Collector, inlet: Inlet, state: DeviceState) -> None:
+    """Keeps one device connected and read, for ever. The only place that retries, pauses and logs about it.
+
+    A device that is lost gives one bad reading for each of its tags, so that its last value does not seem to hold.
+    """
+    device = collector.device
+    pause = FIRST_PAUSE
+    told = False
+    while True:
+        try:
+            await collector.connect()
+            state.connected, state.since_ns = True, time.time_ns()
+            facts = {"event": "device_connected", "device": device.name}
+            log.info("%s: connected to %s", device.name, device.url, extra=facts)
+            told, pause = False, FIRST_PAUSE
+            while True:
+                await inlet.room()
+                await collector.read()
+        except NotConnected as reason:
+            state.reason = str(reason)
+        except Exception as reason:
+            # A collector's own mistake must not end it: the other devices go on, and this one is tried again.
+            log.exception("%s: unexpected error", device.name, extra={"event": "device_error", "device": device.name})
+            state.reason = f"{type(reason).__name__}: {reason}"
+        finally:
+            was_connected, state.connected = state.connected, False
+            await collector.close()
+        if not told:
+            facts = {"event": "device_lost" if was_connected else "device_unreachable", "device": device.name}
+            log.warning("%s: %s; trying again until it is back", device.name, state.reason, extra=facts)
+            _push_lost(collector, inlet)
+            told = True
+        state.reconnects += 1
+        await asyncio.sleep(random.uniform(0.5, 1.0) * pause)  # noqa: S311
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _push_lost(collector: Collector, inlet: Inlet) -> None:
+    now = time.time_ns()
+    inlet.push([(tag.index, now, None, StatusCode.BAD_NOT_CONNECTED) for tag in collector.device.tags])

@@ -1,0 +1,191 @@
+"""The agent: the only place where its parts meet.
+
+    collectors -> Intake (the core's buffer) -> seal -> Outbox -> Uplink
+
+A reading is accepted when the core's buffer took it. It is safe when its block is committed in the outbox, at most
+`seal.after` later. What a crash can lose is what was accepted and not yet sealed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from agent import _native
+from agent.collectors import collector
+from agent.collectors.base import Collector, DeviceState, supervise
+from agent.config import Config
+from agent.delivery import Delivery
+from agent.errors import OutboxFull
+from agent.intake import Intake
+from agent.outbox import Outbox
+from agent.wire import State, epoch_of
+
+log = logging.getLogger("headrace.agent")
+
+RETRY = 0.5
+"""Seconds between attempts to store a block that the outbox has no room for."""
+STOPPED = "collection stopped: the outbox is full"
+REFUSED = "readings refused: the buffer was full"
+
+
+class Pipeline:
+    """One running agent. `run` is its life; `facts` may be asked at any time in between."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._intake = Intake(config.tags, config.seal.bytes)
+        self._catalog = config.catalog().encode()
+        self._epoch = epoch_of(self._catalog)
+        collectors = [collector(device, self._intake) for device in config.devices]
+        self._collectors: list[tuple[Collector, DeviceState]] = [
+            (each, DeviceState(each.device.name, counters=each.counters)) for each in collectors
+        ]
+        self._outbox: Outbox
+        self._delivery: Delivery
+        self._refused = 0
+        self._sealed_ns = time.time_ns()
+        self._started = time.monotonic()
+
+    async def run(self, stop: asyncio.Event, *, drain: float = 1.5, ready: Callable[[], None] = lambda: None) -> None:
+        """Collects until `stop` is set, then seals, stores, and delivers for up to `drain` seconds more.
+
+        What is not delivered by then stays in the outbox for the next run. Raises what the outbox raises where it can't
+        be opened, and any mistake of our own: then the service manager starts us again.
+        """
+        config = self._config
+        data_dir = config.agent.data_dir
+        self._outbox = await Outbox.open(
+            data_dir / "outbox.db", max_bytes=config.outbox.max_bytes, when_full=config.outbox.when_full
+        )
+        try:
+            await self._outbox.keep_catalog(self._epoch, self._catalog)
+            self._delivery = Delivery.of(config, self._outbox, self._state)
+            facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._outbox.stream)}
+            log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
+            await self._work(stop, drain, ready)
+        finally:
+            await self._outbox.close()
+            log.info("stopped", extra={"event": "agent_stopped"})
+
+    async def _work(self, stop: asyncio.Event, drain: float, ready: Callable[[], None]) -> None:
+        halt_sealing, halt_sending = asyncio.Event(), asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(self._delivery.run(halt_sending), name="uplink")
+            sealing = group.create_task(self._seal_loop(halt_sealing), name="sealer")
+            reading = [
+                group.create_task(supervise(each, self._intake, state), name=f"collector {state.name}")
+                for each, state in self._collectors
+            ]
+            ready()
+            await stop.wait()
+            for task in reading:
+                task.cancel()
+            await asyncio.wait(reading)
+            # Only now is everything pushed that will be: the last block is sealed, then its delivery is awaited.
+            halt_sealing.set()
+            self._intake.ripe.set()
+            await sealing
+            await self._delivery.drain(drain)
+            halt_sending.set()
+            await sending
+
+    async def _seal_loop(self, halt: asyncio.Event) -> None:
+        while not halt.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.seal.after):
+                    await self._intake.ripe.wait()
+            self._intake.ripe.clear()
+            await self._seal(halt)
+
+    async def _seal(self, halt: asyncio.Event) -> None:
+        waiting = self._intake.waiting()
+        now = time.time_ns()
+        # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
+        block = await asyncio.to_thread(
+            self._intake.buffer.seal,
+            stream=self._outbox.stream.bytes,
+            sequence=self._outbox.next_sequence,
+            epoch=self._epoch,
+            sealed_ns=now,
+        )
+        if block is not None and (stopped_ns := await self._store(block, halt)):
+            await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt)
+        await self._report_refused(now, halt)
+        self._sealed_ns = now
+        if self._intake.buffer.pending_bytes < self._config.seal.bytes:
+            self._intake.release()
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
+
+    async def _store(self, block: _native.Block, halt: asyncio.Event) -> int:
+        """Returns when the block is committed. While there is no room, collectors wait, and so do we: then it returns
+        since when (ns UTC), otherwise 0."""
+        stopped_ns = 0
+        while True:
+            try:
+                await self._outbox.append(block, self._epoch)
+                break
+            except OutboxFull as reason:
+                if halt.is_set():
+                    lost = {"event": "readings_lost", "lost": block.readings}
+                    log.error("stopping with a full outbox: %d readings are lost", block.readings, extra=lost)
+                    return 0
+                if not stopped_ns:
+                    stopped_ns = time.time_ns()
+                    self._intake.hold()
+                    log.warning("%s; collectors wait until there is room", reason, extra={"event": "outbox_full"})
+                await self._pause(halt)
+        self._delivery.wake()
+        if stopped_ns:
+            log.info("the outbox has room again; collectors go on", extra={"event": "outbox_room"})
+        return stopped_ns
+
+    async def _pause(self, halt: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETRY):
+                await halt.wait()
+
+    async def _report_refused(self, now: int, halt: asyncio.Event) -> None:
+        refused = self._intake.buffer.stats()["refused"] - self._refused
+        if refused:
+            self._refused += refused
+            log.error("%s: %d", REFUSED, refused, extra={"event": "readings_lost", "lost": refused})
+            await self._gap(self._sealed_ns, now, refused, REFUSED, halt)
+
+    async def _gap(self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event) -> None:
+        place = self._outbox.next_sequence
+        block = _native.gap(
+            stream=self._outbox.stream.bytes,
+            first=place,
+            last=place,
+            epoch=self._epoch,
+            from_ns=from_ns,
+            to_ns=to_ns,
+            readings=readings,
+            reason=reason,
+            sealed_ns=time.time_ns(),
+        )
+        await self._store(block, halt)
+
+    def _state(self) -> State:
+        return State(True, self._outbox.stream, self._epoch, self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """Counters of everything, for the status page, logs and `headrace run --json`."""
+        stats = self._intake.buffer.stats()
+        return {
+            "agent": self._config.agent.id,
+            "stream": str(self._outbox.stream),
+            "seconds": round(time.monotonic() - self._started, 1),
+            "collecting": self._intake.is_open,
+            **stats,
+            "outbox": self._outbox.facts(),
+            "uplink": self._delivery.facts(),
+            "devices": {state.name: state.facts() for _, state in self._collectors},
+        }

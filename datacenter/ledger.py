@@ -1,0 +1,366 @@
+"""The ledger: what of each stream is stored, missing or waiting for its catalog; written with the readings.
+
+Every method that changes something runs inside `Store.transaction`, in the writer thread. After a transaction that did
+not commit, `reload` brings the memory back to what the store holds.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agent import _native
+from agent.errors import BlockError
+from agent.model import ValueType
+from agent.wire import Catalog, epoch_of
+from datacenter import names
+from datacenter.places import Places
+from datacenter.store import Store
+
+PARKED_BYTES = 64 * 1024 * 1024
+PARKED_BLOCKS = 10_000
+
+
+class Outcome(Enum):
+    """What became of one block."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    PARKED = "parked"
+    REFUSED = "refused"
+    """No room to park it: it has to come again."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """One stream's account. `gapped` is whether any of its places was ever claimed by a gap."""
+
+    id: int
+    stream: UUID
+    agent: str
+    places: Places
+    readings: int = 0
+    blocks: int = 0
+    bytes: int = 0
+    stored_ns: int = 0
+    gapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Readings that are known to be missing, for the log. `readings` is 0 where nobody can know how many."""
+
+    agent: str
+    stream: UUID
+    first: int
+    last: int
+    readings: int
+    reason: str
+    body: bytes = b""
+    """The block that could not be stored whole, to be kept; empty for a gap that the agent told."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Rows that wait for the next flush."""
+
+    readings: list[pa.Table] = field(default_factory=list)
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+    streams: dict[UUID, Stream] = field(default_factory=dict)
+
+
+class Ledger:
+    """The accounts of every stream, and the epochs whose catalogs are known."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.streams: dict[UUID, Stream] = {}
+        self.parked: dict[tuple[UUID, int], tuple[int, str, int]] = {}
+        """(stream, sequence) -> (epoch, agent, bytes) of every block that waits for its catalog."""
+        self.losses: list[Loss] = []
+        self.reload()
+
+    def reload(self) -> None:
+        """Reads the accounts from the store. Costs what lies above each stream's mark, not its whole history."""
+        rows = self._store.rows
+        self._pending, self.losses = _Pending(), []
+        self._bindings: dict[int, tuple[pa.Array, dict[int, str]]] = {}
+        self._epochs = {epoch for (epoch,) in rows("SELECT epoch FROM catalogs")}
+        self.streams = {}
+        for id_, stream, agent, committed, readings, blocks, size, stored_ns in rows(
+            "SELECT id, stream, agent, committed, readings, blocks, bytes, stored_ns FROM streams"
+        ):
+            self.streams[stream] = Stream(
+                id_, stream, agent, Places(committed), readings, blocks, size, stored_ns, gapped=False
+            )
+        by_id = {stream.id: stream for stream in self.streams.values()}
+        for id_, sequence in rows(
+            "SELECT b.stream, b.sequence FROM blocks b JOIN streams s ON s.id = b.stream"
+            " WHERE b.sequence > s.committed ORDER BY ALL"
+        ):
+            by_id[id_].places.fill(sequence, sequence)
+        for id_, first, last in rows("SELECT stream, first, last FROM gaps ORDER BY ALL"):
+            by_id[id_].places.fill(first, last)
+            by_id[id_].gapped = True
+        self.parked = {
+            (stream, sequence): (epoch, agent, size)
+            for stream, sequence, epoch, agent, size in rows(
+                "SELECT stream, sequence, epoch, agent, octet_length(body) FROM parked"
+            )
+        }
+        self.parked_bytes = sum(size for _, _, size in self.parked.values())
+        self._known = set(self.streams)
+
+    def committed(self, stream: UUID) -> int:
+        """Everything up to this sequence is accounted for; 0 where the stream is unknown."""
+        found = self.streams.get(stream)
+        return found.places.committed if found else 0
+
+    def learn(self, body: bytes, received_ns: int) -> int | None:
+        """Keeps a catalog and binds its tags. Returns its epoch, or None where it is known already. ValueError."""
+        epoch = epoch_of(body)
+        if epoch in self._epochs:
+            return None
+        catalog = Catalog.decode(body)
+        names.bind(self._store, epoch, catalog)
+        self._store.write("INSERT INTO catalogs VALUES (?, ?, ?, ?)", [epoch, catalog.agent, body, received_ns])
+        self._epochs.add(epoch)
+        return epoch
+
+    def add(self, agent: str, body: bytes, received_ns: int) -> tuple[UUID, Outcome]:
+        """Takes one block: stores, parks or drops it. Raises BlockError, and changes nothing, where it is none."""
+        header = _native.header(body)
+        stream, first, last = UUID(bytes=header.stream), header.sequence, header.last_sequence
+        if not 1 <= first <= last < 2**63:
+            raise BlockError(f"a block at place {first} to {last}; places start at 1")
+        if header.kind == "gap":
+            return stream, self._add_gap(agent, stream, header)
+        account = self.streams.get(stream)
+        if account is not None and first in account.places and not self._reopens(account, first):
+            return stream, Outcome.DUPLICATE
+        if header.epoch not in self._epochs:
+            return stream, self._park(agent, stream, header, body, received_ns)
+        self._store_block(agent, stream, body)
+        return stream, Outcome.STORED
+
+    def unpark(self, epoch: int) -> list[tuple[str, bytes, int]]:
+        """Takes out the blocks that waited for this epoch's catalog: (agent, block, received_ns), to be added anew."""
+        rows = self._store.rows(
+            "SELECT agent, body, received_ns FROM parked WHERE epoch = ? ORDER BY stream, sequence", [epoch]
+        )
+        self._store.write("DELETE FROM parked WHERE epoch = ?", [epoch])
+        self.parked = {place: waits for place, waits in self.parked.items() if waits[0] != epoch}
+        self.parked_bytes = sum(size for _, _, size in self.parked.values())
+        return [(agent, body, received_ns) for agent, body, received_ns in rows]
+
+    def flush(self) -> None:
+        """Writes what is pending. The last call of a transaction; `stored_ns` is the wall clock right before it."""
+        pending, self._pending = self._pending, _Pending()
+        now = time.time_ns()
+        if pending.readings:
+            self._store.insert("readings", pa.concat_tables(pending.readings))
+        if pending.blocks:
+            rows = pa.Table.from_pylist(pending.blocks, schema=_BLOCKS)
+            self._store.insert("blocks", rows.append_column("stored_ns", pa.repeat(pa.scalar(now), len(rows))))
+        for account in pending.streams.values():
+            account.stored_ns = now
+            self._write_account(account)
+
+    def _write_account(self, account: Stream) -> None:
+        places = account.places
+        totals = [account.readings, account.blocks, account.bytes, account.stored_ns]
+        if account.stream in self._known:
+            self._store.write(
+                "UPDATE streams SET agent = ?, committed = ?, last = ?, readings = ?, blocks = ?, bytes = ?,"
+                " stored_ns = ? WHERE id = ?",
+                [account.agent, places.committed, places.last, *totals, account.id],
+            )
+            return
+        self._store.write(
+            "INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [account.id, account.stream, account.agent, places.committed, places.last, *totals],
+        )
+        self._known.add(account.stream)
+
+    def _account(self, agent: str, stream: UUID) -> Stream:
+        account = self.streams.get(stream)
+        if account is None:
+            account = self.streams[stream] = Stream(len(self.streams) + 1, stream, agent, Places())
+        account.agent = agent
+        self._pending.streams[stream] = account
+        return account
+
+    def _reopens(self, account: Stream, sequence: int) -> bool:
+        """Whether a filled place is only claimed by a gap: then its block is welcome after all."""
+        if not account.gapped:
+            return False
+        self.flush()
+        claimed = self._store.rows(
+            "SELECT 1 FROM gaps WHERE stream = ? AND first <= ? AND last >= ? LIMIT 1",
+            [account.id, sequence, sequence],
+        )
+        return bool(claimed) and not self._stored(account.id, sequence, sequence)
+
+    def _stored(self, stream: int, first: int, last: int) -> list[tuple[int, int]]:
+        """(sequence, readings) of the blocks stored between two places."""
+        return [
+            (sequence, readings)
+            for sequence, readings in self._store.rows(
+                "SELECT sequence, readings FROM blocks WHERE stream = ? AND sequence BETWEEN ? AND ? ORDER BY sequence",
+                [stream, first, last],
+            )
+        ]
+
+    def _park(self, agent: str, stream: UUID, header: _native.Header, body: bytes, received_ns: int) -> Outcome:
+        place = (stream, header.sequence)
+        if place in self.parked:
+            return Outcome.PARKED
+        if len(self.parked) >= PARKED_BLOCKS or self.parked_bytes + len(body) > PARKED_BYTES:
+            return Outcome.REFUSED
+        self._store.write(
+            "INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?)", [*place, header.epoch, agent, body, received_ns]
+        )
+        self.parked[place] = (header.epoch, agent, len(body))
+        self.parked_bytes += len(body)
+        return Outcome.PARKED
+
+    def _store_block(self, agent: str, stream: UUID, body: bytes) -> None:
+        decoded = _native.decode(body)
+        header, rows = decoded.header, pa.table(decoded)
+        sequence = header.sequence
+        reopened = stream in self.streams and sequence in self.streams[stream].places
+        bound, value_columns = self._bound(header.epoch)
+        for column in decoded.columns:
+            expected = value_columns.get(column.tag)
+            if column.type in tuple(ValueType) and names.COLUMN_OF[ValueType(column.type)] == expected:
+                continue
+            if not reopened:
+                kind = f"a {expected} value" if expected else "no tag"
+                reason = f"tag {column.tag} holds {column.type}, and is {kind} in the catalog {header.epoch:016x}"
+                account = self._account(agent, stream)
+                self._lose(account, header, header.readings, reason, body)
+                account.places.fill(sequence, sequence)
+            return
+        keys = pc.take(bound, rows.column("tag"))
+        account = self._account(agent, stream)
+        constants = {"stream": pa.scalar(account.id, pa.int32()), "sequence": pa.scalar(sequence, pa.int64())}
+        columns = {"key": keys, **{name: rows.column(name) for name in rows.column_names if name != "tag"}}
+        columns |= {name: pa.repeat(value, len(rows)) for name, value in constants.items()}
+        self._pending.readings.append(pa.table(columns))
+        self._pending.blocks.append(
+            {
+                "stream": account.id,
+                "sequence": sequence,
+                "readings": len(rows),
+                "first_ns": header.first_ns,
+                "last_ns": header.last_ns,
+                "sealed_ns": header.sealed_ns,
+                "bytes": len(body),
+            }
+        )
+        account.places.fill(sequence, sequence)
+        account.readings += len(rows)
+        account.blocks += 1
+        account.bytes += len(body)
+        if reopened:
+            self._shrink_gaps(account, sequence, len(rows))
+        if len(rows) < header.readings:
+            reason = "; ".join(f"tag {column.tag}: {column.problem}" for column in decoded.columns if column.problem)
+            self._lose(account, header, header.readings - len(rows), reason, body)
+
+    def _bound(self, epoch: int) -> tuple[pa.Array, dict[int, str]]:
+        if epoch not in self._bindings:
+            if len(self._bindings) >= 64:
+                self._bindings.clear()
+            self._bindings[epoch] = names.lookup(self._store, epoch)
+        return self._bindings[epoch]
+
+    def _lose(self, account: Stream, header: _native.Header, readings: int, reason: str, body: bytes) -> None:
+        """Readings of a block that can't be read: a gap of our own making, and the block is kept for people."""
+        place = header.sequence
+        self._insert_gap(account, (place, place), header, readings, reason)
+        self.losses.append(Loss(account.agent, account.stream, place, place, readings, reason, body))
+
+    def _insert_gap(
+        self, account: Stream, span: tuple[int, int], header: _native.Header, readings: int, reason: str
+    ) -> None:
+        self._store.write(
+            "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [account.id, *span, header.first_ns, header.last_ns, readings, reason],
+        )
+        account.gapped = True
+
+    def _add_gap(self, agent: str, stream: UUID, header: _native.Header) -> Outcome:
+        self.flush()
+        first, last = header.sequence, header.last_sequence
+        account = self._account(agent, stream)
+        stored = self._stored(account.id, first, last)
+        missing = _missing(first, last, stored)
+        told = 0
+        for claimed_first, claimed_last, readings in self._store.rows(
+            "SELECT first, last, readings FROM gaps WHERE stream = ? AND first <= ? AND last >= ?",
+            [account.id, last, first],
+        ):
+            claimed = (claimed_first, claimed_last)
+            if missing and claimed_first <= missing[0][0] and missing[-1][1] <= claimed_last:
+                missing = []
+            elif first <= claimed_first and claimed_last <= last:
+                # The agent dropped more since and tells the longer gap: it takes the place of the shorter one.
+                told += readings
+            else:
+                missing = [part for span in missing for part in _outside(span, claimed)]
+        if not missing:
+            return Outcome.DUPLICATE
+        at, until = missing[0][0], missing[-1][1]
+        self._store.write("DELETE FROM gaps WHERE stream = ? AND first >= ? AND last <= ?", [account.id, first, last])
+        lost = max(0, header.readings - sum(readings for _, readings in stored))
+        self._insert_gap(account, (at, until), header, lost, header.reason)
+        account.places.fill(first, last)
+        self.losses.append(Loss(agent, stream, at, until, max(0, lost - told), header.reason))
+        return Outcome.STORED
+
+    def _shrink_gaps(self, account: Stream, sequence: int, readings: int) -> None:
+        """A block came after all for a place that a gap claims: the gap says less from now on."""
+        self.flush()
+        for first, last, lost in self._store.rows(
+            "SELECT first, last, readings FROM gaps WHERE stream = ? AND first <= ? AND last >= ?",
+            [account.id, sequence, sequence],
+        ):
+            missing = _missing(first, last, self._stored(account.id, first, last))
+            where = [account.id, first, last]
+            if not missing:
+                self._store.write("DELETE FROM gaps WHERE stream = ? AND first = ? AND last = ?", where)
+                continue
+            self._store.write(
+                "UPDATE gaps SET first = ?, last = ?, readings = ? WHERE stream = ? AND first = ? AND last = ?",
+                [missing[0][0], missing[-1][1], max(0, lost - readings), *where],
+            )
+
+
+_BLOCKS = pa.schema(
+    [
+        ("stream", pa.int32()),
+        ("sequence", pa.int64()),
+        ("readings", pa.int64()),
+        ("first_ns", pa.int64()),
+        ("last_ns", pa.int64()),
+        ("sealed_ns", pa.int64()),
+        ("bytes", pa.int64()),
+    ]
+)
+
+
+def _missing(first: int, last: int, stored: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return Places(first - 1, ((sequence, sequence) for sequence, _ in stored)).missing(first, last)
+
+
+def _outside(span: tuple[int, int], other: tuple[int, int]) -> list[tuple[int, int]]:
+    """The parts of `span` that `other` does not cover."""
+    parts = [(span[0], min(span[1], other[0] - 1)), (max(span[0], other[1] + 1), span[1])]
+    return [part for part in parts if part[0] <= part[1]]

@@ -1,0 +1,133 @@
+"""Names: which tag key a block's tag index stands for. A key lives as long as a tag keeps its identity."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import orjson
+import pyarrow as pa
+
+from agent.model import ValueType
+from agent.wire import Catalog, CatalogTag
+from datacenter.store import Store
+
+Identity: TypeAlias = tuple[Any, ...]
+
+MAX_TAG = 1_000_000
+"""The highest tag index of a catalog that is accepted."""
+
+COLUMN_OF = {
+    ValueType.BOOL: "boolean",
+    ValueType.STRING: "text",
+    **dict.fromkeys((ValueType.INT8, ValueType.INT16, ValueType.INT32, ValueType.INT64), "integer"),
+    **dict.fromkeys((ValueType.UINT8, ValueType.UINT16, ValueType.UINT32, ValueType.UINT64), "unsigned"),
+    **dict.fromkeys((ValueType.FLOAT32, ValueType.FLOAT64), "real"),
+}
+"""Which column of a block, and of the table of readings, holds the values of a type."""
+
+_TAGS = pa.schema(
+    [
+        ("key", pa.int32()),
+        ("agent", pa.string()),
+        ("device", pa.string()),
+        ("name", pa.string()),
+        ("identifier", pa.string()),
+        ("type", pa.string()),
+        ("unit", pa.string()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("domain", pa.string()),
+        ("level", pa.int64()),
+        ("description", pa.string()),
+        ("source", pa.string()),
+    ]
+)
+_COLUMNS = ", ".join(_TAGS.names)
+
+
+def bind(store: Store, epoch: int, catalog: Catalog) -> None:
+    """Gives every tag of a catalog its key, within the writer's transaction.
+
+    A tag that has the same agent, device, name, identifier, type and unit as one before keeps that one's key, and its
+    other facts become the newest. Raises ValueError where the catalog can't be kept; then nothing is written.
+    """
+    rows = _rows(catalog)
+    known: dict[Identity, tuple[int, Identity]] = {}
+    highest = 0
+    for key, *found in store.rows(f"SELECT {_COLUMNS} FROM tags WHERE agent = ?", [catalog.agent]):  # noqa: S608
+        known[tuple(found[:6])] = (key, tuple(found))
+    for (top,) in store.rows("SELECT coalesce(max(key), 0) FROM tags"):
+        highest = top
+    changed: dict[int, Identity] = {}
+    bindings: list[tuple[int, int]] = []
+    for tag, facts in rows:
+        key, before = known.get(facts[:6], (0, ()))
+        if not key:
+            highest = key = highest + 1
+        if facts != before:
+            changed[key] = facts
+            known[facts[:6]] = (key, facts)
+        bindings.append((tag, key))
+    tags = pa.Table.from_pylist(
+        [dict(zip(_TAGS.names, (key, *facts), strict=True)) for key, facts in changed.items()], schema=_TAGS
+    )
+    if changed:
+        store.write("DELETE FROM tags WHERE list_contains(?, key)", [list(changed)])
+        store.insert("tags", tags)
+    if bindings:
+        store.insert(
+            "bindings",
+            pa.table(
+                {
+                    "epoch": pa.repeat(pa.scalar(epoch, pa.uint64()), len(bindings)),
+                    "tag": pa.array([tag for tag, _ in bindings], pa.uint32()),
+                    "key": pa.array([key for _, key in bindings], pa.int32()),
+                }
+            ),
+        )
+
+
+def lookup(store: Store, epoch: int) -> tuple[pa.Array, dict[int, str]]:
+    """The key of every tag index of an epoch, null where the catalog has no such tag; and each index's value column."""
+    rows = store.rows("SELECT b.tag, b.key, t.type FROM bindings b JOIN tags t USING (key) WHERE b.epoch = ?", [epoch])
+    keys = {tag: key for tag, key, _ in rows}
+    columns = {tag: COLUMN_OF[ValueType(type_)] for tag, _, type_ in rows}
+    return pa.array([keys.get(tag) for tag in range(max(keys, default=-1) + 1)], pa.int32()), columns
+
+
+def _rows(catalog: Catalog) -> list[tuple[int, Identity]]:
+    rows: dict[int, Identity] = {}
+    for tag in catalog.tags:
+        if type(tag.tag) is not int or not 0 <= tag.tag <= MAX_TAG or tag.tag in rows:
+            raise ValueError(f"catalog: {tag.tag!r} is not a tag index, or is there twice")
+        rows[tag.tag] = _facts(catalog.agent, tag)
+    return list(rows.items())
+
+
+def _facts(agent: str, tag: CatalogTag) -> Identity:
+    words = (tag.device, tag.name, tag.identifier, tag.type, tag.unit, tag.domain, tag.description)
+    if not all(isinstance(word, str) for word in words) or not tag.identifier:
+        raise ValueError(f"catalog: tag {tag.tag} has a name, identifier, type or unit that is no text")
+    if tag.type not in tuple(ValueType):
+        raise ValueError(f"catalog: tag {tag.tag} is of an unknown type {tag.type!r}")
+    try:
+        limits = [None if limit is None else float(limit) for limit in (tag.low, tag.high)]
+        level = None if tag.level is None else int(tag.level)
+        source = orjson.dumps(tag.source, option=orjson.OPT_SORT_KEYS).decode()
+    except (TypeError, ValueError, OverflowError) as reason:
+        raise ValueError(f"catalog: tag {tag.tag}: {reason}") from reason
+    if level is not None and not -(2**63) <= level < 2**63:
+        raise ValueError(f"catalog: tag {tag.tag} has the level {level}")
+    return (
+        agent,
+        tag.device,
+        tag.name,
+        tag.identifier,
+        tag.type,
+        tag.unit,
+        *limits,
+        tag.domain,
+        level,
+        tag.description,
+        source,
+    )

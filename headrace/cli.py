@@ -1,0 +1,192 @@
+"""The command line. Each command imports what it needs when it is used: `headrace run` never loads a database.
+
+Exit codes: 0 fine, 1 it failed while running, 2 the config or the call is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+FINE, FAILED, MISUSED = 0, 1, 2
+
+EXTRAS = {
+    "duckdb": "datacenter",
+    "pyarrow": "datacenter",
+    "starlette": "datacenter",
+    "uvicorn": "datacenter",
+    "rich": "demo",
+}
+"""Which extra of the package brings a library that a plain install does not have."""
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text.removesuffix("s"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds; write 20 or 20s") from None
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="headrace",
+        description="Carries a plant's readings from OPC UA and Modbus devices to an edge data center, each once.",
+    )
+    top.add_argument("--version", action="store_true", help="print the version and how the core was built")
+    top.add_argument("--log-format", choices=["text", "json"], default="text", help="log lines on stderr")
+    top.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, help: str, run: Command) -> argparse.ArgumentParser:  # noqa: A002
+        made = commands.add_parser(name, help=help, description=help)
+        made.add_argument("--json", action="store_true", help="print facts as JSON")
+        # The same options after the command, where people type them; SUPPRESS keeps what stood before it.
+        made.add_argument("--log-format", choices=["text", "json"], default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        made.add_argument(
+            "--log-level",
+            choices=["debug", "info", "warning", "error"],
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
+        made.set_defaults(run=run)
+        return made
+
+    def config(made: argparse.ArgumentParser) -> None:
+        made.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file; see `headrace init`")
+
+    demo = command("demo", "a virtual plant, a broker, an agent and a data center, verified end to end", _demo)
+    demo.add_argument("--seconds", type=_seconds, default=20.0, help="how long to collect (default 20)")
+    demo.add_argument("--outage", type=_seconds, default=0.0, help="stop the broker in the middle for so long, e.g. 5s")
+    demo.add_argument("--broker", choices=["auto", "mosquitto", "nats"], default="auto")
+    demo.add_argument("--seed", type=int, default=1, help="seed of the virtual plant")
+    demo.add_argument("--keep", type=Path, metavar="DIR", help="keep config, outbox, store and logs here")
+
+    init = command("init", "write a commented config and a tag list to start from", _init)
+    init.add_argument("directory", type=Path, nargs="?", default=Path())
+
+    config(command("check", "find every problem of a config", _check))
+
+    run = command("run", "run the agent", _run)
+    config(run)
+    run.add_argument("--drain", type=_seconds, default=1.5, help="seconds of delivery after a stop (default 1.5)")
+
+    simulate = command("simulate", "virtual devices at the very addresses of a config, with its very tags", _simulate)
+    config(simulate)
+    simulate.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
+
+    config(command("datacenter", "run the edge data center", _datacenter))
+
+    query = command("query", "readings by identifier", _query)
+    query.add_argument("identifier", metavar="IDENTIFIER")
+    query.add_argument("--url", default="http://127.0.0.1:8080", help="the data center (default %(default)s)")
+    query.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970, inclusive")
+    query.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339 or ns since 1970, exclusive")
+    query.add_argument("--limit", type=int, default=None)
+    query.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
+    query.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
+
+    decode = command("decode", "what is in a block", _decode)
+    decode.add_argument("file", type=Path, metavar="FILE")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the process's exit code."""
+    top = parser()
+    options = top.parse_args(arguments)
+    if options.version:
+        from agent import _native
+
+        print(f"headrace {_native.__version__}")
+        return FINE
+    if options.command is None:
+        top.print_help(sys.stderr)
+        return MISUSED
+    from headrace import logs
+
+    logs.start(options.log_format, options.log_level)
+    return _guarded(options.run, options)
+
+
+def _guarded(run: Command, options: argparse.Namespace) -> int:
+    """What went wrong as a sentence and an exit code; a traceback only for our own mistakes."""
+    from agent.errors import ConfigError, HeadraceError
+
+    try:
+        return run(options)
+    except ConfigError as wrong:
+        print(wrong, file=sys.stderr)
+        print(f"{len(wrong.problems)} problem{'s' * (len(wrong.problems) != 1)}", file=sys.stderr)
+        return MISUSED
+    except HeadraceError as failed:
+        print(f"headrace: {failed}", file=sys.stderr)
+        return FAILED
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        extra = EXTRAS.get(package)
+        if extra is None:
+            raise
+        print(f"headrace: {package} is not installed; write: pip install 'headrace[{extra}]'", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        # The reader of our output went away (`headrace query ... | head`): nothing is wrong.
+        sys.stderr.close()
+        return FINE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from headrace import demo
+
+    return demo.main(options)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from headrace import starter
+
+    return starter.main(options)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from headrace import facts
+
+    return facts.check(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from headrace import processes
+
+    return processes.agent(options)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from headrace import processes
+
+    return processes.simulate(options)
+
+
+def _datacenter(options: argparse.Namespace) -> int:
+    from headrace import processes
+
+    return processes.datacenter(options)
+
+
+def _query(options: argparse.Namespace) -> int:
+    from headrace import query
+
+    return query.main(options)
+
+
+def _decode(options: argparse.Namespace) -> int:
+    from headrace import facts
+
+    return facts.decode(options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

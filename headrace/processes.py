@@ -1,0 +1,144 @@
+"""The commands that run until they are told to stop: agent, simulated devices, data center."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from agent import config as configs
+from agent.errors import ConfigError, Problem
+
+EVERY = 1.0
+"""Seconds between the status lines of `--json`."""
+
+
+def until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Runs `work` with an event that the first SIGINT or SIGTERM sets; a second one ends the process at once."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def asked() -> None:
+            if stop.is_set():
+                raise SystemExit(1)
+            stop.set()
+
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(each, asked)
+        await work(stop)
+
+    try:
+        asyncio.run(main())
+    except BaseExceptionGroup as many:
+        # A TaskGroup wraps what ended it; one reason is one error.
+        single: BaseException = many
+        while isinstance(single, BaseExceptionGroup) and len(single.exceptions) == 1:
+            single = single.exceptions[0]
+        raise single from None
+
+
+def show(facts: dict[str, Any]) -> None:
+    """One JSON object, one line, at once."""
+    print(json.dumps(facts, default=str), flush=True)
+
+
+def _warn(checked: configs.Checked) -> configs.Config:
+    """The config, with its warnings logged. Raises ConfigError."""
+    if checked.config is None:
+        raise ConfigError(checked.problems)
+    for warning in checked.warnings:
+        place = f"{warning.file}:{warning.line}" if warning.line else warning.file
+        text = "%s: %s: %s; %s"
+        facts = {"event": "config_warning"}
+        logging.getLogger("headrace").warning(text, place, warning.field, warning.message, warning.hint, extra=facts)
+    return checked.config
+
+
+def agent(options: argparse.Namespace) -> int:
+    """`headrace run`: with `--json`, a status line a second, and a last one that says how it ended."""
+    config = _warn(configs.check(options.config))
+    if not config.devices:
+        raise ConfigError(
+            [Problem(str(config.path), "device", "there is no [[device]]", "write at least one [[device]]")]
+        )
+    from agent.pipeline import Pipeline
+
+    pipeline = Pipeline(config)
+
+    async def work(stop: asyncio.Event) -> None:
+        started = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            status = group.create_task(_report(pipeline.facts, started)) if options.json else None
+            try:
+                await pipeline.run(stop, drain=options.drain, ready=started.set)
+            finally:
+                if status is not None:
+                    status.cancel()
+        if options.json:
+            show({"stopped": True, **pipeline.facts()})
+
+    until_stopped(work)
+    return 0
+
+
+async def _report(facts: Callable[[], dict[str, Any]], started: asyncio.Event) -> None:
+    await started.wait()
+    while True:
+        show(facts())
+        await asyncio.sleep(EVERY)
+
+
+def simulate(options: argparse.Namespace) -> int:
+    """`headrace simulate`."""
+    config = _warn(configs.check(options.config))
+    from simulators.run import simulate as run
+
+    def ready() -> None:
+        devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
+        if options.json:
+            show({"ready": True, "devices": devices})
+            return
+        for device in devices:
+            print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
+        print("Ctrl-C stops it.", file=sys.stderr)
+
+    until_stopped(lambda stop: run(config, seed=options.seed, stop=stop, ready=ready))
+    return 0
+
+
+def datacenter(options: argparse.Namespace) -> int:
+    """`headrace datacenter`."""
+    config = configs.load(options.config)
+    if config.datacenter is None:
+        raise ConfigError(
+            [Problem(str(config.path), "datacenter", "there is no [datacenter]", "write [datacenter] with a store")]
+        )
+    section, uplink = config.datacenter, config.uplink
+    from datacenter.run import serve
+
+    def ready(facts: dict[str, Any]) -> None:
+        if options.json:
+            show({"ready": True, **facts})
+
+    with contextlib.suppress(asyncio.CancelledError):
+        until_stopped(
+            lambda stop: serve(
+                store=section.store,
+                broker=uplink.url,
+                http=section.http,
+                root=uplink.root,
+                ca=str(uplink.ca) if uplink.ca else None,
+                mqtt=uplink.mqtt,
+                stop=stop,
+                ready=ready,
+            )
+        )
+    return 0

@@ -1,0 +1,84 @@
+"""`headrace query`: readings by identifier, from a data center's HTTP interface."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from agent.errors import HeadraceError
+from headrace.facts import moment
+
+TIMEOUT = 30.0
+"""Seconds for an answer to begin."""
+
+
+class NoAnswer(HeadraceError):
+    """The data center did not answer, or said no; the message has its reason, `status` the HTTP status if any."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def fetch(url: str, path: str, **parameters: object) -> bytes:
+    """The body of an answer. Raises NoAnswer."""
+    wanted = {name: value for name, value in parameters.items() if value is not None}
+    address = f"{url.rstrip('/')}{path}?{urllib.parse.urlencode(wanted)}"
+    if not address.startswith(("http://", "https://")):
+        raise NoAnswer(f"{url!r} is not a data center's address; write --url http://127.0.0.1:8080")
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:  # noqa: S310  (the scheme is checked above)
+            body: bytes = answer.read()
+            return body
+    except urllib.error.HTTPError as refused:
+        raise NoAnswer(_reason(refused), refused.code) from None
+    except (OSError, ValueError) as reason:
+        cause = getattr(reason, "reason", reason)
+        raise NoAnswer(f"no answer from {url}: {cause}; is `headrace datacenter` running there?") from None
+
+
+def _reason(refused: urllib.error.HTTPError) -> str:
+    try:
+        problem = json.loads(refused.read(65536))
+        return str(problem.get("detail") or problem.get("title") or refused)
+    except (ValueError, AttributeError, OSError):
+        return str(refused)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Prints or writes the readings of one identifier."""
+    form = "json" if options.json else options.format
+    if form == "parquet" and options.output is None:
+        raise NoAnswer("parquet is not text; write --output FILE.parquet")
+    asked = {"id": options.identifier, "from": options.start, "to": options.end, "limit": options.limit}
+    body = fetch(options.url, "/v1/readings", **asked, format="json" if form == "table" else form)
+    if form == "table":
+        body = _table(json.loads(body)).encode()
+    if options.output is not None:
+        Path(options.output).write_bytes(body)
+        print(f"{options.output}: {len(body)} bytes", file=sys.stderr)
+    else:
+        sys.stdout.buffer.write(body if body.endswith(b"\n") else body + b"\n")
+        sys.stdout.buffer.flush()
+    return 0
+
+
+def _table(answer: dict[str, Any]) -> str:
+    unit = f" [{answer['unit']}]" if answer.get("unit") else ""
+    lines = [f"{answer['id']}  {answer['type']}{unit}", f"{'time':<32}{'value':<26}quality"]
+    lines += [
+        f"{moment(time_ns):<32}{'' if value is None else value!s:<26}{'Good' if quality == 0 else f'{quality:#010x}'}"
+        for time_ns, value, quality in answer["readings"]
+    ]
+    lines += [f"gap {moment(gap['from_ns'])} to {moment(gap['to_ns'])}: {gap['reason']}" for gap in answer["gaps"]]
+    if "next" in answer:
+        lines.append(
+            f"... more: --limit takes up to 1000000, or narrow --from and --to ({len(answer['readings'])} shown)"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,115 @@
+//! Between Python's objects and the core's values.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
+
+use crate::tag::{Scale, TagSpec, Value, ValueType};
+
+/// What is read of a tag.
+#[derive(FromPyObject)]
+pub(super) struct Tag {
+    r#type: String,
+    scale: Option<f64>,
+    offset: Option<f64>,
+    filter: String,
+}
+
+impl Tag {
+    /// The tag as the buffer knows it.
+    pub(super) fn spec(self) -> PyResult<TagSpec> {
+        let scale = match (self.scale, self.offset) {
+            (None, None) => None,
+            (factor, offset) => Some(Scale { factor: factor.unwrap_or(1.0), offset: offset.unwrap_or(0.0) }),
+        };
+        let raw = ValueType::parse(&self.r#type)?;
+        if scale.is_some() && raw == ValueType::Text {
+            return Err(PyValueError::new_err("a string can't be scaled"));
+        }
+        Ok(TagSpec { raw, scale, filter: self.filter })
+    }
+}
+
+/// Where a tag lies in a Modbus response, as a dict.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(super) struct PlanField {
+    pub(super) tag: u32,
+    pub(super) at: usize,
+    pub(super) r#type: String,
+    pub(super) order: String,
+    pub(super) bit: Option<u8>,
+    pub(super) length: usize,
+}
+
+/// A value taken out of its Python object.
+pub(super) enum Owned {
+    Absent,
+    Mistyped,
+    Bool(bool),
+    Integer(i64),
+    Unsigned(u64),
+    Real32(f32),
+    Real64(f64),
+    Text(String),
+}
+
+impl Owned {
+    /// The object as a value of `kind`. Python's bool is no number here, and no integer is cut to fit.
+    pub(super) fn of(object: &Bound<'_, PyAny>, kind: ValueType) -> Self {
+        if object.is_none() {
+            return Self::Absent;
+        }
+        let number = !object.is_instance_of::<PyBool>();
+        let integer = || object.cast::<PyInt>().ok().filter(|_| number).and_then(|value| value.extract::<i128>().ok());
+        let found = match kind {
+            ValueType::Bool => object.cast::<PyBool>().ok().map(|value| Self::Bool(value.is_true())),
+            ValueType::Text => object.cast::<PyString>().ok().and_then(|value| value.extract().ok()).map(Self::Text),
+            ValueType::Float32 => Self::real(object, number)
+                .filter(|value| f64::from(*value as f32).to_bits() == value.to_bits() || value.is_nan())
+                .map(|value| Self::Real32(value as f32)),
+            ValueType::Float64 => Self::real(object, number).map(Self::Real64),
+            kind => integer().zip(kind.range()).filter(|(value, (low, high))| low <= value && value <= high).map(
+                |(value, (low, _))| {
+                    if low < 0 { Self::Integer(value as i64) } else { Self::Unsigned(value as u64) }
+                },
+            ),
+        };
+        found.unwrap_or(Self::Mistyped)
+    }
+
+    /// A Python number as float64, if that changes nothing about it.
+    fn real(object: &Bound<'_, PyAny>, number: bool) -> Option<f64> {
+        if object.is_instance_of::<PyFloat>() {
+            return object.extract().ok();
+        }
+        let whole: i128 = object.cast::<PyInt>().ok().filter(|_| number)?.extract().ok()?;
+        Some(whole as f64).filter(|value| *value as i128 == whole)
+    }
+
+    /// The value, for as long as this lives.
+    pub(super) fn value(&self) -> Value<'_> {
+        match self {
+            Self::Absent | Self::Mistyped => Value::Absent,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Integer(value) => Value::Integer(*value),
+            Self::Unsigned(value) => Value::Unsigned(*value),
+            Self::Real32(value) => Value::Real32(*value),
+            Self::Real64(value) => Value::Real64(*value),
+            Self::Text(value) => Value::Text(value),
+        }
+    }
+}
+
+/// The value as a Python object.
+pub(super) fn to_python<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::Absent => py.None().into_bound(py),
+        Value::Bool(value) => PyBool::new(py, value).to_owned().into_any(),
+        Value::Integer(value) => value.into_pyobject(py)?.into_any(),
+        Value::Unsigned(value) => value.into_pyobject(py)?.into_any(),
+        Value::Real32(value) => f64::from(value).into_pyobject(py)?.into_any(),
+        Value::Real64(value) => value.into_pyobject(py)?.into_any(),
+        Value::Text(value) => value.into_pyobject(py)?.into_any(),
+    })
+}

@@ -1,0 +1,110 @@
+"""What a Modbus device holds: the plant laid out at the addresses of its tags."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from agent.address import ModbusAddress, ModbusTable, registers
+from agent.model import Tag
+from simulators.plant import Plant
+from simulators.registers import encode
+
+log = logging.getLogger("headrace.simulators")
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    tag: Tag
+    first: int
+    count: int
+    bit: int | None
+
+
+class _Window:
+    """One request's answer, of which only the tags that moved since the last request are laid out anew."""
+
+    __slots__ = ("_bits", "_fields", "_first", "_ks", "_plant", "bytes")
+
+    def __init__(self, plant: Plant, fields: list[_Field], first: int, count: int, bits: bool) -> None:
+        self.bytes = bytearray((count + 7) // 8 if bits else 2 * count)
+        self._plant = plant
+        self._first = first
+        self._bits = bits
+        self._fields: dict[int, list[_Field]] = {}
+        self._ks: dict[int, int | None] = {}
+        for field in fields:
+            step_ns = plant.step_ns(field.tag)
+            self._fields.setdefault(step_ns, []).append(field)
+            self._ks[step_ns] = None
+
+    def at(self, time_ns: int) -> bytearray:
+        for step_ns, last_k in self._ks.items():
+            k = time_ns // step_ns
+            if k != last_k:
+                self._ks[step_ns] = k
+                for field in self._fields[step_ns]:
+                    self._lay(field, time_ns)
+        return self.bytes
+
+    def _lay(self, field: _Field, time_ns: int) -> None:
+        raw = self._plant.raw(field.tag, time_ns)
+        place = field.first - self._first
+        if self._bits:
+            self._bit(place >> 3, place & 7, bool(raw))
+        elif field.bit is not None:
+            self._bit(2 * place + (field.bit < 8), field.bit & 7, bool(raw))
+        else:
+            value = encode(field.tag, raw)
+            start = 2 * place
+            skipped = max(0, -start)  # a request may begin or end within a value
+            part = value[skipped : len(self.bytes) - start]
+            self.bytes[start + skipped : start + skipped + len(part)] = part
+
+    def _bit(self, at: int, bit: int, on: bool) -> None:
+        if on:
+            self.bytes[at] |= 1 << bit
+        else:
+            self.bytes[at] &= ~(1 << bit)
+
+
+class Image:
+    """The four tables of one Modbus device. `device` and its tags' addresses are the config's."""
+
+    def __init__(self, plant: Plant, device: str, tags: Iterable[Tag]) -> None:
+        self._plant = plant
+        self._fields: dict[ModbusTable, list[_Field]] = {table: [] for table in ModbusTable}
+        self._known: dict[ModbusTable, bytearray] = {table: bytearray(65536) for table in ModbusTable}
+        self.window = lru_cache(maxsize=1024)(self._window)
+        overlapping = 0
+        for tag in tags:
+            address = ModbusAddress.parse(tag.address)
+            count = registers(tag.type, tag.length)
+            field = _Field(tag, address.number, count, address.bit)
+            known = self._known[address.table]
+            span = slice(field.first, field.first + count)
+            # 1 marks a register that holds bits, which several tags may share; 2 one that a single tag fills.
+            mark = 2 if address.bit is None else 1
+            overlapping += any(known[span]) if mark == 2 else 2 in known[span]
+            known[span] = bytes([mark]) * len(known[span])
+            self._fields[address.table].append(field)
+        if overlapping:
+            log.warning(
+                "Tags of %s lie over each other; a device can hold only one value there, the later tag's.",
+                device,
+                extra={"event": "tags_overlap", "device": device, "tags": overlapping},
+            )
+
+    def read(self, table: ModbusTable, first: int, count: int, time_ns: int) -> bytes | None:
+        """The response's value bytes, all for the instant `time_ns`; None where an address is not configured."""
+        window = self.window(table, first, count)
+        return None if window is None else bytes(window.at(time_ns))
+
+    def _window(self, table: ModbusTable, first: int, count: int) -> _Window | None:
+        end = first + count
+        if end > 65536 or 0 in self._known[table][first:end]:
+            return None
+        fields = [field for field in self._fields[table] if field.first < end and field.first + field.count > first]
+        return _Window(self._plant, fields, first, count, table.bits)

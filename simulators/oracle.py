@@ -1,0 +1,58 @@
+"""Says of a stored reading whether it is what the plant showed: the judge of the demo and of the crash tests."""
+
+from __future__ import annotations
+
+from agent.config import Config
+from agent.model import Tag, Value
+from simulators.plant import Plant
+
+_BAD = 0x8000_0000
+"""The severity bit of a StatusCode that says a value can't be used."""
+
+
+class Oracle:
+    """Compares readings with the plant; only `plant` and `config` decide, no server is asked."""
+
+    def __init__(self, plant: Plant, config: Config) -> None:
+        self._plant = plant
+        self._slack_ns = {
+            device.name: int(device.timeout * 1e9 / 2) if device.protocol == "modbus" else 0
+            for device in config.devices
+        }
+        self._polled = {device.name for device in config.devices if device.protocol == "modbus"}
+
+    def wrong(self, tag: Tag, time_ns: int, value: Value, quality: int) -> bool:
+        """Whether a stored reading differs from the plant. A bad reading without a value claims nothing: never wrong.
+
+        An OPC UA reading carries the source's time and must be equal there, in type and to the last bit. A Modbus one
+        carries the middle of its request: the device answered within half of its timeout before or after.
+        """
+        if value is None:
+            return not quality & _BAD
+        slack_ns = self._slack_ns[tag.device]
+        if self._equal(tag, time_ns, value):
+            return False
+        step_ns = self._plant.step_ns(tag)
+        steps = range((time_ns - slack_ns) // step_ns, (time_ns + slack_ns) // step_ns + 1)
+        return not any(self._equal(tag, k * step_ns, value) for k in steps)
+
+    def expected_changes(self, tag: Tag, first_ns: int, last_ns: int) -> list[int]:
+        """The times strictly between two stored readings of an OPC UA tag at which its value changed: each is owed.
+
+        Empty for a polled tag, which may miss a change between two polls, and for one with a deadband.
+        """
+        if tag.device in self._polled or tag.filter.startswith("deadband"):
+            return []
+        step_ns = self._plant.step_ns(tag)
+        owed = []
+        before = self._plant.value(tag, first_ns)
+        for time_ns in range((first_ns // step_ns + 1) * step_ns, last_ns, step_ns):
+            now = self._plant.value(tag, time_ns)
+            if now != before:
+                owed.append(time_ns)
+            before = now
+        return owed
+
+    def _equal(self, tag: Tag, time_ns: int, value: Value) -> bool:
+        wanted = self._plant.value(tag, time_ns)
+        return type(wanted) is type(value) and wanted == value

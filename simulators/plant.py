@@ -1,0 +1,264 @@
+"""The virtual plant: what every tag's value is at every time, as a pure function of a seed.
+
+Nothing is remembered but the last answer, so a server, a second server and the check of a stored reading agree without
+talking to each other, on any machine.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from hashlib import blake2b
+from math import ceil, floor
+
+from agent.model import Tag, Value, ValueType
+from simulators import signals
+from simulators.signals import Shape, mix
+
+MILLISECOND = 1_000_000
+"""In nanoseconds."""
+
+INTEGER_RANGES = {
+    ValueType.INT8: (-(2**7), 2**7 - 1),
+    ValueType.INT16: (-(2**15), 2**15 - 1),
+    ValueType.INT32: (-(2**31), 2**31 - 1),
+    ValueType.INT64: (-(2**63), 2**63 - 1),
+    ValueType.UINT8: (0, 2**8 - 1),
+    ValueType.UINT16: (0, 2**16 - 1),
+    ValueType.UINT32: (0, 2**32 - 1),
+    ValueType.UINT64: (0, 2**64 - 1),
+}
+
+_UNIT_RANGES: dict[str, tuple[float, float]] = {
+    "°C": (15, 420),
+    "K": (280, 700),
+    "bar": (0, 250),
+    "mbar": (-20, 20),
+    "kN": (0, 2500),
+    "mm": (0, 600),
+    "mm/s": (0, 500),
+    "%": (0, 100),
+    "A": (0, 400),
+    "V": (360, 420),
+    "kW": (0, 250),
+    "Hz": (0, 60),
+    "rpm": (0, 3000),
+    "1/min": (0, 60),
+    "kWh": (0, 1_000_000),
+    "m³": (0, 1_000_000),
+}
+
+_WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+")
+"""A word of a tag's name, in `oil_temp_2` as in `OilTemp2`."""
+
+_COUNTS = ("count", "total", "strokes", "parts", "pieces", "energy", "hours", "cycles", "volume", "sequence")
+_STATES = ("state", "mode", "phase", "step", "number")
+_WORDS = ("word", "flags", "bits", "mask")
+_TARGETS = ("setpoint", "target", "recipe")
+_RAMPS = ("position", "stroke", "angle", "level", "progress")
+_RARE = ("alarm", "fault", "error", "warning", "estop", "open", "overload")
+_USUAL = ("running", "active", "enabled", "ready", "ok", "auto")
+
+_NAMES = (
+    "Träger links", "Träger rechts", "Gehäuse Ø40", "Deckel", "Flansch 12°", "Стойка B", "冲压件 7", "Crossbeam 2",
+    "Bracket-A", "Sill outer", "Door inner", "µ-Blech",
+)  # fmt: skip
+
+
+class _Signal:
+    """One tag's raw value by step, with the last answer kept."""
+
+    __slots__ = ("at", "last", "last_k", "offset", "scale", "scaled", "step_ns")
+
+    def __init__(self, tag: Tag, step_ns: int, at: Callable[[int], Value]) -> None:
+        self.at = at
+        self.step_ns = step_ns
+        self.scaled = tag.scaled and tag.type is not ValueType.STRING
+        self.scale = 1.0 if tag.scale is None else tag.scale
+        self.offset = 0.0 if tag.offset is None else tag.offset
+        self.last_k: int | None = None
+        self.last: Value = None
+
+
+class Plant:
+    """Every tag's value at every time. Only the device's and the tag's name tell two tags' signals apart."""
+
+    def __init__(self, tags: Iterable[Tag], seed: int) -> None:
+        self.seed = seed
+        self._signals = {(tag.device, tag.name): _signal(tag, seed) for tag in tags}
+
+    def value(self, tag: Tag, time_ns: int) -> Value:
+        """What a right reading of `tag` says at `time_ns` (UTC): for a scaled tag `float(raw) * scale + offset`."""
+        signal = self._signals[tag.device, tag.name]
+        raw = self.raw(tag, time_ns)
+        if signal.scaled:
+            return float(raw) * signal.scale + signal.offset  # type: ignore[arg-type]
+        return raw
+
+    def raw(self, tag: Tag, time_ns: int) -> Value:
+        """What the device itself holds at `time_ns`: a value of `tag.type`."""
+        signal = self._signals[tag.device, tag.name]
+        k = time_ns // signal.step_ns
+        if k != signal.last_k:
+            signal.last = signal.at(k)
+            signal.last_k = k
+        return signal.last
+
+    def step_ns(self, tag: Tag) -> int:
+        """The value is constant from `k * step_ns` to just before `(k + 1) * step_ns`, for every integer k."""
+        return self._signals[tag.device, tag.name].step_ns
+
+
+def integer_range(tag: Tag) -> tuple[int, int]:
+    """The raw integers that keep `tag` within its type and its low and high, both ends included."""
+    bottom, top = INTEGER_RANGES[tag.type]
+    low, high = _limits(tag)
+    least = bottom if low is None else max(bottom, ceil(low))
+    most = top if high is None else min(top, floor(high))
+    return (least, most) if least <= most else (bottom, top)
+
+
+def _signal(tag: Tag, seed: int) -> _Signal:
+    digest = blake2b(f"{seed}/{tag.device}/{tag.name}".encode(), digest_size=8).digest()
+    key = int.from_bytes(digest, "big")
+    words = frozenset(word.lower() for word in _WORD.findall(tag.name))
+    if tag.type is ValueType.STRING:
+        return _Signal(tag, 2000 * MILLISECOND, _text(tag, key))
+    if tag.type is ValueType.BOOL:
+        return _Signal(tag, 500 * MILLISECOND, _bit(key, words))
+    if tag.type in (ValueType.FLOAT32, ValueType.FLOAT64):
+        return _Signal(tag, 250 * MILLISECOND, _real(tag, key, words))
+    return _integer(tag, key, words)
+
+
+def _limits(tag: Tag) -> tuple[Fraction | None, Fraction | None]:
+    """`low` and `high` as raw values, exactly."""
+    scale = Fraction(1 if tag.scale is None else tag.scale)
+    offset = Fraction(tag.offset or 0)
+    low = None if tag.low is None or not scale else (Fraction(tag.low) - offset) / scale
+    high = None if tag.high is None or not scale else (Fraction(tag.high) - offset) / scale
+    return (high, low) if scale < 0 else (low, high)
+
+
+def _shape(key: int, words: frozenset[str]) -> Shape:
+    """How an analogue value moves, by its name; by its key where the name says nothing. Steps are 250 ms."""
+    period = 60 + key % 400
+    if not words.isdisjoint(_TARGETS):
+        return signals.hold(key, 40 + key % 80, 9)
+    if not words.isdisjoint(_RAMPS):
+        return signals.ramp(key, 20 + key % 60)
+    shapes: tuple[Shape, ...] = (
+        signals.walk(key, period * 4),
+        signals.sine(key, period),
+        signals.walk(key, period),
+        signals.sine(key, period * 3, noise=0.002),
+    )
+    return shapes[mix(key, 1) % len(shapes)]
+
+
+def _text(tag: Tag, key: int) -> Callable[[int], Value]:
+    """A batch and what is made in it, renewed every 8 to 22 s, cut to the bytes that the device has for it."""
+    period = 4 + key % 8
+
+    def at(k: int) -> str:
+        n = k // period
+        bits = mix(key, n)
+        text = f"{_NAMES[bits % len(_NAMES)]} B{bits >> 40 & 0xFFFF:05d}" if bits >> 20 & 3 else f"B{n % 10**6:06d}"
+        if not tag.length:
+            return text
+        return text.encode()[: tag.length].decode(errors="ignore") or str(n % 10)
+
+    return at
+
+
+def _bit(key: int, words: frozenset[str]) -> Callable[[int], Value]:
+    if not words.isdisjoint(_RARE):
+        shape = signals.square(key, 40 + key % 60, 0.06)
+    elif not words.isdisjoint(_USUAL):
+        shape = signals.square(key, 30 + key % 30, 0.62)
+    else:
+        shape = signals.square(key, 4 + key % 16, 0.5)
+    return lambda k: shape(k) > 0.5
+
+
+def _real(tag: Tag, key: int, words: frozenset[str]) -> Callable[[int], Value]:
+    """A short decimal, as a PLC shows it. It keeps 1 % off the limits, so that float32 rounding can't pass them."""
+    low, high = _real_range(tag)
+    single = tag.type is ValueType.FLOAT32
+    if single:
+        low, high = max(low, Fraction(-3e38)), min(high, Fraction(3e38))
+    span = high - low
+    places = next((places for places in range(6) if span * 10**places >= 5000), 6)
+    unit = 10**places
+    least, most = ceil((low + span / 100) * unit), floor((high - span / 100) * unit)
+    width = max(0, most - least)
+    if not words.isdisjoint(_COUNTS):
+        count = signals.counter(key, 1 + key % 3, 2)
+        base = mix(key, 2)
+        return lambda k: _float((least + (base + count(k)) % (width + 1)) / unit, single)
+    shape = _shape(key, words)
+    return lambda k: _float((least + int(shape(k) * width)) / unit, single)
+
+
+def _real_range(tag: Tag) -> tuple[Fraction, Fraction]:
+    low, high = _limits(tag)
+    usual = _UNIT_RANGES.get(tag.unit, (0, 100))
+    span = Fraction(usual[1] - usual[0])
+    if low is None and high is None:
+        return Fraction(usual[0]), Fraction(usual[1])
+    if low is None:
+        low = high - span if high is not None else Fraction(0)
+    if high is None:
+        high = low + span
+    return (low, high) if low <= high else (high, low)
+
+
+_SINGLE = struct.Struct("<f")
+
+
+def _float(value: float, single: bool) -> float:
+    rounded: float = _SINGLE.unpack(_SINGLE.pack(value))[0] if single else value
+    return rounded
+
+
+def _integer(tag: Tag, key: int, words: frozenset[str]) -> _Signal:
+    low, high = integer_range(tag)
+    limited = tag.low is not None or tag.high is not None
+    width = high - low
+    if not words.isdisjoint(_COUNTS) or (width >= 2**53 and not limited):
+        count = signals.counter(key, 1 + key % 5, 2 + key % 7)
+        base = mix(key, 2)
+        return _Signal(tag, 500 * MILLISECOND, lambda k: low + (base + count(k)) % (width + 1))
+    if not words.isdisjoint(_STATES):
+        shape = signals.hold(key, 4 + key % 20, 6)
+        top = width if limited else min(width, 9)
+        return _Signal(
+            tag, 1000 * MILLISECOND, lambda k: low + _share(shape(k), top) if limited else int(shape(k) * top)
+        )
+    if not words.isdisjoint(_WORDS):
+        bottom = min(max(low, 0), high)
+        return _Signal(tag, 500 * MILLISECOND, _word(key, bottom, high - bottom))
+    shape = _shape(key, words)
+    if width >= 2**31 and not limited:
+        low, width = max(low, -(10**5)), 2 * 10**5  # an encoder's or a drive's value, which seldom fills its 32 bits
+    return _Signal(tag, 250 * MILLISECOND, lambda k: low + _share(shape(k), width))
+
+
+def _share(level: float, width: int) -> int:
+    """`level` of a width that may have 64 bits: multiplied as integers, a float would lose the last eleven."""
+    return int(level * (1 << 53)) * width >> 53
+
+
+def _word(key: int, low: int, width: int) -> Callable[[int], Value]:
+    """Status bits: of each nibble some flip together, and every nibble has its own pace."""
+    nibbles = tuple((shift, mix(key, shift), 4 + mix(key, shift) % 60) for shift in (0, 4, 8, 12))
+
+    def at(k: int) -> int:
+        word = 0
+        for shift, own, period in nibbles:
+            word |= (mix(own, k // period) & 15) << shift
+        return low + word % (width + 1)
+
+    return at

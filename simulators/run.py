@@ -1,0 +1,163 @@
+"""Runs servers for every device of a config, at the config's own addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from agent.config import Config, ModbusDevice, OpcUaDevice
+from agent.errors import ConfigError, HeadraceError, Problem
+from agent.model import Tag
+from simulators.modbus_image import Image
+from simulators.modbus_server import ModbusServer
+from simulators.opcua_server import OpcUaServer
+from simulators.plant import Plant
+
+log = logging.getLogger("headrace.simulators")
+
+
+class PortTaken(HeadraceError):
+    """A device's address can't be listened at; the message says which and what to do."""
+
+
+class Simulation:
+    """The servers of one config. `start`, then `run`, then `stop`. Raises ConfigError for what can't be simulated."""
+
+    def __init__(self, config: Config, seed: int, clock: Callable[[], int] = time.time_ns) -> None:
+        self.plant = Plant(config.tags, seed)
+        self._modbus: list[tuple[str, ModbusServer]] = []
+        self._opcua: list[tuple[str, OpcUaServer]] = []
+        places = _places(config)
+        units: dict[tuple[str, int], dict[int, list[ModbusDevice]]] = {}
+        endpoints: dict[tuple[str, int], list[OpcUaDevice]] = {}
+        for device in config.devices:
+            if isinstance(device, OpcUaDevice):
+                endpoints.setdefault(places[device.name], []).append(device)
+            else:
+                units.setdefault(places[device.name], {}).setdefault(device.unit, []).append(device)
+        for (host, port), by_unit in units.items():
+            images = {unit: Image(self.plant, _names(devices), _tags(devices)) for unit, devices in by_unit.items()}
+            names = _names([device for devices in by_unit.values() for device in devices])
+            self._modbus.append((names, ModbusServer(host, port, images, clock)))
+        for devices in endpoints.values():
+            shown = [(device.name, device.tags) for device in devices]
+            self._opcua.append((_names(devices), OpcUaServer(devices[0].url, shown, self.plant, clock)))
+
+    @property
+    def _servers(self) -> list[tuple[str, ModbusServer | OpcUaServer]]:
+        return [*self._modbus, *self._opcua]
+
+    async def start(self) -> None:
+        """Listens for every device; nothing is left listening where one can't. Raises PortTaken."""
+        for names, server in self._servers:
+            try:
+                await server.start()
+            except OSError as reason:
+                await self.stop()
+                raise PortTaken(_reason(names, server, reason)) from reason
+            except BaseException:
+                await self.stop()
+                raise
+
+    async def run(self) -> None:
+        """Moves the plant on, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for names, server in self._opcua:
+                tasks.create_task(server.run(), name=f"simulate {names}")
+            await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        """Cuts every client and frees every port, within a second or so; also after half a start."""
+        await asyncio.gather(*(server.stop() for _, server in self._servers))
+
+    def facts(self) -> dict[str, int]:
+        """Counters since the start; `clients` is how many are connected now."""
+        modbus = [server.served for _, server in self._modbus]
+        return {
+            "requests": sum(served.requests for served in modbus),
+            "exceptions": sum(served.exceptions for served in modbus),
+            "changes": sum(server.changes for _, server in self._opcua),
+            "clients": sum(served.clients for served in modbus) + sum(server.clients for _, server in self._opcua),
+        }
+
+
+async def simulate(config: Config, *, seed: int, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    """Runs the devices of `config` until `stop` is set; calls `ready` once all of them listen.
+
+    Raises ConfigError for a device that is not on this machine, PortTaken where an address is in use.
+    """
+    simulation = Simulation(config, seed)
+    stopping = asyncio.create_task(stop.wait())
+    work = asyncio.create_task(_work(simulation, ready))
+    try:
+        await asyncio.wait((stopping, work), return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await work
+    finally:
+        facts = simulation.facts()
+        for task in (stopping, work):
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+        await simulation.stop()
+        log.info("The simulated devices are gone.", extra={"event": "simulation_stopped", **facts})
+
+
+async def _work(simulation: Simulation, ready: Callable[[], None]) -> None:
+    await simulation.start()
+    log.info("All simulated devices are listening.", extra={"event": "simulation_ready"})
+    ready()
+    await simulation.run()
+
+
+def _places(config: Config) -> dict[str, tuple[str, int]]:
+    """Where every device listens. Raises ConfigError that names all devices which can't be simulated here."""
+    places: dict[str, tuple[str, int]] = {}
+    problems: list[Problem] = []
+    for index, device in enumerate(config.devices):
+        field = f"device[{index}].url"
+        scheme, usual = ("opc.tcp", 4840) if device.protocol == "opcua" else ("tcp", 502)
+        parts = urlsplit(device.url)
+        host = parts.hostname or ""
+        wrong = ""
+        if parts.scheme != scheme:
+            wrong = f"{device.name}: {device.url} can't be simulated, only {scheme}:// can"
+        elif not _loopback(host):
+            wrong = f"{device.name}: {host or 'an empty host'} is not this machine, and simulated devices stay on it"
+        if wrong:
+            hint = f"simulate a copy of the config with {scheme}://127.0.0.1:{parts.port or usual}"
+            problems.append(Problem(str(config.path), field, wrong, hint))
+        places[device.name] = (host, parts.port or usual)
+    if problems:
+        raise ConfigError(problems)
+    return places
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _names(devices: list[ModbusDevice] | list[OpcUaDevice]) -> str:
+    return ", ".join(device.name for device in devices)
+
+
+def _tags(devices: list[ModbusDevice]) -> list[Tag]:
+    return [tag for device in devices for tag in device.tags]
+
+
+def _reason(names: str, server: ModbusServer | OpcUaServer, reason: OSError) -> str:
+    if reason.errno == errno.EADDRINUSE:
+        return (
+            f"{names}: port {server.port} of {server.host} is taken by another program; "
+            "stop it, or give the device another port"
+        )
+    return f"{names}: can't listen at {server.host}:{server.port}: {reason.strerror or reason}"

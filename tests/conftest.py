@@ -1,0 +1,48 @@
+"""The peers as fixtures: each is started for one test, and killed after it however the test ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.peers import process
+from tests.peers.brokers import Mosquitto, Nats
+from tests.peers.servers import LibmodbusServer, ModbusSerialServer, NodeOpcUaServer
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens at. Who needs several calls `tests.peers.process.free_port`."""
+    return process.free_port()
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "mosquitto") as broker:
+        yield broker
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[Nats]:
+    with Nats(tmp_path / "nats") as broker:
+        yield broker
+
+
+@pytest.fixture
+def libmodbus_server(tmp_path: Path) -> Iterator[LibmodbusServer]:
+    with LibmodbusServer(tmp_path / "libmodbus") as server:
+        yield server
+
+
+@pytest.fixture
+def modbus_serial_server(tmp_path: Path) -> Iterator[ModbusSerialServer]:
+    with ModbusSerialServer(tmp_path / "modbus-serial") as server:
+        yield server
+
+
+@pytest.fixture
+def node_opcua_server(tmp_path: Path) -> Iterator[NodeOpcUaServer]:
+    with NodeOpcUaServer(tmp_path / "node-opcua") as server:
+        yield server

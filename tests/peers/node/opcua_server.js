@@ -1,0 +1,93 @@
+// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE`. Prints "ready PORT" once it listens.
+// STORE is the directory for its certificates. The nodes and their values are listed in servers.py.
+"use strict";
+
+const path = require("node:path");
+const {
+  DataType,
+  MessageSecurityMode,
+  OPCUACertificateManager,
+  OPCUAServer,
+  SecurityPolicy,
+  StatusCodes,
+  Variant,
+  VariantArrayType,
+} = require("node-opcua");
+
+const PERIOD_MS = 100;
+const port = Number(process.argv[2]);
+const store = path.resolve(process.argv[3]);
+
+const CONSTANTS = [
+  ["Float", DataType.Float, Math.fround(1234.567)],
+  ["Double", DataType.Double, Math.PI],
+  ["Boolean", DataType.Boolean, true],
+  ["String", DataType.String, "press 7 · 压力机"],
+  ["UInt16", DataType.UInt16, 65535],
+  ["Int64", DataType.Int64, [0xffdfffff, 0xffffffff]], // -(2^53 + 1) as [high, low]: no JavaScript number holds it
+  ["UInt64", DataType.UInt64, [0xffffffff, 0xffffffff]],
+];
+
+function addVariables(server) {
+  const space = server.engine.addressSpace;
+  const ours = space.registerNamespace("urn:headrace:test");
+  const device = ours.addObject({ organizedBy: space.rootFolder.objects, browseName: "Device", nodeId: "s=Device" });
+  const variable = (name, dataType) =>
+    ours.addVariable({
+      componentOf: device,
+      browseName: name,
+      nodeId: `s=${name}`,
+      dataType,
+      accessLevel: "CurrentRead",
+      minimumSamplingInterval: 10,
+    });
+
+  const started = new Date();
+  for (const [name, dataType, value] of CONSTANTS) {
+    const scalar = new Variant({ dataType, arrayType: VariantArrayType.Scalar, value });
+    variable(name, dataType).setValueFromSource(scalar, StatusCodes.Good, started);
+  }
+  variable("Bad", DataType.Double).setValueFromSource(
+    new Variant({ dataType: DataType.Null }),
+    StatusCodes.BadSensorFailure,
+    started,
+  );
+  count(variable("Counter", DataType.Int32));
+}
+
+// Change n has the value n and the source time (first source time + n periods), also where a timer was late: whoever
+// reads it can tell from a value which change it is, and from the time whether it is the right one.
+function count(counter) {
+  const first = Date.now();
+  let change = 0;
+  const set = () => {
+    const value = new Variant({ dataType: DataType.Int32, value: change });
+    counter.setValueFromSource(value, StatusCodes.Good, new Date(first + change * PERIOD_MS));
+    change += 1;
+    setTimeout(set, Math.max(0, first + change * PERIOD_MS - Date.now()));
+  };
+  set();
+}
+
+async function main() {
+  const server = new OPCUAServer({
+    port,
+    host: "127.0.0.1",
+    hostname: "127.0.0.1",
+    allowAnonymous: true,
+    securityPolicies: [SecurityPolicy.None],
+    securityModes: [MessageSecurityMode.None],
+    disableDiscovery: true,
+    serverCertificateManager: new OPCUACertificateManager({ rootFolder: path.join(store, "pki") }),
+    userCertificateManager: new OPCUACertificateManager({ rootFolder: path.join(store, "users") }),
+  });
+  await server.initialize();
+  addVariables(server);
+  await server.start();
+  console.log(`ready ${port}`);
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});

@@ -1,0 +1,101 @@
+"""Device servers made with other people's libraries, and the values they serve.
+
+Both Modbus servers have the same 200 items of each table:
+
+    co:N  N % 3 == 0        hr:0  float32 ABCD     hr:8   uint16, grows with each holding register request
+    di:N  N % 3 != 0        hr:2  float32 DCBA     hr:9   bits: 1 and 3 are set, the others not
+    ir:N  1000 + N          hr:4  float32 BADC     hr:10  uint64 ABCD     hr:16  int16
+                            hr:6  float32 CDAB     hr:14  int32 ABCD      hr:17  string[8]
+
+The OPC UA server has `nsu=urn:headrace:test;s=NAME` for each name in OPCUA_VALUES, besides:
+
+    Counter  Int32: 0, 1, 2, ... one every 100 ms; its source times are exactly 100 ms apart
+    Bad      Double without a value and with the status OPCUA_BAD_STATUS
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+
+from tests.peers.process import Peer, PeerMissing, program
+
+HERE = Path(__file__).parent
+NODE = HERE / "node"
+LIBMODBUS_SERVER = HERE.parent.parent / "target" / "peers" / "libmodbus_server"
+
+FLOAT32: float = struct.unpack(">f", b"\x44\x9a\x52\x25")[0]
+"""1234.567 as a float32: what hr:0, hr:2, hr:4 and hr:6 hold, each in its order, and the OPC UA node Float."""
+
+HOLDING: dict[int, tuple[str, str, bool | int | float | str]] = {
+    0: ("float32", "ABCD", FLOAT32),
+    2: ("float32", "DCBA", FLOAT32),
+    4: ("float32", "BADC", FLOAT32),
+    6: ("float32", "CDAB", FLOAT32),
+    10: ("uint64", "ABCD", 2**53 + 1),
+    14: ("int32", "ABCD", -123456),
+    16: ("int16", "ABCD", -2),
+    17: ("string[8]", "ABCD", "press-7"),
+}
+"""The constant holding registers: number -> (type, order, value)."""
+
+COUNTER = 8
+"""The holding register that grows by one with each request, and wraps at 65,536."""
+
+OPCUA_NAMESPACE = "urn:headrace:test"
+OPCUA_VALUES: dict[str, tuple[str, bool | int | float | str]] = {
+    "Float": ("float32", FLOAT32),
+    "Double": ("float64", math.pi),
+    "Boolean": ("bool", True),
+    "String": ("string", "press 7 · 压力机"),
+    "UInt16": ("uint16", 65535),
+    "Int64": ("int64", -(2**53) - 1),
+    "UInt64": ("uint64", 2**64 - 1),
+}
+"""The constant OPC UA nodes: name -> (type, value)."""
+
+OPCUA_BAD_STATUS = 0x808C0000
+"""BadSensorFailure."""
+
+
+class Device(Peer):
+    """A server that prints "ready PORT" once it listens."""
+
+    def ready(self) -> bool:
+        return f"ready {self.port}\n".encode() in self.log.read_bytes()
+
+
+class LibmodbusServer(Device):
+    """A C program with libmodbus; `url` is `tcp://127.0.0.1:PORT`."""
+
+    scheme = "tcp"
+
+    def command(self) -> list[str]:
+        if not LIBMODBUS_SERVER.exists():
+            raise PeerMissing("the libmodbus server")
+        return [str(LIBMODBUS_SERVER), str(self.port)]
+
+
+class ModbusSerialServer(Device):
+    """A Node.js program with modbus-serial; `url` is `tcp://127.0.0.1:PORT`."""
+
+    scheme = "tcp"
+
+    def command(self) -> list[str]:
+        return [*_node("modbus-serial", "modbus_server.js"), str(self.port)]
+
+
+class NodeOpcUaServer(Device):
+    """A Node.js program with node-opcua, security policy None; `url` is `opc.tcp://127.0.0.1:PORT`."""
+
+    scheme = "opc.tcp"
+
+    def command(self) -> list[str]:
+        return [*_node("node-opcua", "opcua_server.js"), str(self.port), str(self.home)]
+
+
+def _node(package: str, script: str) -> list[str]:
+    if not (NODE / "node_modules" / package).is_dir():
+        raise PeerMissing(f"the npm package {package}")
+    return [program("node"), str(NODE / script)]

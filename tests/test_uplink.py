@@ -1,0 +1,441 @@
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from agent import _native
+from agent.delivery import Delivery
+from agent.errors import NotConnected, Rejected
+from agent.outbox import MIN_BYTES, Outbox
+from agent.uplink import Uplink
+from agent.wire import Broker, CatalogWanted, Receipt, State, Topics
+from tests.peers.brokers import Broker as BrokerPeer
+from tests.peers.brokers import Mosquitto, Nats
+from tests.test_outbox import block, opened
+
+TOPICS = Topics("press-shop-1")
+
+
+class Center:
+    """A plain MQTT subscriber that answers blocks with receipts, as a data center does."""
+
+    def __init__(self, broker: BrokerPeer, *, answering: bool = True) -> None:
+        self.answering = answering
+        self.places: list[int] = []
+        self.readings: dict[int, int] = {}
+        self.gaps: dict[int, int] = {}
+        self.catalogs: list[tuple[bytes, bool]] = []
+        self.states: list[tuple[State, bool]] = []
+        self.committed = 0
+        self.stream: UUID | None = None
+        self._subscribed = threading.Event()
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"center-{uuid4()}")
+        self.client.reconnect_delay_set(1, 1)
+        self.client.on_connect = lambda client, *_: client.subscribe(f"{TOPICS.root}/+/#", 1)
+        self.client.on_subscribe = lambda *_: self._subscribed.set()
+        self.client.on_message = self._on_message
+        self.client.connect("127.0.0.1", broker.port)
+        self.client.loop_start()
+        assert self._subscribed.wait(5.0)
+
+    def __enter__(self) -> Center:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
+        payload = bytes(message.payload)
+        match Topics.parse(message.topic)[1]:
+            case "data":
+                header = _native.header(payload)
+                self.stream = UUID(bytes=header.stream)
+                self.places.append(header.sequence)
+                (self.gaps if header.kind == "gap" else self.readings)[header.sequence] = header.readings
+                if header.sequence <= self.committed + 1:
+                    self.committed = max(self.committed, header.last_sequence)
+                if self.answering:
+                    self.receipt()
+            case "catalog":
+                self.catalogs.append((payload, message.retain))
+            case "state":
+                self.states.append((State.decode(payload), message.retain))
+
+    def receipt(self) -> None:
+        assert self.stream is not None
+        self.say(TOPICS.receipts, Receipt(self.stream, self.committed).encode())
+
+    def say(self, topic: str, body: bytes) -> None:
+        self.client.publish(topic, body, qos=1)
+
+
+def uplink(broker: BrokerPeer, mqtt: Literal["auto", "5", "3.1.1"] = "auto") -> Uplink:
+    return Uplink(broker=Broker.parse(broker.url), client_id="headrace-press-shop-1", mqtt=mqtt)
+
+
+@asynccontextmanager
+async def delivering(line: Uplink, outbox: Outbox, **settings: Any) -> AsyncIterator[Delivery]:
+    epoch = outbox.newest_epoch
+    delivery = Delivery(line, TOPICS, outbox, lambda: State(True, outbox.stream, epoch, {"pid": 1}), **settings)
+    stop = asyncio.Event()
+    running = asyncio.create_task(delivery.run(stop))
+    try:
+        yield delivery
+    finally:
+        stop.set()
+        began = time.monotonic()
+        await running
+        assert time.monotonic() - began < 2.5, "did not stop in time"
+
+
+async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "took too long"
+        await asyncio.sleep(0.02)
+
+
+async def append(outbox: Outbox, count: int, readings: int = 10, epoch: int = 7) -> None:
+    for _ in range(count):
+        await outbox.append(block(outbox, readings), epoch)
+
+
+def events(caplog: pytest.LogCaptureFixture, event: str) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.__dict__.get("event") == event]
+
+
+@pytest.fixture(params=["mosquitto", "nats"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BrokerPeer]:
+    kind = {"mosquitto": Mosquitto, "nats": Nats}[request.param]
+    with kind(tmp_path / "broker") as peer:
+        yield peer
+
+
+@pytest.fixture
+async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
+    async with opened(tmp_path / "outbox.db") as found:
+        await found.keep_catalog(7, b"catalog seven")
+        yield found
+
+
+async def test_delivers_everything_once_and_in_order(broker: BrokerPeer, outbox: Outbox) -> None:
+    await append(outbox, 100)
+    with Center(broker) as center:
+        async with delivering(uplink(broker), outbox) as delivery:
+            await append(outbox, 50)
+            delivery.wake()
+            assert await delivery.drain(15.0)
+            facts = delivery.facts()
+        assert center.places == list(range(1, 151))
+        assert sum(center.readings.values()) == facts["confirmed"] == 1500
+        assert (facts["sent"], facts["resent"], facts["connects"]) == (150, 0, 1)
+        assert facts["connected"]
+        assert facts["protocol"] == ("5" if isinstance(broker, Mosquitto) else "3.1.1")
+        assert center.catalogs[0] == (b"catalog seven", False)
+        await until(lambda: [state.online for state, _ in center.states] == [True, False])
+        assert center.states[0][0] == State(True, outbox.stream, 7, {"pid": 1})
+    with Center(broker) as late:
+        await until(lambda: late.catalogs and late.states)
+        assert late.catalogs == [(b"catalog seven", True)]
+        assert late.states == [(State(False, outbox.stream, 7), True)]
+
+
+@pytest.mark.parametrize("mqtt", ["5", "3.1.1"])
+async def test_speaks_both_versions(mosquitto: Mosquitto, outbox: Outbox, mqtt: Literal["5", "3.1.1"]) -> None:
+    await append(outbox, 10)
+    with Center(mosquitto) as center:
+        async with delivering(uplink(mosquitto, mqtt=mqtt), outbox) as delivery:
+            assert await delivery.drain(10.0)
+            assert delivery.facts()["protocol"] == mqtt
+        assert center.places == list(range(1, 11))
+
+
+async def test_nats_refuses_version_5(nats: Nats) -> None:
+    line = uplink(nats, mqtt="5")
+    with pytest.raises(NotConnected, match="Unsupported protocol version|MQTT 5"):
+        await line.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
+
+
+@pytest.mark.parametrize("way", ["kill", "stop"])
+async def test_broker_that_goes_away_in_the_middle(
+    broker: BrokerPeer, outbox: Outbox, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Center(broker) as center:
+        async with delivering(uplink(broker), outbox, resend_after=1.0) as delivery:
+            await append(outbox, 40)
+            delivery.wake()
+            await until(lambda: center.committed >= 5)
+            await asyncio.to_thread(broker.kill if way == "kill" else broker.stop)
+            await append(outbox, 40)
+            await until(lambda: not delivery.facts()["connected"])
+            await until(lambda: events(caplog, "uplink_lost"))
+            await asyncio.to_thread(broker.start)
+            assert await delivery.drain(20.0)
+            assert delivery.facts()["connects"] == 2
+        assert sorted(set(center.places)) == list(range(1, 81))
+        assert center.committed == 80
+    assert len(events(caplog, "uplink_lost")) == 1
+    assert len(events(caplog, "uplink_connected")) == 2
+
+
+async def test_sends_again_where_receipts_stay_away(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    await append(outbox, 30)
+    with Center(mosquitto, answering=False) as center:
+        async with delivering(uplink(mosquitto), outbox, resend_after=0.5, window=20) as delivery:
+            await until(lambda: delivery.facts()["resent"] >= 40)
+            assert outbox.facts()["entries"] == 30
+            assert center.places[:40] == [*range(1, 21), *range(1, 21)]  # never past its window
+            center.answering = True
+            assert await delivery.drain(10.0)
+        assert center.committed == 30
+
+
+async def test_receipt_without_progress_brings_back_what_was_lost_on_the_way(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    await append(outbox, 5)
+    with Center(mosquitto, answering=False) as center:
+        async with delivering(uplink(mosquitto), outbox, resend_after=20.0) as delivery:
+            await until(lambda: center.committed == 5)
+            center.committed = 0  # as if it had never seen them
+            center.answering = True
+            began = time.monotonic()
+            while not center.committed:
+                center.receipt()
+                await asyncio.sleep(0.1)
+            assert await delivery.drain(5.0)
+            assert 1.0 < time.monotonic() - began < 10.0
+            assert delivery.facts()["resent"] == 5
+
+
+async def test_confirmed_by_the_broker(broker: BrokerPeer, outbox: Outbox) -> None:
+    await append(outbox, 60)
+    with Center(broker, answering=False) as center:
+        async with delivering(uplink(broker), outbox, confirm="broker") as delivery:
+            assert await delivery.drain(10.0)
+            assert delivery.facts()["confirmed"] == 600
+        await until(lambda: len(center.places) == 60)
+        assert center.places == list(range(1, 61))
+
+
+async def test_delivers_gaps(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    async with opened(tmp_path / "small.db", max_bytes=MIN_BYTES) as outbox:
+        await append(outbox, 30, readings=1000)
+        lost = outbox.facts()["dropped_readings"]
+        assert lost > 0
+        with Center(mosquitto) as center:
+            async with delivering(uplink(mosquitto), outbox) as delivery:
+                assert await delivery.drain(10.0)
+                assert delivery.facts()["confirmed"] == 30_000 - lost
+            assert center.gaps == {1: lost}
+            assert center.committed == 30
+
+
+async def test_commands_and_nonsense(mosquitto: Mosquitto, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    await outbox.keep_catalog(8, b"catalog eight")
+    await append(outbox, 3)
+    with Center(mosquitto, answering=False) as center:
+        async with delivering(uplink(mosquitto), outbox) as delivery:
+            await until(lambda: center.committed == 3)
+            # The newest when connecting, then the one that the blocks need.
+            assert [body for body, _ in center.catalogs] == [b"catalog eight", b"catalog seven"]
+            center.say(TOPICS.commands, CatalogWanted(7).encode())
+            await until(lambda: len(center.catalogs) == 3)
+            assert center.catalogs[2][0] == b"catalog seven"
+            nonsense = [
+                b"",
+                b"\xff\xfe",
+                b"[]",
+                b'{"command": "reboot"}',
+                b'{"command": "catalog", "epoch": "-5"}',
+                b'{"command": "catalog", "epoch": "1ffffffffffffffff"}',
+            ]
+            for body in nonsense:
+                center.say(TOPICS.commands, body)
+                center.say(TOPICS.receipts, body)
+            center.say(TOPICS.receipts, bytes(100_000))
+            await until(lambda: delivery.facts()["unreadable"] == 12)
+            center.say(TOPICS.receipts, Receipt(uuid4(), 3).encode())
+            center.say(TOPICS.receipts, Receipt(outbox.stream, 99).encode())
+            await until(lambda: events(caplog, "receipt_ahead"))
+            assert outbox.facts()["entries"] == 3
+            assert delivery.facts()["connects"] == 1
+    assert len(events(caplog, "message_unreadable")) == 1
+    with Center(mosquitto) as late:
+        await until(lambda: late.catalogs)
+        assert late.catalogs == [(b"catalog eight", True)]
+
+
+async def test_block_too_large_for_the_broker_is_passed_over(
+    tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Mosquitto(tmp_path / "broker", settings=("max_packet_size 4000",)) as broker, Center(broker) as center:
+        await append(outbox, 2)
+        await append(outbox, 1, readings=2000)
+        await append(outbox, 2)
+        async with delivering(uplink(broker), outbox, resend_after=0.3) as delivery:
+            await until(lambda: delivery.facts()["resent"] >= 4)
+            facts = delivery.facts()
+        assert (facts["rejected"], facts["connects"], outbox.facts()["confirmed"]) == (1, 1, 2)
+        assert set(center.places) == {1, 2, 4, 5}
+    [record] = events(caplog, "entry_rejected")
+    assert record.__dict__["sequence"] == 3
+
+
+async def test_uplink_says_what_it_can_not_send(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker", settings=("max_packet_size 4000",)) as broker:
+        line = uplink(broker)
+        with pytest.raises(NotConnected):
+            line.send("a/b", b"")
+        await line.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
+        with pytest.raises(Rejected, match="4000"):
+            line.send("a/b", bytes(4000))
+        done = asyncio.Event()
+        line.send("a/b", bytes(100), then=lambda refusal: done.set() if refusal is None else None)
+        await asyncio.wait_for(done.wait(), 5.0)
+        await line.close()
+        with pytest.raises(NotConnected):
+            line.check()
+
+
+async def test_second_agent_of_the_same_id_is_named(
+    mosquitto: Mosquitto, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with delivering(uplink(mosquitto), outbox) as delivery:
+        await until(lambda: delivery.facts()["connected"])
+        other = uplink(mosquitto)
+        await other.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
+        await until(lambda: events(caplog, "uplink_taken_over"))
+        await asyncio.sleep(1.0)
+        other.check()  # not taken back at once
+        await other.close()
+    [record] = events(caplog, "uplink_taken_over")
+    assert record.levelno == logging.ERROR
+    assert "press-shop-1" in record.getMessage()
+
+
+async def test_broker_that_comes_later(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    broker = Mosquitto(tmp_path / "broker")
+    await append(outbox, 3)
+    async with delivering(uplink(broker), outbox, confirm="broker") as delivery:
+        await until(lambda: events(caplog, "uplink_lost"))
+        await asyncio.sleep(1.0)
+        assert not delivery.facts()["connected"]
+        assert not await delivery.drain(0.1)
+        with broker:
+            assert await delivery.drain(10.0)
+    assert len(events(caplog, "uplink_lost")) == 1
+
+
+async def test_peer_that_takes_the_connection_and_says_nothing(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        broker = Broker("127.0.0.1", silent.getsockname()[1])
+        line = Uplink(broker=broker, client_id="a", timeout=0.3)
+        async with delivering(line, outbox):
+            await until(lambda: events(caplog, "uplink_lost"))
+        line = Uplink(broker=broker, client_id="a", timeout=30.0)
+        async with delivering(line, outbox):
+            await asyncio.sleep(0.2)  # stops in time although it still waits for an answer
+    assert "no answer" in events(caplog, "uplink_lost")[0].getMessage()
+
+
+AGENT = """
+import asyncio, sys
+from pathlib import Path
+from agent.delivery import Delivery
+from agent.outbox import Outbox
+from agent.uplink import Uplink
+from agent.wire import Broker, State, Topics
+
+async def main():
+    outbox = await Outbox.open(Path(sys.argv[1]), max_bytes=1 << 24, when_full="drop_oldest")
+    line = Uplink(broker=Broker.parse(sys.argv[2]), client_id="headrace-press-shop-1")
+    delivery = Delivery(line, Topics("press-shop-1"), outbox, lambda: State(True, outbox.stream))
+    await delivery.run(asyncio.Event())
+
+asyncio.run(main())
+"""
+
+
+async def test_last_will_of_a_killed_agent(broker: BrokerPeer, tmp_path: Path) -> None:
+    with Center(broker) as center:
+        agent = await asyncio.to_thread(
+            lambda: subprocess.Popen([sys.executable, "-c", AGENT, str(tmp_path / "outbox.db"), broker.url])
+        )
+        try:
+            await until(lambda: [state.online for state, _ in center.states] == [True])
+        finally:
+            agent.send_signal(signal.SIGKILL)
+            agent.wait(5.0)
+        await until(lambda: [state.online for state, _ in center.states] == [True, False])
+        assert center.states[1][0].stream == center.states[0][0].stream
+    with Center(broker) as late:
+        await until(lambda: late.states)
+        assert (late.states[0][0].online, late.states[0][1]) == (False, True)
+
+
+def certificates(place: Path) -> None:
+    """A certificate authority (ca.pem) and a server certificate of it for 127.0.0.1 (server.pem, server.key)."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("ca", "server")}
+    names = {name: x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in keys}
+    for name, key in keys.items():
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(names[name])
+            .issuer_name(names["ca"])
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(start + datetime.timedelta(days=30))
+            .add_extension(x509.BasicConstraints(ca=name == "ca", path_length=None), critical=True)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]), critical=False
+            )
+            .sign(keys["ca"], hashes.SHA256())
+        )
+        (place / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        (place / f"{name}.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+
+
+async def test_tls_verifies_the_broker(tmp_path: Path, outbox: Outbox) -> None:
+    certificates(tmp_path)
+    settings = (f"certfile {tmp_path}/server.pem", f"keyfile {tmp_path}/server.key")
+    await append(outbox, 20)
+    with Mosquitto(tmp_path / "broker", settings=settings) as broker:
+        address = Broker("127.0.0.1", broker.port, tls=True)
+        line = Uplink(broker=address, client_id="a", ca=str(tmp_path / "ca.pem"))
+        async with delivering(line, outbox, confirm="broker") as delivery:
+            assert await delivery.drain(10.0)
+        stranger = Uplink(broker=address, client_id="a")
+        with pytest.raises(NotConnected, match="certificate"):
+            await stranger.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
