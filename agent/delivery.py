@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from time import monotonic
 from typing import Any, Literal, Self
 
@@ -33,6 +34,8 @@ RESEND_SECONDS = 10.0
 LONGEST_RESEND = 300.0
 LONGEST_PAUSE = 30.0
 TAKEN_OVER_PAUSE = 60.0
+SUSPICIOUS = 3
+"""So many short connections in a row, with no failed attempt between them, are worth an error."""
 SETTLED_SECONDS = 10.0
 """A connection that lasted so long ends a series of failures."""
 QUIET_SECONDS = 2.0
@@ -71,24 +74,21 @@ class Delivery:
         self._confirm = confirm
         self._resend_after = resend_after
         self._window = window
+        self._short_lived = 0
         self._awake = asyncio.Event()
         self._progressed = asyncio.Event()
         self._connected = False
         self._told_lost = self._told_taken = self._told_bad = self._told_ahead = False
-        # Of this connection:
         self._cursor = 0  # the last place that was sent
         self._sent: deque[_Sent] = deque()
         self._in_flight = 0
         self._announced: set[int] = set()
-        # Since the last look:
         self._committed = 0
         self._answered = False
         self._wanted: set[int] = set()
-        # For going back:
         self._patience = resend_after
         self._moved = 0.0  # when something was last confirmed, or first sent, or sent again
         self._acknowledged = 0.0
-        # Counters:
         self._furthest = 0
         self._rejected: set[int] = set()
         self._counts = dict.fromkeys(("connects", "sent", "resent", "bytes", "confirmed", "refused", "unreadable"), 0)
@@ -251,13 +251,9 @@ class Delivery:
         through = self._committed
         if self._confirm == "broker":
             # In order: one that was refused, or not sent, holds back those after it.
-            through = min(self._rejected, default=1 << 63) - 1
-            acknowledged = 0
-            for sent in self._sent:
-                if not sent.acknowledged or sent.last > through:
-                    break
-                acknowledged = sent.last
-            through = acknowledged
+            beyond = min(self._rejected, default=1 << 63)
+            done = takewhile(lambda sent: sent.acknowledged and sent.last < beyond, self._sent)
+            through = max((sent.last for sent in done), default=0)
         before = self._outbox.facts()["confirmed"]
         if through >= self._outbox.next_sequence:
             self._report_ahead(through)
@@ -359,15 +355,23 @@ class Delivery:
     def _report_lost(self, reason: NotConnected, lasted: float, failures: int) -> float:
         """Says so once. Returns how long to wait before the next attempt, in seconds."""
         broker = f"{self._uplink.broker.host}:{self._uplink.broker.port}"
-        if isinstance(reason, TakenOver):
-            if not self._told_taken or lasted > TAKEN_OVER_PAUSE:
+        taken = isinstance(reason, TakenOver)
+        # Not every broker says it: then it looks like one that hangs up again and again, and is there at once.
+        short = self._connected and lasted < TAKEN_OVER_PAUSE
+        self._short_lived = self._short_lived + 1 if short else 0
+        if taken or self._short_lived >= SUSPICIOUS:
+            if not self._told_taken:
                 log.error(
-                    "Another client took over the connection to %s: do two agents share the id %r?",
+                    "The broker at %s ends each connection soon (%s): do two agents share the id %r?",
                     broker,
+                    reason,
                     self._topics.agent,
                     extra={"event": "uplink_taken_over", "broker": broker, "lost": 0},
                 )
             self._told_taken = True
+        elif not short:
+            self._told_taken = False
+        if taken:
             return TAKEN_OVER_PAUSE
         if not self._told_lost:
             self._told_lost = True

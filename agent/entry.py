@@ -39,17 +39,24 @@ class Totals:
 
 
 TOTALS = [field.name for field in fields(Totals)]
-
-
 COLUMNS = "sequence, last, epoch, readings, first_ns, last_ns, gap"
+INSERT = f"INSERT INTO entry ({COLUMNS}, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 
 
 def from_row(row: Sequence[Any]) -> Entry:
+    """An entry from COLUMNS and body."""
     sequence, last, epoch, readings, first_ns, last_ns, gap, body = row
     return Entry(sequence, last, unsigned(epoch), readings, first_ns, last_ns, body, bool(gap))
 
 
+def to_row(entry: Entry) -> tuple[Any, ...]:
+    """The values of INSERT."""
+    times = entry.first_ns, entry.last_ns
+    return (entry.sequence, entry.last, signed(entry.epoch), entry.readings, *times, entry.gap, entry.body)
+
+
 def joined(gap: Entry, entry: Entry) -> Entry:
+    """What a gap and the entry after it become together, still without a body."""
     return Entry(
         gap.sequence,
         entry.last,

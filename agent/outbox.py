@@ -22,9 +22,10 @@ from typing import Any, Literal, TypeAlias
 import aiosqlite
 
 from agent import _native, outbox_file
-from agent.entry import COLUMNS, TOTALS, Entry, Totals, from_row, joined, signed, unsigned
+from agent.entry import COLUMNS, INSERT, TOTALS, Entry, Totals, from_row, signed, to_row, unsigned
 from agent.errors import HeadraceError, OutboxFull
 from agent.outbox_file import PAGE, OutboxRefused
+from agent.quota import BATCH, Quota, log_bytes
 
 __all__ = ["MIN_BYTES", "Entry", "Outbox", "OutboxRefused", "WhenFull"]
 
@@ -34,17 +35,10 @@ WhenFull: TypeAlias = Literal["drop_oldest", "stop_collecting"]
 
 SWEEP_SECONDS = 1.0
 REPORT_SECONDS = 10.0
-BATCH = 256
-"""Rows that one step deletes or drops at most, so that none takes long."""
 AHEAD = 1024
 """Places that `peek` marks as sent before they are, so that only one peek in many has to write."""
 KEPT_CATALOGS = 8
-FRAME = PAGE + 24
-"""Bytes of a page in the write-ahead log."""
-LARGE = 4 * 1024 * 1024
-"""Up to this size (and to an eighth of the quota) no block takes the outbox past its quota, even for a moment."""
 MIN_BYTES = 256 * 1024
-DROPPED = "outbox full: oldest dropped"
 
 
 class Outbox:
@@ -56,14 +50,13 @@ class Outbox:
         self.when_full = when_full
         self.stream = uuid.UUID(int=0)
         self.newest_epoch: int | None = None
+        self._quota: Quota
         self._db = db
         self._lock = lock
         self._turn = asyncio.Lock()
         self._totals = Totals()
         self._handed = 0  # places up to this one may have been sent: their entries keep their range for ever
         self._trash = True  # confirmed rows may still be in the file
-        self._log_bytes = 0
-        self._disk_bytes = 0
         self._unreported = 0
         self._reported = -REPORT_SECONDS
         self._written = 0.0
@@ -102,7 +95,7 @@ class Outbox:
     def facts(self) -> dict[str, int]:
         """Counters: `entries`, `readings` and `bytes` wait; `dropped_*` are since the stream began."""
         found = {name: getattr(self._totals, name) for name in TOTALS if name != "sent"}
-        return {**found, "disk_bytes": self._disk_bytes}
+        return {**found, "disk_bytes": self._quota.disk_bytes}
 
     async def append(self, block: _native.Block, epoch: int) -> None:
         """Stores a block; it is durable when this returns.
@@ -159,11 +152,7 @@ class Outbox:
             before = self._totals
             if block.sequence != before.next_sequence:
                 raise ValueError(f"the block carries sequence {block.sequence}; next is {before.next_sequence}")
-            if self._log_bytes + _cost(len(body)) + 8 * PAGE > self.max_bytes:
-                raise OutboxFull(f"a block of {len(body)} bytes can't fit in outbox.max_bytes = {self.max_bytes}")
-            free = await asyncio.to_thread(outbox_file.free, self.path)
-            if free < self._log_bytes + _cost(len(body)):
-                raise OutboxFull(f"the disk under {self.path.parent} is full: {free} bytes are free")
+            self._quota.check(len(body), await asyncio.to_thread(outbox_file.free, self.path))
             async with self._transaction():
                 if trash := self._trash:
                     trash = await self._delete()
@@ -171,7 +160,7 @@ class Outbox:
                 entry = Entry(
                     block.sequence, block.sequence, epoch, block.readings, block.first_ns, block.last_ns, body
                 )
-                await self._insert(entry)
+                await self._rows(INSERT, to_row(entry))
                 now = replace(
                     now,
                     next_sequence=now.next_sequence + 1,
@@ -294,13 +283,13 @@ class Outbox:
     async def _make_room(self, size: int, trash: bool) -> tuple[Totals, bool]:
         """Within a transaction, deletes and drops until a body of `size` bytes fits. Raises OutboxFull."""
         now, wanted = self._totals, 0
-        while (short := await self._used() + self._log_bytes + _cost(size) - self.max_bytes) > 0:
+        while (short := await self._quota.short(size)) > 0:
             if trash:
                 trash = await self._delete()
                 continue
             # A row may free less than its size (pages are shared), so every round asks for more than the last.
             wanted = max(short, 2 * wanted)
-            after = await self._drop(now, wanted) if self.when_full == "drop_oldest" else now
+            after = await self._quota.drop(now, wanted, self._handed) if self.when_full == "drop_oldest" else now
             if after is now:
                 raise OutboxFull(
                     f"the outbox {self.path} is full: {now.entries} blocks wait; "
@@ -309,97 +298,12 @@ class Outbox:
             now = after
         return now, trash
 
-    async def _drop(self, now: Totals, wanted: int) -> Totals:
-        """Turns the oldest blocks into gaps until about `wanted` bytes are free; returns `now` where there is none."""
-        rows = await self._rows(
-            f"SELECT {COLUMNS}, length(body) FROM entry WHERE gap = 0 AND sequence > ? ORDER BY sequence LIMIT ?",  # noqa: S608
-            (now.confirmed, BATCH),
-        )
-        runs: list[Entry] = []
-        freed = 0
-        for *columns, size in rows:
-            if freed >= wanted:
-                break
-            freed += size
-            entry = from_row((*columns, b""))
-            previous = runs[-1] if runs else await self._gap_before(entry.sequence)
-            # What may have been sent keeps its range, so that no place ever arrives with two meanings.
-            if previous and previous.sequence > self._handed and previous.last + 1 == entry.sequence:
-                runs[-1:] = [joined(previous, entry)]
-            else:
-                runs.append(entry)
-        for run in runs:
-            now = await self._replace_by_gap(now, run)
-        return now
-
-    async def _replace_by_gap(self, now: Totals, run: Entry) -> Totals:
-        block = _native.gap(
-            stream=self.stream.bytes,
-            first=run.sequence,
-            last=run.last,
-            epoch=run.epoch,
-            from_ns=run.first_ns,
-            to_ns=run.last_ns,
-            readings=run.readings,
-            reason=DROPPED,
-            sealed_ns=time.time_ns(),
-        )
-        span = (run.sequence, run.last)
-        [(rows, blocks, readings, size)] = await self._rows(
-            "SELECT count(*), sum(gap = 0), sum(iif(gap, 0, readings)), sum(length(body)) FROM entry "
-            "WHERE sequence BETWEEN ? AND ?",
-            span,
-        )
-        await self._rows("DELETE FROM entry WHERE sequence BETWEEN ? AND ?", span)
-        await self._insert(replace(run, body=block.data, gap=True))
-        return replace(
-            now,
-            entries=now.entries - rows + 1,
-            readings=now.readings - readings,
-            bytes=now.bytes - size + len(block.data),
-            dropped_readings=now.dropped_readings + readings,
-            dropped_entries=now.dropped_entries + blocks,
-        )
-
-    async def _gap_before(self, sequence: int) -> Entry | None:
-        found = await self._rows(
-            f"SELECT {COLUMNS}, x'' FROM entry WHERE sequence < ? ORDER BY sequence DESC LIMIT 1",  # noqa: S608
-            (sequence,),
-        )
-        return from_row(found[0]) if found and found[0][6] else None
-
-    async def _used(self) -> int:
-        """Bytes of the file that hold something."""
-        [(pages,)] = await self._rows(
-            "SELECT page_count - freelist_count FROM pragma_page_count(), pragma_freelist_count()"
-        )
-        self._disk_bytes = pages * PAGE
-        return self._disk_bytes
-
-    async def _insert(self, entry: Entry) -> None:
-        await self._rows(
-            f"INSERT INTO entry ({COLUMNS}, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-            (
-                entry.sequence,
-                entry.last,
-                signed(entry.epoch),
-                entry.readings,
-                entry.first_ns,
-                entry.last_ns,
-                entry.gap,
-                entry.body,
-            ),
-        )
-
     async def _save(self, now: Totals) -> None:
         await self._rows(f"UPDATE meta SET {' = ?, '.join(TOTALS)} = ?", astuple(now))  # noqa: S608
 
     async def _load(self) -> None:
         capacity = min(self.max_bytes, await asyncio.to_thread(outbox_file.capacity, self.path))
         log_pages = max(8, min(1000, capacity // 16 // PAGE))
-        # The log is emptied after a commit that leaves it longer than that, so it grows past it by one transaction.
-        # The file never shrinks: room for the log of a large block must be left before it comes.
-        self._log_bytes = log_pages * FRAME + min(capacity // 8, LARGE) + outbox_file.SHM_BYTES
         for setting in (
             "synchronous = FULL",
             "secure_delete = OFF",  # Debian's SQLite has it on: twice the bytes written
@@ -415,7 +319,8 @@ class Outbox:
         self._handed = max(self._totals.sent, self._totals.confirmed)
         newest = await self._rows("SELECT epoch FROM catalog ORDER BY kept DESC LIMIT 1")
         self.newest_epoch = unsigned(newest[0][0]) if newest else None
-        await self._used()
+        self._quota = Quota(self._rows, self.stream, self.max_bytes, log_bytes(log_pages, capacity))
+        await self._quota.used()
 
     async def _release(self) -> None:
         try:
@@ -451,8 +356,3 @@ class Outbox:
             if reason.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
                 raise OutboxFull(f"the disk under {self.path.parent} is full") from reason
             raise
-
-
-def _cost(size: int) -> int:
-    """Bytes of the file that a body of `size` bytes may take, rows that split included."""
-    return (size // PAGE + 4) * PAGE

@@ -340,7 +340,7 @@ class _Link:
 
     def _disconnected(self, said: bool, code: int, text: str) -> None:
         if said and code == SESSION_TAKEN_OVER:
-            self._fail(TakenOver("another client took the session over"))
+            self._fail(TakenOver("session taken over"))
         elif not said and not self._opened.done():
             # A broker that knows only the other version may just hang up, as NATS does.
             self._fail(OtherVersion(f"the broker does not answer MQTT {self.version}"))

@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 it failed while running, 2 the config or the call is wrong
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -96,6 +97,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the process's exit code."""
+    # Until a command takes over, Ctrl-C ends the process at once and without a traceback: nothing is open yet.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     top = parser()
     options = top.parse_args(arguments)
     if options.version:

@@ -87,6 +87,7 @@ class Command(Peer):
     """One of our own commands with a config; ready when `word` is in what it printed."""
 
     scheme = "none"
+    stop_seconds = 60.0
 
     def __init__(self, home: Path, *arguments: str, word: str) -> None:
         super().__init__(home, 1)

@@ -39,7 +39,7 @@ PARTS = {
         _CONFIG,
     ),
     "collectors": Part(("agent.collectors.",), _MIDDLE),
-    "outbox": Part(("agent.outbox", "agent.outbox_file", "agent.entry"), _MIDDLE),
+    "outbox": Part(("agent.outbox", "agent.outbox_file", "agent.entry", "agent.quota"), _MIDDLE),
     "uplink": Part(("agent.uplink",), _MIDDLE),
     "identifiers": Part(("agent.identifiers.",), _MIDDLE),
     "pipeline": Part(("agent.pipeline", "agent.intake", "agent.delivery"), _PIPELINE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_node_opcua(
     first = numbers[0]
     assert isinstance(first, int)
     assert numbers == list(range(first, first + len(numbers)))
-    assert {b[0] - a[0] for a, b in zip(counted, counted[1:], strict=False)} == {100_000_000}
+    assert {b[0] - a[0] for a, b in pairwise(counted)} == {100_000_000}
 
 
 def test_a_device_that_is_away_does_not_disturb_another(

@@ -170,7 +170,7 @@ async def test_speaks_both_versions(mosquitto: Mosquitto, outbox: Outbox, mqtt: 
 
 async def test_nats_refuses_version_5(nats: Nats) -> None:
     line = uplink(nats, mqtt="5")
-    with pytest.raises(NotConnected, match="Unsupported protocol version|MQTT 5"):
+    with pytest.raises(NotConnected, match="Unsupported protocol version"):
         await line.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
 
 
@@ -320,17 +320,41 @@ async def test_uplink_says_what_it_can_not_send(tmp_path: Path) -> None:
 async def test_second_agent_of_the_same_id_is_named(
     mosquitto: Mosquitto, outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Mosquitto 2.0.11 hangs up without a reason where another client takes the session over."""
     async with delivering(uplink(mosquitto), outbox) as delivery:
-        await until(lambda: delivery.facts()["connected"])
-        other = uplink(mosquitto)
-        await other.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
+        for turn in range(1, 4):
+            await until(lambda: delivery.facts()["connected"] and delivery.facts()["connects"] == turn)  # noqa: B023
+            other = uplink(mosquitto)
+            await other.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
+            await other.close()
         await until(lambda: events(caplog, "uplink_taken_over"))
-        await asyncio.sleep(1.0)
-        other.check()  # not taken back at once
-        await other.close()
     [record] = events(caplog, "uplink_taken_over")
     assert record.levelno == logging.ERROR
     assert "press-shop-1" in record.getMessage()
+
+
+async def test_session_taken_over_in_so_many_words(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    """What MQTT 5 says a broker does, byte by byte: none of the brokers here does it."""
+    connects = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connects
+        connects += 1
+        assert (await reader.read(4096))[0] == 0x10  # CONNECT
+        writer.write(b"\x20\x03\x00\x00\x00")
+        subscribe = await reader.read(4096)
+        writer.write(b"\x90\x05" + subscribe[2:4] + b"\x00\x01\x01" + b"\xe0\x01\x8e")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        line = Uplink(broker=Broker("127.0.0.1", server.sockets[0].getsockname()[1]), client_id="a")
+        async with delivering(line, outbox):
+            await until(lambda: events(caplog, "uplink_taken_over"))
+            await asyncio.sleep(1.0)
+            assert connects == 1  # it does not fight for the session
+    assert "taken over" in events(caplog, "uplink_taken_over")[0].getMessage()
 
 
 async def test_broker_that_comes_later(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
@@ -338,7 +362,6 @@ async def test_broker_that_comes_later(tmp_path: Path, outbox: Outbox, caplog: p
     await append(outbox, 3)
     async with delivering(uplink(broker), outbox, confirm="broker") as delivery:
         await until(lambda: events(caplog, "uplink_lost"))
-        await asyncio.sleep(1.0)
         assert not delivery.facts()["connected"]
         assert not await delivery.drain(0.1)
         with broker:
@@ -427,6 +450,8 @@ def certificates(place: Path) -> None:
         )
 
 
+# paho leaves the socket of a failed handshake to the garbage collector
+@pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning")
 async def test_tls_verifies_the_broker(tmp_path: Path, outbox: Outbox) -> None:
     certificates(tmp_path)
     settings = (f"certfile {tmp_path}/server.pem", f"keyfile {tmp_path}/server.key")

@@ -23,6 +23,8 @@ pub const MAJOR: u8 = 1;
 pub const MINOR: u8 = 0;
 /// The most readings in a block; what bounds every allocation of a decoder.
 pub const MAX_READINGS: usize = 1 << 22;
+/// The most columns in a block, and so the most tags of a buffer; bounds what a decoder keeps for each.
+pub const MAX_COLUMNS: usize = 1 << 18;
 /// The most bytes of a body before compression.
 pub const MAX_BODY: usize = 256 << 20;
 /// The longest reason of a gap, in bytes.
@@ -252,14 +254,14 @@ fn open(bytes: &[u8]) -> Result<(Header, &[u8], usize, bool)> {
     let last_ns = first_ns.wrapping_add(reader.varint()? as i64);
     let sealed_ns = last_ns.wrapping_add(reader.signed()?);
     let readings = reader.varint()?;
-    let columns = reader.count(MAX_READINGS, "columns")?;
+    let columns = reader.count(MAX_COLUMNS, "columns")?;
     let places = reader.varint()?;
     let stored = reader.count(MAX_BODY, "bytes of body")?;
     let raw = reader.count(MAX_BODY, "bytes of raw body")?;
     let body = reader.take(stored)?;
     reader.end()?;
     let is_gap = flags & FLAG_GAP != 0;
-    if places == 0 || sequence.checked_add(places).is_none() || (!is_gap && places != 1) {
+    if places == 0 || sequence.checked_add(places - 1).is_none() || (!is_gap && places != 1) {
         return Err(broken(format!("{places} places from {sequence}")));
     }
     let reason = || {
@@ -309,9 +311,15 @@ struct Entry {
 fn decode_body(body: &[u8], count: usize) -> Result<Vec<DecodedColumn>> {
     let mut reader = Reader::new(body);
     let most = body.len();
-    let mut times = Vec::new();
-    for _ in 0..reader.count(count.max(1), "time columns")? {
-        times.push((reader.count(MAX_READINGS, "readings in a column")?, reader.byte()?, reader.count(most, "bytes")?));
+    let (mut times, mut distinct) = (Vec::new(), 0);
+    for _ in 0..reader.count(count, "time columns")? {
+        let readings = reader.count(MAX_READINGS, "readings in a column")?;
+        times.push((readings, reader.byte()?, reader.count(most, "bytes")?));
+        // Also those that no entry names are decoded: a few bytes each could ask for all the memory there is.
+        distinct += readings;
+        if distinct > MAX_READINGS {
+            return Err(broken(format!("more than {MAX_READINGS} times")));
+        }
     }
     let mut entries = Vec::new();
     let (mut next_tag, mut total) = (0_u32, 0);

@@ -8,6 +8,10 @@ use crate::error::{Error, Result};
 use crate::filter::Rule;
 use crate::tag::{BAD_DECODING_ERROR, BAD_TYPE_MISMATCH, TagSpec, Value};
 
+/// The most memory that a buffer may be given. Half of a body's bound: the rest is for lengths, qualities and times, of
+/// which `MAX_READINGS` readings have less than that.
+pub const MAX_BYTES: usize = block::MAX_BODY / 2;
+
 /// The last reading of a tag, whether its filter let it through or not.
 #[derive(Debug, Clone, Default)]
 struct Last {
@@ -126,8 +130,14 @@ impl Taken {
 }
 
 impl Buffer {
-    /// A buffer for these tags that takes at most `max_bytes` of memory.
+    /// A buffer for these tags that takes at most `max_bytes` of memory: what it holds has to fit one block.
     pub fn new(tags: Vec<TagSpec>, max_bytes: usize) -> Result<Self> {
+        if tags.len() > block::MAX_COLUMNS {
+            return Err(Error::Spec(format!("{} tags; at most {}", tags.len(), block::MAX_COLUMNS)));
+        }
+        if max_bytes > MAX_BYTES {
+            return Err(Error::Spec(format!("max_bytes of {max_bytes}; at most {MAX_BYTES}")));
+        }
         let slots = tags.into_iter().map(|spec| {
             let (rule, column) = (Rule::parse(&spec.filter)?, Column::new(spec.reading_type()));
             Ok(Slot { spec, rule, column, passed: Last::default(), latest: Last::default() })

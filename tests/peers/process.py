@@ -49,6 +49,8 @@ class Peer(ABC):
     """
 
     scheme: str
+    stop_seconds = STOP_SECONDS
+    """How long `stop` waits before it kills."""
 
     def __init__(self, home: Path, port: int | None = None) -> None:
         home.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,7 @@ class Peer(ABC):
             return
         process.send_signal(sign)
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(self.stop_seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(STOP_SECONDS)

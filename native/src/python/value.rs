@@ -84,7 +84,8 @@ impl Owned {
             return object.extract().ok();
         }
         let whole: i128 = object.cast::<PyInt>().ok().filter(|_| number)?.extract().ok()?;
-        Some(whole as f64).filter(|value| *value as i128 == whole)
+        // The cast back saturates: the largest i128 would seem exact.
+        Some(whole as f64).filter(|value| *value as i128 == whole && whole < i128::MAX)
     }
 
     /// The value, for as long as this lives.

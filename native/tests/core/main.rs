@@ -1,0 +1,14 @@
+//! What must hold of the core for every input, tried on random ones. One crate, so that it links once.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a panic in a test is a finding
+
+mod blocks;
+mod buffer;
+mod cell;
+mod codecs;
+mod columns;
+mod gaps;
+mod hostile;
+mod known_errors;
+mod later_versions;
+mod modbus;
+mod parts;

@@ -1,0 +1,135 @@
+//! Modbus responses against a naive reference, which lays values into registers by the words of the contract.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use _native::decode::modbus::{Field, Order, Plan};
+use _native::error::Error;
+use _native::tag::ValueType;
+
+use crate::cell::{Cell, Habit, KINDS};
+use crate::columns::{cases, habit};
+
+const ORDERS: [(Order, &str); 4] =
+    [(Order::Abcd, "ABCD"), (Order::Dcba, "DCBA"), (Order::Badc, "BADC"), (Order::Cdab, "CDAB")];
+
+/// A value's big-endian bytes.
+fn big_endian(kind: ValueType, cell: &Cell) -> Vec<u8> {
+    let wide = match cell {
+        Cell::Integer(value) => value.to_be_bytes(),
+        Cell::Unsigned(value) => value.to_be_bytes(),
+        Cell::Real32(bits) => u64::from(*bits).to_be_bytes(),
+        Cell::Real64(bits) => bits.to_be_bytes(),
+        other => panic!("{other:?}"),
+    };
+    // An 8-bit value fills its register: sign-extended, or with 0.
+    wide[8 - kind.width().max(2)..].to_vec()
+}
+
+/// The registers, as pairs of bytes, that a device of this order shows.
+fn registers(kind: ValueType, order: &str, cell: &Cell) -> Vec<[u8; 2]> {
+    let bytes = match cell {
+        Cell::Bool(value) => vec![0, u8::from(*value)],
+        Cell::Text(text) => [text.as_bytes(), &[0_u8][..text.len() % 2]].concat(),
+        other => big_endian(kind, other),
+    };
+    let mut pairs: Vec<[u8; 2]> = bytes.chunks(2).map(|pair| [pair[0], pair[1]]).collect();
+    let one_register = matches!(kind, ValueType::Bool | ValueType::Int8 | ValueType::UInt8);
+    if (order == "BADC" || order == "DCBA") && !one_register {
+        pairs.iter_mut().for_each(|pair| pair.reverse());
+    }
+    if (order == "CDAB" || order == "DCBA") && kind != ValueType::Text {
+        pairs.reverse();
+    }
+    pairs
+}
+
+/// What a device shows of `cell`, decoded.
+fn decoded(plan: &Plan, payload: &[u8]) -> Vec<(u32, Cell)> {
+    let mut found = Vec::new();
+    plan.decode(payload, |tag, value| found.push((tag, value.map_or(Cell::Absent, Cell::from)))).unwrap();
+    found
+}
+
+proptest! {
+    #![proptest_config(cases(600))]
+
+    #[test]
+    fn every_type_in_every_order(
+        tags in vec((0..KINDS.len(), 0..ORDERS.len(), habit(), any::<u64>(), 0_usize..3), 1..12),
+    ) {
+        let (mut fields, mut payload, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+        for (tag, (kind, order, habit, random, skip)) in tags.into_iter().enumerate() {
+            let (kind, (order, name)) = (KINDS[kind], ORDERS[order]);
+            let cell = shown(habit, kind, random);
+            let length = if let Cell::Text(text) = &cell { text.len() } else { 0 };
+            payload.extend(std::iter::repeat_n(0x5a, skip * 2));
+            fields.push(Field { tag: tag as u32, at: payload.len() / 2, kind, order, bit: None, length });
+            payload.extend(registers(kind, name, &cell).concat());
+            expected.push((tag as u32, cell));
+        }
+        prop_assume!(payload.len() <= 250);
+        let plan = Plan::new(fields, false).unwrap();
+        prop_assert_eq!(plan.expected(), payload.len());
+        prop_assert_eq!(decoded(&plan, &payload), expected);
+    }
+
+    #[test]
+    fn bits_of_registers(word in any::<u16>(), bit in 0_u8..16) {
+        let field = |bit| Field { tag: 0, at: 0, kind: ValueType::Bool, order: Order::Abcd, bit, length: 0 };
+        let plan = Plan::new(vec![field(Some(bit)), field(None)], false).unwrap();
+        let expected = [(0, Cell::Bool(word >> bit & 1 == 1)), (0, Cell::Bool(word != 0))];
+        prop_assert_eq!(decoded(&plan, &word.to_be_bytes()), expected);
+    }
+
+    #[test]
+    fn coils(states in vec(any::<bool>(), 1..200)) {
+        let mut payload = vec![0_u8; states.len().div_ceil(8)];
+        states.iter().enumerate().for_each(|(at, on)| payload[at / 8] |= u8::from(*on) << (at % 8));
+        let field = |at| Field { tag: at as u32, at, kind: ValueType::Bool, order: Order::Abcd, bit: None, length: 0 };
+        let plan = Plan::new((0..states.len()).map(field).collect(), true).unwrap();
+        let found: Vec<_> = decoded(&plan, &payload).into_iter().map(|(_, cell)| cell).collect();
+        prop_assert_eq!(found, states.into_iter().map(Cell::Bool).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_response_of_any_other_length_gives_nothing(payload in vec(any::<u8>(), 0..20)) {
+        let field = Field { tag: 0, at: 2, kind: ValueType::Int32, order: Order::Cdab, bit: None, length: 0 };
+        let plan = Plan::new(vec![field], false).unwrap();
+        let (mut given, found) = (0, payload.len());
+        let result = plan.decode(&payload, |_, _| given += 1);
+        prop_assert_eq!(given, usize::from(found == 8));
+        prop_assert_eq!(result, if found == 8 { Ok(()) } else { Err(Error::Length { expected: 8, found }) });
+    }
+}
+
+/// A value that a register can show: text ends at its first NUL and is never empty.
+fn shown(habit: Habit, kind: ValueType, random: u64) -> Cell {
+    match habit.cell(kind, 0, random) {
+        Cell::Text(text) => Cell::Text(format!("#{}", text.replace('\0', ""))),
+        other => other,
+    }
+}
+
+#[test]
+fn text_ends_at_its_first_nul_and_may_be_empty() {
+    let field = Field { tag: 0, at: 0, kind: ValueType::Text, order: Order::Abcd, bit: None, length: 6 };
+    let plan = Plan::new(vec![field], false).unwrap();
+    assert_eq!(decoded(&plan, b"ab\0cde"), [(0, Cell::Text("ab".to_owned()))]);
+    assert_eq!(decoded(&plan, &[0; 6]), [(0, Cell::Text(String::new()))]);
+    assert_eq!(decoded(&plan, b"ab\xffcde"), [(0, Cell::Absent)], "not UTF-8");
+}
+
+#[test]
+fn plans_that_no_device_could_answer_are_refused() {
+    let field = |kind, at, bit, length| Field { tag: 4, at, kind, order: Order::Abcd, bit, length };
+    let refusal = |fields, bits| Plan::new(fields, bits).unwrap_err().to_string();
+    assert_eq!(refusal(vec![], false), "a request of 0; at least 1 and at most 125");
+    assert!(Plan::new(vec![field(ValueType::Float64, 121, None, 0)], false).is_ok());
+    assert!(refusal(vec![field(ValueType::Float64, 122, None, 0)], false).contains("a request of 126"));
+    assert!(refusal(vec![field(ValueType::Bool, 2000, None, 0)], true).contains("at most 2000"));
+    assert!(refusal(vec![field(ValueType::Bool, usize::MAX, None, 0)], false).contains("at most 125"));
+    assert!(refusal(vec![field(ValueType::Int8, 0, None, 0)], true).contains("tag 4: a coil or discrete input"));
+    assert!(refusal(vec![field(ValueType::Text, 0, None, 0)], false).contains("write string[20]"));
+    assert!(refusal(vec![field(ValueType::Bool, 0, Some(16), 0)], false).contains("bits 0 to 15"));
+}
