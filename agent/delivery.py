@@ -14,9 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Any, Literal, Self
 
+from agent._native import gap
 from agent.config import Config
 from agent.entry import Entry
 from agent.errors import NotConnected, Rejected
@@ -83,13 +84,15 @@ class Delivery:
         self._sent: deque[_Sent] = deque()
         self._in_flight = 0
         self._announced: set[int] = set()
-        self._committed = 0
+        self._committed = 0  # the furthest of all receipts
         self._answered = False
         self._wanted: set[int] = set()
+        self._newest_receipt = 0
         self._patience = resend_after
         self._moved = 0.0  # when something was last confirmed, or first sent, or sent again
         self._acknowledged = 0.0
         self._furthest = 0
+        self._filled = -QUIET_SECONDS
         self._rejected: set[int] = set()
         self._counts = dict.fromkeys(("connects", "sent", "resent", "bytes", "confirmed", "refused", "unreadable"), 0)
 
@@ -255,6 +258,8 @@ class Delivery:
             done = takewhile(lambda sent: sent.acknowledged and sent.last < beyond, self._sent)
             through = max((sent.last for sent in done), default=0)
         before = self._outbox.facts()["confirmed"]
+        if answered and self._newest_receipt < before:
+            await self._fill_forgotten(self._newest_receipt + 1, before)
         if through >= self._outbox.next_sequence:
             self._report_ahead(through)
             return
@@ -273,6 +278,32 @@ class Delivery:
             quiet = monotonic() - max(self._acknowledged, self._moved)
             if quiet > max(QUIET_SECONDS, self._patience / 10):
                 self._go_back()
+
+    async def _fill_forgotten(self, first: int, last: int) -> None:
+        """A data center whose store is new waits for places that were confirmed long ago: it is told that they are
+        gone, or it could confirm nothing more. One that has them after all takes no notice of such a gap."""
+        if monotonic() - self._filled < QUIET_SECONDS:
+            return
+        self._filled = monotonic()
+        held = await self._outbox.peek(last, 1, PEEK_BYTES)
+        block = gap(
+            stream=self._outbox.stream.bytes,
+            first=first,
+            last=last,
+            epoch=self._outbox.newest_epoch or 0,
+            from_ns=0,
+            to_ns=held[0].first_ns if held else time_ns(),
+            readings=0,
+            reason="delivered before, to a store that this one does not know",
+            sealed_ns=time_ns(),
+        )
+        self._uplink.send(self._topics.data, block.data)
+        log.warning(
+            "The data center no longer has blocks %d to %d, which it confirmed: is its store a new one?",
+            first,
+            last,
+            extra={"event": "store_forgot", "stream": str(self._outbox.stream), "first": first, "last": last},
+        )
 
     def _go_back_if_stuck(self) -> None:
         if self._sent and monotonic() - self._moved > self._patience:
@@ -295,6 +326,7 @@ class Delivery:
             if topic == self._topics.receipts:
                 receipt = Receipt.decode(body)
                 if receipt.stream == self._outbox.stream:
+                    self._newest_receipt = receipt.committed
                     self._committed = max(self._committed, receipt.committed)
                     self._answered = True
             else:

@@ -1,11 +1,11 @@
 """Errors, named by what the caller does next.
 
-    HeadraceError
-     + ConfigError     fix the file; exit 2; lists every problem with its place
-     + NotConnected    try again after a pause
-     + Rejected        this entry can never be delivered: set it aside, count it, go on
-     + OutboxFull      nothing more may be stored now: stop collecting until there is room
-     + BlockError      bytes that are not a valid block (raised by the core; also a ValueError)
+HeadraceError
+ + ConfigError     fix the file; exit 2; lists every problem with its place
+ + NotConnected    try again after a pause
+ + Rejected        this entry can never be delivered: set it aside, count it, go on
+ + OutboxFull      nothing more may be stored now: stop collecting until there is room
+ + BlockError      bytes that are not a valid block (raised by the core; also a ValueError)
 """
 
 from __future__ import annotations

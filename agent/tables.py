@@ -198,7 +198,7 @@ class Seal(Table):
 class Outbox(Table):
     """The durable queue."""
 
-    max_bytes: Annotated[Bytes, AfterValidator(quantity.size_within("64 KiB", "1024 TiB"))] = Field(
+    max_bytes: Annotated[Bytes, AfterValidator(quantity.size_within("256 KiB", "1024 TiB"))] = Field(
         2 * 1024**3, description="Quota on disk.", examples=["2 GiB"]
     )
     when_full: Literal["drop_oldest", "stop_collecting"] = Field(

@@ -102,11 +102,8 @@ class Command(Peer):
 
     def lines(self) -> list[Json]:
         """Every JSON line that it printed since its last start: facts and log records."""
-        found = []
-        for line in self.log.read_text(errors="replace").splitlines():
-            if line.startswith("{"):
-                found.append(json.loads(line))
-        return found
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def events(self) -> list[str]:
         return [line["event"] for line in self.lines() if "event" in line]

@@ -38,7 +38,7 @@ def interrupt(process: Command) -> None:
     """What Ctrl-C does; it must end by itself, in time, with exit code 0 and no traceback."""
     began = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
-    running = process._process  # noqa: SLF001  (the test is about the process, not about its owner)
+    running = process._process
     assert running is not None
     assert running.wait(LIMIT) == 0
     assert time.monotonic() - began < LIMIT
@@ -202,7 +202,7 @@ def test_ctrl_c_of_the_demo_leaves_nothing_running(tmp_path: Path) -> None:
         )
         os.close(theirs)
         if pause > 1:
-            until(lambda home=home: "device_connected" in _text(home / "agent.log"), 30)
+            _wait_for(home / "agent.log", "device_connected")
         else:
             time.sleep(pause)
         began = time.monotonic()
@@ -216,5 +216,5 @@ def test_ctrl_c_of_the_demo_leaves_nothing_running(tmp_path: Path) -> None:
         assert str(home) not in listed
 
 
-def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.exists() else ""
+def _wait_for(path: Path, word: str) -> None:
+    until(lambda: path.exists() and word in path.read_text(errors="replace"), 30)

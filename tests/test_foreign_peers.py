@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def modbus(name: str, url: str) -> Device:
 
 
 def check_modbus(plant: Plant, device: str) -> None:
-    def values(tag: str) -> list[object]:
+    def values(tag: str) -> list[Any]:
         return [value for _, value, _ in plant.readings(f"88.118.8/{device}.{tag}")["readings"] if value is not None]
 
     until(lambda: len(values("register7")) >= 5)

@@ -93,7 +93,7 @@ def settle(plant: Plant, process: Command) -> Verdict:
 
     def delivered() -> bool:
         [stream] = plant.streams()
-        return stream["holes"] == [] and stream["committed"] == stream["last"]
+        return bool(stream["holes"] == [] and stream["committed"] == stream["last"])
 
     until(delivered, 60)
     process.stop()

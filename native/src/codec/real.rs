@@ -12,6 +12,10 @@ const POWERS: [f64; 23] = [
 ];
 /// Integers of this size and below are exact in float64.
 const EXACT: f64 = 9_007_199_254_740_992.0;
+/// Values that are looked at to choose the exponent.
+const SAMPLE: u64 = 48;
+/// 2^64 over the golden ratio: its multiples fall evenly, and into step with nothing.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The two floating types, as the codec sees them: bits of a width.
 pub trait Real: Copy {
@@ -113,9 +117,11 @@ fn decimal<T: Real>(values: &[T]) -> Option<Encoded> {
 
 /// The most digits after the point that a sample needs; values that need more become exceptions.
 fn exponent<T: Real>(values: &[T]) -> Option<usize> {
-    let mut needed: Vec<usize> = values
-        .iter()
-        .step_by(values.len() / 48 + 1)
+    // Not every n-th value: a ramp of 0.01 looks like one of 0.1 to those who see each tenth.
+    let spread = |n: u64| ((n.wrapping_mul(GOLDEN) >> 32) * values.len() as u64) >> 32;
+    let all = values.len() <= SAMPLE as usize;
+    let mut needed: Vec<usize> = (0..SAMPLE)
+        .filter_map(|n| values.get(if all { n } else { spread(n) } as usize))
         .filter_map(|value| POWERS.iter().position(|power| digits(*value, *power).is_some()))
         .collect();
     needed.sort_unstable();

@@ -160,7 +160,9 @@ proptest! {
                 }
                 Call::Registers(bytes) => {
                     let passed = buffer.push_registers(0, &bytes, time).unwrap();
-                    shown(&bytes).iter().for_each(|(tag, cell, quality)| model.take(*tag, time, cell, *quality, most));
+                    for (tag, cell, quality) in shown(&bytes) {
+                        model.take(tag, time, &cell, quality, most);
+                    }
                     prop_assert_eq!(passed, model.pending.len() - kept);
                 }
                 Call::Coil(on) => {

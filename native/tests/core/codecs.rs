@@ -47,11 +47,11 @@ fn double(cell: &Cell) -> f64 {
 
 fn texts(values: &[Cell]) -> Texts {
     let mut texts = Texts::default();
-    values.iter().for_each(|cell| {
+    for cell in values {
         if let Cell::Text(text) = cell {
-            texts.push(text)
+            texts.push(text);
         }
-    });
+    }
     texts
 }
 
@@ -95,7 +95,9 @@ proptest! {
     #[test]
     fn qualities(values in vec(prop_oneof![Just(0_u32), Just(0x8005_0000), any::<u32>()], 0..200)) {
         let mut runs = Runs::default();
-        values.iter().for_each(|value| runs.push(*value));
+        for value in &values {
+            runs.push(*value);
+        }
         let decoded = run::decode::<u32>(&run::encode(&runs), values.len()).unwrap();
         prop_assert_eq!(decoded.iter().collect::<Vec<_>>(), values);
     }

@@ -60,7 +60,7 @@ fn column(times: &[i64], kind: _native::tag::ValueType, habit: Habit, faulty: bo
     for (index, time) in times.iter().enumerate() {
         let random = mix(seed, index as u64);
         let quality = [0, 0, 0x8074_0000, random as u32][if faulty { random as usize >> 4 & 3 } else { 0 }];
-        let cell = if faulty && random % 5 == 0 { Cell::Absent } else { habit.cell(kind, index, random) };
+        let cell = if faulty && random.is_multiple_of(5) { Cell::Absent } else { habit.cell(kind, index, random) };
         column.push(*time, cell.value(), quality);
     }
     column

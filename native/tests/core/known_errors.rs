@@ -2,6 +2,7 @@
 
 use _native::block::{self, MAX_BODY, MAX_COLUMNS, MAX_READINGS};
 use _native::buffer::{Buffer, MAX_BYTES};
+use _native::codec::{Codec, real};
 use _native::column::Column;
 use _native::tag::{TagSpec, Value, ValueType};
 
@@ -85,5 +86,17 @@ fn a_body_that_is_longer_or_shorter_than_it_says_is_refused() {
         packed.set_flags(1);
         let frame = zstd::bulk::compress(&parts.body, 3).unwrap();
         assert!(block::decode(&packed.join_stored(&frame, wrong)).is_err());
+    }
+}
+
+#[test]
+fn ramps_in_step_with_the_sample_were_stored_raw() {
+    for count in [60_i64, 240, 480, 1000, 4800] {
+        for unit in [8.0, 100.0, 1000.0] {
+            let ramp: Vec<f64> = (0..count).map(|i| i as f64 / unit).collect();
+            let (codec, bytes) = real::encode(&ramp);
+            assert_eq!(codec, Codec::Decimal, "{count} steps of 1/{unit}");
+            assert!(bytes.len() < 20);
+        }
     }
 }

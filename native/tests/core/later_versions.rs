@@ -66,7 +66,7 @@ fn an_unknown_time_codec_leaves_columns_of_other_times_readable() {
 
 #[test]
 fn longer_entries_unknown_flags_and_a_later_minor_version_are_read() {
-    let mut entry = varints(&[0, ValueType::UInt8 as u64, 0x84, 0, Codec::Constant as u64, 1]);
+    let mut entry = varints(&[0, ValueType::UInt8 as u64, 0x44, 0, Codec::Constant as u64, 1]);
     entry.extend_from_slice(b"added later");
     let mut parts = with_middle(entry, vec![18]);
     parts.fixed[5] = 200;

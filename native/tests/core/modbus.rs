@@ -36,7 +36,9 @@ fn registers(kind: ValueType, order: &str, cell: &Cell) -> Vec<[u8; 2]> {
     let mut pairs: Vec<[u8; 2]> = bytes.chunks(2).map(|pair| [pair[0], pair[1]]).collect();
     let one_register = matches!(kind, ValueType::Bool | ValueType::Int8 | ValueType::UInt8);
     if (order == "BADC" || order == "DCBA") && !one_register {
-        pairs.iter_mut().for_each(|pair| pair.reverse());
+        for pair in &mut pairs {
+            pair.reverse();
+        }
     }
     if (order == "CDAB" || order == "DCBA") && kind != ValueType::Text {
         pairs.reverse();

@@ -48,10 +48,6 @@ impl Parts {
         self.fixed[6..8].copy_from_slice(&flags.to_le_bytes());
     }
 
-    pub(crate) fn set_sequence(&mut self, sequence: u64) {
-        self.fixed[24..32].copy_from_slice(&sequence.to_le_bytes());
-    }
-
     /// The block, its body stored as it is.
     pub(crate) fn join(&self) -> Vec<u8> {
         self.join_stored(&self.body, self.body.len() as u64)
@@ -96,14 +92,20 @@ pub(crate) fn body(times: &[(u64, u8, &[u8])], entries: &[(Vec<u8>, Vec<u8>)]) -
         put_varint(&mut out, entry.len() as u64);
         out.extend_from_slice(entry);
     }
-    times.iter().for_each(|(_, _, stream)| out.extend_from_slice(stream));
-    entries.iter().for_each(|(_, streams)| out.extend_from_slice(streams));
+    for (_, _, stream) in times {
+        out.extend_from_slice(stream);
+    }
+    for (_, streams) in entries {
+        out.extend_from_slice(streams);
+    }
     out
 }
 
 /// Numbers as varints end to end. An entry of small numbers is one: tag step, type, flags, time, codec, lengths.
 pub(crate) fn varints(numbers: &[u64]) -> Vec<u8> {
     let mut out = Vec::new();
-    numbers.iter().for_each(|number| put_varint(&mut out, *number));
+    for number in numbers {
+        put_varint(&mut out, *number);
+    }
     out
 }
