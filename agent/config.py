@@ -226,6 +226,12 @@ class _Check:
                 ("device", at),
                 'no security is named, so nothing is signed or encrypted; write security = "None" if you mean it',
             )
+        elif device["security"] != "None":
+            self.warn(
+                ("device", at, "security"),
+                "this security is not in this version, so the device will not be connected;"
+                ' write security = "None", on a network you trust',
+            )
         if "password" in device and "username" not in device:
             self.wrong(("device", at, "password"), "a password without a user; write username as well")
         elif "password" in device:

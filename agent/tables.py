@@ -135,10 +135,10 @@ def _opcua_url(text: str) -> str:
 
 
 def _security(text: str) -> str:
-    if text == "None":
+    # A policy of a later version is only a warning (agent.config): its device waits, the others run.
+    policies = "Basic128Rsa15|Basic256|Basic256Sha256|Aes128_Sha256_RsaOaep|Aes256_Sha256_RsaPss"
+    if text == "None" or re.fullmatch(rf"({policies})/(Sign|SignAndEncrypt)", text):
         return text
-    if re.fullmatch(r"(Basic128Rsa15|Basic256|Basic256Sha256|Aes128_\w+|Aes256_\w+)/(Sign|SignAndEncrypt)", text):
-        raise ValueError(f'security {text!r} is not in this version; write security = "None", on a network you trust')
     raise ValueError(f'{quantity.shown(text)} is not a security policy; write security = "None"')
 
 
@@ -286,7 +286,7 @@ class OpcUaDevice(_Device):
         description="opc.tcp://host:4840[/path]", examples=["opc.tcp://127.0.0.1:4840"]
     )
     security: Annotated[str, AfterValidator(_security)] = Field(
-        "None", description='Policy/Mode. Only "None" in this version.', examples=["None"]
+        "None", description='Policy/Mode. This version connects with "None" only.', examples=["None"]
     )
     publish: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "24h"))] = Field(
         1.0, description="Publishing interval.", examples=["500ms"]

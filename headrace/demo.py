@@ -208,7 +208,9 @@ class Demo:
         self._say("comparing every stored reading with the plant")
         verdict = await asyncio.to_thread(verify, self.config, self.options.seed, self.url)
         if self.view is not None:
-            self.view.agent, self.view.center = facts, summary
+            # Its devices and its uplink were let go in good order: they are shown as they were before that.
+            before = {name: self.view.agent.get(name, {}) for name in ("devices", "uplink")}
+            self.view.agent, self.view.center = {**facts, **before}, summary
         self._say("done")
         return self._answer(facts, summary, verdict)
 

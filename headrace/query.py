@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import struct
 import sys
 import urllib.error
 import urllib.parse
@@ -14,6 +15,7 @@ from typing import Any
 from agent.errors import HeadraceError
 from headrace.facts import moment
 
+FLOAT32_MAX = 3.4e38
 TIMEOUT = 30.0
 """Seconds for an answer to begin."""
 
@@ -69,11 +71,24 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
+def shown(value: object, kind: str) -> str:
+    """A value for people. A float32 comes as the float64 of the same value: it is shown as the short decimal it was."""
+    if value is None:
+        return ""
+    if kind == "float32" and isinstance(value, float):
+        for digits in range(1, 9):
+            short = float(f"{value:.{digits}g}")
+            if abs(short) < FLOAT32_MAX and struct.unpack("<f", struct.pack("<f", short))[0] == value:
+                return str(short)
+    return str(value)
+
+
 def _table(answer: dict[str, Any]) -> str:
+    kind = str(answer["type"])
     unit = f" [{answer['unit']}]" if answer.get("unit") else ""
-    lines = [f"{answer['id']}  {answer['type']}{unit}", f"{'time':<32}{'value':<26}quality"]
+    lines = [f"{answer['id']}  {kind}{unit}", f"{'time':<32}{'value':<26}quality"]
     lines += [
-        f"{moment(time_ns):<32}{'' if value is None else value!s:<26}{'Good' if quality == 0 else f'{quality:#010x}'}"
+        f"{moment(time_ns):<32}{shown(value, kind):<26}{'Good' if quality == 0 else f'{quality:#010x}'}"
         for time_ns, value, quality in answer["readings"]
     ]
     lines += [f"gap {moment(gap['from_ns'])} to {moment(gap['to_ns'])}: {gap['reason']}" for gap in answer["gaps"]]

@@ -50,7 +50,7 @@ class View:
         lag = center.get("latency_ms_p50")
         facts = Table.grid(padding=(0, 2))
         rows = [
-            ("collected", f"{agent.get('accepted', 0):,} readings"),
+            ("collected", f"{agent.get('accepted', 0) - agent.get('filtered', 0):,} readings"),
             ("stored", f"{stored:,} readings"),
             ("a reading takes", size),
             ("device to store", f"{lag:.0f} ms median" if lag is not None else "-"),

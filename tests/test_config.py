@@ -121,7 +121,7 @@ def test_the_epoch_is_the_same_everywhere_and_changes_with_the_tags(tmp_path: Pa
     assert b'"source":{"address":"hr:100","protocol":"modbus","url":"tcp://127.0.0.1:5020"}' in first
 
 
-EPOCH = "e4fc582526400efb"
+EPOCH = "c8ba371d5a8f5317"
 """Of the good config: agents in the field must not get another one from a new version."""
 
 
@@ -192,6 +192,16 @@ def test_warnings_leave_the_config_usable(tmp_path: Path) -> None:
     assert (Path(index.file).name, index.line, index.field) == (F, 3, "address")
     assert "nsu=" in index.hint
     assert checked.config.tags[4].address == "ns=2;i=7"
+
+
+def test_a_security_of_later_is_a_warning(tmp_path: Path) -> None:
+    toml = GOOD.replace('security = "None"', 'security = "Basic256Sha256/SignAndEncrypt"')
+    checked = check(write(tmp_path, toml))
+    assert checked.config is not None
+    (warning,) = checked.warnings
+    assert warning.field == "device[1].security"
+    assert "will not be connected" in warning.message
+    assert 'security = "None"' in warning.hint
 
 
 def test_a_spreadsheet_s_csv(tmp_path: Path) -> None:

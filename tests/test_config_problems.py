@@ -74,8 +74,8 @@ CASES = {
         "opc.tcp://user", "tcp://user", T, 33, "device[1].url", "not an OPC UA address", "opc.tcp://host:4840",
     ),
     "opcua port": Case("example:4840", "example", T, 33, "device[1].url", "has no port", "opc.tcp://host:4840"),
-    "security of later": Case(
-        '"None"', '"Basic256Sha256/SignAndEncrypt"', T, 34, "device[1].security", "not in this version",
+    "security of none": Case(
+        '"None"', '"Basic256Sha256"', T, 34, "device[1].security", "not a security policy",
         'security = "None"',
     ),
     "security": Case('"None"', '"high"', T, 34, "device[1].security", "not a security policy", 'security = "None"'),

@@ -75,6 +75,9 @@ class OpcUaCollector:
         self._fault: asyncio.Future[str]
 
     async def connect(self) -> None:
+        if self.device.security != "None":
+            # Never the open line instead of the one that was asked for.
+            raise NotConnected(f"security {self.device.security} is not in this version of Headrace")
         loop = asyncio.get_running_loop()
         self._fault = loop.create_future()
         client = Client(self.device.url, timeout=self.device.timeout, watchdog_intervall=PROBE)

@@ -1,0 +1,170 @@
+"""The golden vectors of the block format: blocks, and the readings that have to come out of them for ever.
+
+`python -m tests.native_vectors` writes tests/native_vectors.json anew. That is right only for a new vector: a block in
+the field must stay readable, so an old vector's bytes may change with the encoder, but its readings never.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from agent._native import Block, Buffer, decode, gap
+from agent.model import Reading, Tag, Value, ValueType
+
+FILE = Path(__file__).with_suffix(".json")
+BEGIN = 1_750_000_000_000_000_000
+MILLISECOND = 1_000_000
+STREAM = bytes(range(16))
+Rows: TypeAlias = list[Reading]
+
+
+def tag(index: int, kind: ValueType) -> Tag:
+    return Tag(index, "device", f"tag{index}", f"hr:{index}", kind, f"88.1/device.tag{index}")
+
+
+TAGS = tuple(tag(index, kind) for index, kind in enumerate(ValueType))
+"""One tag of every type; its index is the type's id in the format."""
+PLACE = {each.type: each.index for each in TAGS}
+
+
+def real(bits: int) -> float:
+    """The float64 of these bits: how a NaN with a payload is written."""
+    value: float = struct.unpack(">d", bits.to_bytes(8, "big"))[0]
+    return value
+
+
+def single(value: float) -> float:
+    """The nearest float32."""
+    rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    return rounded
+
+
+def column(kind: ValueType, values: list[Value], step: int = 500 * MILLISECOND) -> Rows:
+    return [Reading(PLACE[kind], BEGIN + at * step, value) for at, value in enumerate(values)]
+
+
+def _vectors() -> Iterator[tuple[str, Rows]]:
+    v = ValueType
+    yield "one reading", [Reading(PLACE[v.BOOL], BEGIN, True)]
+    yield (
+        "a constant of every type",
+        column(v.BOOL, [False] * 5)
+        + column(v.INT8, [-128] * 5)
+        + column(v.INT16, [-2] * 5)
+        + column(v.INT32, [70_000] * 5)
+        + column(v.INT64, [-(2**63)] * 5)
+        + column(v.UINT8, [255] * 5)
+        + column(v.UINT16, [0] * 5)
+        + column(v.UINT32, [2**32 - 1] * 5)
+        + column(v.UINT64, [2**64 - 1] * 5)
+        + column(v.FLOAT32, [single(0.1)] * 5)
+        + column(v.FLOAT64, [real(0x7FF8_0000_DEAD_BEEF)] * 5)
+        + column(v.STRING, ["Träger Ø40"] * 5),
+    )
+    yield (
+        "integers by step, over the end of their range",
+        column(v.INT64, [2**63 - 2 + n if n < 2 else -(2**63) + n - 2 for n in range(6)])
+        + column(v.UINT64, [2**64 - 30 + 10 * n for n in range(3)])
+        + column(v.INT16, [300 - 100 * n for n in range(8)]),
+    )
+    yield (
+        "integers by delta",
+        column(v.INT32, [1000 * (n * n * 7 % 90) for n in range(40)])
+        + column(v.UINT64, [2**63 + n * n for n in range(30)])
+        + column(v.INT64, [0, -(2**63), 2**63 - 1, -1, 1, 0, 2**62, -7, 8]),
+    )
+    yield "integers by run", column(v.UINT16, [n // 30 * 1000 for n in range(100)])
+    yield "raw integers", column(v.INT8, [-128, 127, -127, 126, -120]) + column(v.UINT32, [2**32 - 1, 1, 4_000_000_000])
+    yield (
+        "decimals with exceptions",
+        column(v.FLOAT32, [single(20 + (n * n % 70) / 10) for n in range(60)])
+        + column(v.FLOAT64, [(n * 37 % 500) / 1000 if n % 20 else _EXCEPTIONS[n // 20] for n in range(80)]),
+    )
+    yield "raw floats", column(v.FLOAT32, [single(1 / (n + 3)) for n in range(9)]) + column(v.FLOAT64, _SPECIALS)
+    yield (
+        "bools by bitmap and by run",
+        column(v.BOOL, [n % 3 == 0 for n in range(50)])
+        + [Reading(r.tag, r.time_ns + 60_000 * MILLISECOND, r.value) for r in column(v.BOOL, [True])],
+    )
+    yield "bools by run", column(v.BOOL, [n > 100 for n in range(300)])
+    yield (
+        "strings by dictionary",
+        column(v.STRING, [("Стойка B", "", "冲压件 7", "🏭")[n * n % 4] for n in range(30)]),
+    )
+    yield "raw strings", column(v.STRING, ["", "a", "Deckel", "\0"])
+    yield (
+        "absent values and bad qualities",
+        [Reading(PLACE[v.INT16], BEGIN + n, None if n % 4 == 3 else n, 0x8005_0000 if n % 4 == 3 else 0)
+         for n in range(30)]
+        + [Reading(PLACE[v.FLOAT64], BEGIN + n, None, 0xFFFF_FFFF) for n in range(3)]
+        + [Reading(PLACE[v.STRING], BEGIN + n, "still", 0x4000_0000) for n in range(2)],
+    )  # fmt: skip
+    yield (
+        "times that jump, repeat and go back",
+        [Reading(PLACE[v.UINT8], time, n) for n, time in enumerate([0, -(2**63), 2**63 - 1, 5, 5, 5, -1])]
+        + [Reading(PLACE[v.UINT16], BEGIN + n * 500 * MILLISECOND + n * n % 7 * 1000, n) for n in range(50)],
+    )
+
+
+_EXCEPTIONS = [math.inf, -0.0, real(0x7FF8_0000_0000_1234), 1 / 3]
+_SPECIALS: list[Value] = [math.pi, math.inf, -math.inf, -0.0, 0.0, 5e-324, 1.7976931348623157e308, 1e22, 0.1]
+
+
+def blocks() -> Iterator[tuple[str, Block]]:
+    """Every vector, made by the present encoder."""
+    for sequence, (name, rows) in enumerate(_vectors()):
+        buffer = Buffer(TAGS)
+        buffer.push(rows)
+        clock = BEGIN + 3 * MILLISECOND
+        made = buffer.seal(stream=STREAM, sequence=sequence, epoch=2**64 - 1 - sequence, sealed_ns=clock,
+                           synchronized=sequence % 2 == 0)  # fmt: skip
+        assert made is not None
+        yield name, made
+    yield (
+        "a gap",
+        gap(stream=STREAM, first=100, last=199, epoch=7, from_ns=BEGIN, to_ns=BEGIN + 1, readings=12_345,
+            reason="outbox full: älteste zuerst", sealed_ns=BEGIN + 2),
+    )  # fmt: skip
+
+
+def plain(value: Value) -> Any:
+    """As JSON; a float that JSON can't say is its bits."""
+    if isinstance(value, float) and (not math.isfinite(value) or (value == 0 and math.copysign(1, value) < 0)):
+        return {"float64": struct.pack(">d", value).hex()}
+    return value
+
+
+def describe(name: str, data: bytes) -> dict[str, Any]:
+    found = decode(data)
+    header = found.header
+    return {
+        "name": name,
+        "header": {
+            "version": list(header.version),
+            "kind": header.kind,
+            "stream": header.stream.hex(),
+            "sequence": header.sequence,
+            "last_sequence": header.last_sequence,
+            "epoch": header.epoch,
+            "first_ns": header.first_ns,
+            "last_ns": header.last_ns,
+            "sealed_ns": header.sealed_ns,
+            "synchronized": header.synchronized,
+            "readings": header.readings,
+            "columns": header.columns,
+            "reason": header.reason,
+        },
+        "columns": [[each.tag, each.type, each.readings, each.time_codec, each.value_codec] for each in found.columns],
+        "rows": [[index, time_ns, plain(value), quality] for index, time_ns, value, quality in found.rows()],
+        "hex": data.hex(),
+    }
+
+
+if __name__ == "__main__":
+    lines = ",\n".join(json.dumps(describe(name, block.data), ensure_ascii=False) for name, block in blocks())
+    FILE.write_text(f"[\n{lines}\n]\n")

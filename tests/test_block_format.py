@@ -1,0 +1,200 @@
+"""The block format as others see it: golden vectors, a second decoder, and what is said of bytes that are no block.
+
+The vectors are in tests/native_vectors.json; `python -m tests.native_vectors` writes them anew (see its docstring).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent import errors
+from agent._native import Block, BlockError, Buffer, HeadraceError, crc32c, decode, gap, header
+from agent.model import Value, ValueType
+from tests import block_reader, native_vectors
+from tests.native_vectors import BEGIN, TAGS, describe, plain, real, single
+
+VECTORS: list[dict[str, Any]] = json.loads(native_vectors.FILE.read_text())
+CODECS = ("constant", "raw", "decimal", "step", "delta", "run", "bitmap", "dictionary")
+
+
+def bits(rows: list[tuple[int, int, Value, int]]) -> list[tuple[int, int, str, int]]:
+    """Rows with every value as its type and bits: NaN equals itself, 0.0 differs from -0.0 and True from 1."""
+    return [
+        (tag, time, struct.pack(">d", value).hex() if isinstance(value, float) else repr(value), quality)
+        for tag, time, value, quality in rows
+    ]
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_golden_vectors_decode_to_their_readings(vector: dict[str, Any]) -> None:
+    assert describe(vector["name"], bytes.fromhex(vector["hex"])) == vector
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_the_second_decoder_reads_the_golden_vectors(vector: dict[str, Any]) -> None:
+    found = block_reader.read_block(bytes.fromhex(vector["hex"]))
+    expected = vector["header"]
+    assert [[tag, time, plain(value), code] for tag, time, value, code in found.rows] == vector["rows"]
+    assert [[CODECS[time], CODECS[value]] for time, value in found.codecs] == [each[3:] for each in vector["columns"]]
+    assert found.sequence + found.places - 1 == expected["last_sequence"]
+    assert (found.reason is None) == (expected["kind"] == "readings")
+    assert (found.reason or "", list(found.version), found.stream.hex()) == (
+        expected["reason"],
+        expected["version"],
+        expected["stream"],
+    )
+    for name in ("sequence", "epoch", "first_ns", "last_ns", "sealed_ns", "synchronized", "readings", "columns"):
+        assert getattr(found, name) == expected[name], name
+
+
+def test_the_vectors_cover_every_codec_and_type() -> None:
+    columns = [each for vector in VECTORS for each in vector["columns"]]
+    assert {each[1] for each in columns} == {kind.value for kind in ValueType}
+    assert {each[4] for each in columns} == set(CODECS)
+    assert {each[3] for each in columns} >= {"constant", "step", "delta"}
+    assert {vector["header"]["kind"] for vector in VECTORS} == {"readings", "gap"}
+
+
+def test_the_present_encoder_keeps_every_reading_of_the_vectors() -> None:
+    made = {name: describe(name, block.data) for name, block in native_vectors.blocks()}
+    assert list(made) == [vector["name"] for vector in VECTORS], "run python -m tests.native_vectors"
+    for vector in VECTORS:
+        assert made[vector["name"]]["rows"] == vector["rows"]
+
+
+def values(kind: ValueType, dice: random.Random, count: int) -> list[Value]:
+    """Random values of a type, of a random habit."""
+    habit = dice.randrange(4)
+    if kind is ValueType.BOOL:
+        return [dice.random() < (0.5, 0.02, 1, 0.2)[habit] for _ in range(count)]
+    if kind is ValueType.STRING:
+        words = ["", "RUN", "Träger", "停止", "🏭" * dice.randrange(9)]
+        return [dice.choice(words) if habit else f"B{dice.randrange(10**6)}" for _ in range(count)]
+    if kind in (ValueType.FLOAT32, ValueType.FLOAT64):
+        shapes: tuple[Callable[[], float], ...] = (
+            lambda: dice.randrange(-5000, 5000) / 10,
+            lambda: dice.choice([math.nan, math.inf, -0.0, 0.0, 1.5, 2.25, 3.0]),
+            lambda: real(dice.getrandbits(64)) if kind is ValueType.FLOAT64 else dice.gauss(0, 1),
+            lambda: 42.5,
+        )
+        found = [shapes[habit]() for _ in range(count)]
+        return [single(value) if kind is ValueType.FLOAT32 else value for value in found]
+    width, signed = int(kind.removeprefix("u").removeprefix("int")), not kind.startswith("u")
+    low, span = -(2 ** (width - 1)) if signed else 0, 2**width
+    start, step = dice.randrange(span), dice.randrange(9)
+    return [
+        low + (start, start + step * at, start + step * at + dice.randrange(5), dice.randrange(span))[habit] % span
+        for at in range(count)
+    ]
+
+
+def random_block(dice: random.Random) -> Block:
+    buffer = Buffer(TAGS)
+    times: list[int] = []
+    for tag in dice.sample(TAGS, dice.randrange(1, len(TAGS))):
+        if not times or dice.random() < 0.5:
+            tick, late = dice.choice([1, 10**6, 5 * 10**8]), dice.choice([0, 0, 3_000_000])
+            times = [BEGIN + at * tick - dice.randrange(late + 1) for at in range(dice.randrange(1, 120))]
+        bad = dice.random() < 0.3
+        for time, value in zip(times, values(tag.type, dice, len(times)), strict=True):
+            quality = dice.choice([0, 0, 0x8005_0000, 0xFFFF_FFFF]) if bad else 0
+            buffer.push([(tag.index, time, value if quality < 0x8000_0000 else None, quality)])
+    made = buffer.seal(stream=dice.randbytes(16), sequence=dice.getrandbits(63), sealed_ns=dice.randrange(2**62))
+    assert made is not None
+    return made
+
+
+def test_the_second_decoder_agrees_on_300_random_blocks() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    for _ in range(300):
+        block = random_block(dice)
+        first, second = decode(block.data), block_reader.read_block(block.data)
+        assert bits(second.rows) == bits(first.rows())
+        assert (second.first_ns, second.last_ns) == (block.first_ns, block.last_ns)
+        assert (second.stream, second.sequence) == (first.header.stream, block.sequence)
+        assert len(second.rows) == block.readings == len(first)
+
+
+def resealed(content: bytes) -> bytes:
+    return content + crc32c(content).to_bytes(4, "little")
+
+
+def test_errors_have_their_classes_and_say_what_is_wrong() -> None:
+    assert errors.BlockError is BlockError
+    assert issubclass(BlockError, ValueError)
+    assert issubclass(BlockError, HeadraceError)
+    good = bytes.fromhex(VECTORS[1]["hex"])
+    later = resealed(good[:4] + b"\x02" + good[5:-4])
+    damaged = good[:60] + bytes([good[60] ^ 1]) + good[61:]
+    for data, message in [
+        (b"", "not a readable block: shorter than its checksum"),
+        (b"HDR", "not a readable block: shorter than its checksum"),
+        (b'{"time": 1}', "not a readable block: it does not begin with HDRC"),
+        (good[:-1], "not a readable block: checksum"),
+        (damaged, "not a readable block: checksum"),
+        (later, r"not a readable block: version 2\.0; this program reads 1\.x"),
+        (resealed(good[:-5]), "not a readable block: cut short"),
+        (resealed(good[:-4] + b"\0"), "not a readable block: 1 bytes too many"),
+    ]:
+        for read in (header, decode, block_reader.read_block):
+            with pytest.raises(ValueError, match=message if read is not block_reader.read_block else ""):
+                read(data)
+        with pytest.raises(BlockError):
+            decode(data)
+
+
+def test_every_prefix_and_every_flipped_byte_is_refused() -> None:
+    data = bytes.fromhex(VECTORS[0]["hex"])
+    for at in range(len(data)):
+        for wrong in (data[:at], data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]):
+            with pytest.raises(BlockError):
+                header(wrong)
+
+
+def test_a_column_of_an_unknown_codec_is_named_and_the_others_are_read() -> None:
+    data = bytes.fromhex(next(vector for vector in VECTORS if vector["name"] == "raw strings")["hex"])
+    assert not data[6] & block_reader.ZSTD, "the vector is too short to be compressed"
+    content = bytearray(data[:-4])
+    entry = content.index(bytes([11, 0, 0, 1]))  # type string, no flags, time column 0, codec raw
+    content[entry + 3] = 99
+    found = decode(resealed(bytes(content)))
+    assert (len(found), found.rows(), found.header.readings) == (0, [], 4)
+    (column,) = found.columns
+    assert (column.tag, column.type, column.readings, column.time_codec) == (11, "string", 4, "step")
+    assert (column.value_codec, column.problem) == ("99", "codec 99 is not known to this version")
+
+
+def test_a_gap_keeps_its_facts_and_cuts_its_reason() -> None:
+    facts: dict[str, Any] = {"stream": bytes(16), "epoch": 3, "from_ns": 10, "to_ns": 20, "readings": 0, "sealed_ns": 9}
+    block = gap(first=5, last=9, reason="ä" * 1000, **facts)
+    found = decode(block.data)
+    assert (found.header.kind, found.header.sequence, found.header.last_sequence) == ("gap", 5, 9)
+    assert (found.header.first_ns, found.header.last_ns, found.header.readings) == (10, 20, 0)
+    assert found.header.reason == "ä" * 512
+    assert (len(found), found.rows(), found.columns) == (0, [], [])
+    assert (block.sequence, block.readings, len(block)) == (5, 0, len(block.data))
+    with pytest.raises(ValueError, match="last is before first"):
+        gap(first=5, last=4, reason="", **facts)
+    with pytest.raises(ValueError, match="16"):
+        gap(first=5, last=5, reason="", **{**facts, "stream": bytes(15)})
+
+
+def test_the_last_place_of_a_stream_can_be_read() -> None:
+    buffer = Buffer(TAGS)
+    buffer.push([(0, BEGIN, True, 0)])
+    block = buffer.seal(sequence=2**64 - 1)
+    assert block is not None
+    assert header(block.data).last_sequence == 2**64 - 1
+
+
+def test_the_checksum_is_crc32c() -> None:
+    assert crc32c(b"123456789") == block_reader.crc32c(b"123456789") == 0xE306_9283
