@@ -83,7 +83,7 @@ class Buffer:
     """The open columns of one epoch. Tag i of `tags` is the `tag` of every push.
 
     `max_bytes` bounds its memory (default 64 MiB): what is pushed past it is refused and counted.
-    Raises ValueError where a tag's type or filter is unknown.
+    Raises ValueError where a tag's type or filter is unknown, and past 128 MiB or 262,144 tags (a block's own limits).
     """
 
     def __new__(cls, tags: Sequence[_Tag], max_bytes: int = ...) -> Buffer: ...

@@ -85,8 +85,12 @@ class Catalog:
     tags: tuple[CatalogTag, ...]
 
     def encode(self) -> bytes:
-        """JSON without white space, its keys in the order of their declaration: the epoch is taken from these bytes."""
-        return orjson.dumps({"agent": self.agent, "format": CATALOG_FORMAT, "tags": self.tags})
+        """JSON without white space; a tag's fields in the order of their declaration, other keys sorted.
+
+        The epoch is taken from these bytes, so they must not depend on anything else.
+        """
+        found = {"agent": self.agent, "format": CATALOG_FORMAT, "tags": self.tags}
+        return orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
     def decode(cls, payload: bytes) -> Catalog:
