@@ -112,6 +112,7 @@ class Pipeline:
             sequence=self._outbox.next_sequence,
             epoch=self._epoch,
             sealed_ns=now,
+            synchronized=False,  # nobody has asked the clock yet; a block claims only what is known
         )
         if block is not None and (stopped_ns := await self._store(block, halt)):
             await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt)
