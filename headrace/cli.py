@@ -135,10 +135,15 @@ def _guarded(run: Command, options: argparse.Namespace) -> int:
             raise
         print(f"headrace: {package} is not installed; write: pip install 'headrace[{extra}]'", file=sys.stderr)
         return FAILED
-    except BrokenPipeError:
-        # The reader of our output went away (`headrace query ... | head`): nothing is wrong.
-        sys.stderr.close()
-        return FINE
+    except OSError as reason:
+        if isinstance(reason, BrokenPipeError):
+            # The reader of our output went away (`headrace query ... | head`): nothing is wrong.
+            sys.stderr.close()
+            return FINE
+        if reason.filename is None:
+            raise
+        print(f"headrace: {reason.filename}: {reason.strerror}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         return 130
 

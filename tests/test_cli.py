@@ -88,6 +88,15 @@ def test_the_same_agent_twice_is_refused(tmp_path: Path) -> None:
     assert "outbox" in second.stderr
 
 
+def test_a_data_dir_that_can_not_be(tmp_path: Path) -> None:
+    plant = Plant.write(tmp_path, f"mqtt://127.0.0.1:{free_port()}", [press()])
+    (tmp_path / "agent").write_text("a file where a directory should be")
+    found = headrace("run", str(plant.path))
+    assert found.returncode == 1
+    assert str(tmp_path / "agent") in found.stderr
+    assert "Traceback" not in found.stderr
+
+
 def test_a_simulated_device_whose_port_is_taken(tmp_path: Path) -> None:
     plant = Plant.write(tmp_path, "mqtt://127.0.0.1:1883", [press()])
     with simulator(tmp_path, plant):
