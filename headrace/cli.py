@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 it failed while running, 2 the config or the call is wrong
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -130,22 +131,19 @@ def _guarded(run: Command, options: argparse.Namespace) -> int:
         return FAILED
     except ModuleNotFoundError as missing:
         package = (missing.name or "").partition(".")[0]
-        extra = EXTRAS.get(package)
-        if extra is None:
+        if (extra := EXTRAS.get(package)) is None:
             raise
         print(f"headrace: {package} is not installed; write: pip install 'headrace[{extra}]'", file=sys.stderr)
         return FAILED
+    except BrokenPipeError:
+        # The reader of our output went away (`headrace query ... | head`): nothing is wrong, and nothing more is written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
     except OSError as reason:
-        if isinstance(reason, BrokenPipeError):
-            # The reader of our output went away (`headrace query ... | head`): nothing is wrong.
-            sys.stderr.close()
-            return FINE
         if reason.filename is None:
             raise
         print(f"headrace: {reason.filename}: {reason.strerror}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        return 130
 
 
 def _demo(options: argparse.Namespace) -> int:
