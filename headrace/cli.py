@@ -136,7 +136,7 @@ def _guarded(run: Command, options: argparse.Namespace) -> int:
         print(f"headrace: {package} is not installed; write: pip install 'headrace[{extra}]'", file=sys.stderr)
         return FAILED
     except BrokenPipeError:
-        # The reader of our output went away (`headrace query ... | head`): nothing is wrong, and nothing more is written.
+        # The reader of our output went away (`headrace query ... | head`): nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINE
     except OSError as reason:
