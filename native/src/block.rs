@@ -424,7 +424,7 @@ fn decode_column(
             ValueType::Float64 => Values::Real64(real::decode(codec, bytes, count)?),
             ValueType::Text => Values::Text(text::decode(codec, bytes, count, text_left)?),
         };
-        Ok(Column { kind, times: times.to_vec(), values, present, quality })
+        Ok(Column { kind, times: times.to_vec(), values, present, quality, note: None })
     };
     read().map_err(|why| why.to_string())
 }

@@ -61,6 +61,36 @@ impl Values {
     }
 }
 
+/// Which lossy filter thinned a column out, and what its reader may rely on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Note {
+    /// Which filter.
+    pub kind: NoteKind,
+    /// The bound E, in the unit of the readings: what is rebuilt between readings is off by at most this much.
+    pub bound: f64,
+}
+
+/// The lossy filters. The discriminants are their ids in the block format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NoteKind {
+    /// Every change was kept, nothing else: to be held until the next reading. The bound is 0.
+    OnChange = 1,
+    /// Deadband: to be held until the next reading.
+    Deadband = 2,
+    /// Swinging door: to be joined by straight lines.
+    SwingingDoor = 3,
+    /// Rounded to a grid of 2E: every time stamp was kept.
+    Grid = 4,
+}
+
+impl NoteKind {
+    /// The filter of an id, if this version knows it.
+    pub fn from_id(id: u8) -> Option<Self> {
+        [Self::OnChange, Self::Deadband, Self::SwingingDoor, Self::Grid].into_iter().find(|known| *known as u8 == id)
+    }
+}
+
 /// The readings of one tag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Column {
@@ -74,12 +104,21 @@ pub struct Column {
     pub present: Runs<u8>,
     /// The StatusCode of each reading.
     pub quality: Runs<u32>,
+    /// The filter that the readings passed; `None` where everything was kept.
+    pub note: Option<Note>,
 }
 
 impl Column {
     /// An empty column.
     pub fn new(kind: ValueType) -> Self {
-        Self { kind, times: Vec::new(), values: Values::new(kind), present: Runs::default(), quality: Runs::default() }
+        Self {
+            kind,
+            times: Vec::new(),
+            values: Values::new(kind),
+            present: Runs::default(),
+            quality: Runs::default(),
+            note: None,
+        }
     }
 
     /// Appends a reading; a value of another kind than the column's becomes a bad reading without a value.
