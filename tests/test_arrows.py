@@ -69,7 +69,7 @@ RUST_FLOORS = (
     ("error", "tag"),
     ("filter", "codec", "decode"),
     ("column",),
-    ("block",),
+    ("block", "body"),
     ("buffer", "arrow"),
     ("python",),
     ("lib",),

@@ -3,6 +3,7 @@
 
 pub mod arrow;
 pub mod block;
+pub mod body;
 pub mod buffer;
 pub mod codec;
 pub mod column;

@@ -1,8 +1,10 @@
 //! Column codecs. Each turns a column into a stream of bytes that its codec id, and the column's length and type,
-//! suffice to read back exactly. All little-endian; varints are LEB128, signed ones zigzag.
+//! suffice to read back exactly, and to find its end. All little-endian; varints are LEB128, signed ones zigzag.
 
 pub mod integer;
+mod pco;
 pub mod real;
+mod rice;
 pub mod run;
 pub mod text;
 
@@ -28,14 +30,31 @@ pub enum Codec {
     Bitmap = 6,
     /// Distinct strings and the index of each value.
     Dictionary = 7,
+    /// As `Delta`, the rest in Rice codes.
+    Rice = 8,
+    /// One bit for each value after the first, whether it differs from the one before; and those that do.
+    Hold = 9,
+    /// pcodec, wrapped form: long columns of long decimals. Carries its length.
+    Pco = 16,
 }
 
 impl Codec {
     /// The codec of an id, if this version knows it.
     pub fn from_id(id: u8) -> Option<Self> {
-        [Self::Constant, Self::Raw, Self::Decimal, Self::Step, Self::Delta, Self::Run, Self::Bitmap, Self::Dictionary]
-            .into_iter()
-            .find(|known| *known as u8 == id)
+        const KNOWN: [Codec; 11] = [
+            Codec::Constant,
+            Codec::Raw,
+            Codec::Decimal,
+            Codec::Step,
+            Codec::Delta,
+            Codec::Run,
+            Codec::Bitmap,
+            Codec::Dictionary,
+            Codec::Rice,
+            Codec::Hold,
+            Codec::Pco,
+        ];
+        KNOWN.into_iter().find(|known| *known as u8 == id)
     }
 
     /// The name that tools print.
@@ -49,12 +68,61 @@ impl Codec {
             Self::Run => "run",
             Self::Bitmap => "bitmap",
             Self::Dictionary => "dictionary",
+            Self::Rice => "rice",
+            Self::Hold => "hold",
+            Self::Pco => "pco",
         }
     }
 }
 
-/// An encoded column.
-pub type Encoded = (Codec, Vec<u8>);
+/// Where codecs write. Bytes that may still hold a pattern go to the soft part, which is compressed as a whole; bits
+/// that are dense already go to the hard part, where they do not spoil the statistics of the others.
+#[derive(Debug, Default)]
+pub struct Sink {
+    /// The few bytes that say how a column is coded: alike in most columns, so they are kept together.
+    pub heads: Vec<u8>,
+    /// Parameters, varints, texts, runs.
+    pub soft: Vec<u8>,
+    /// Rice codes, pcodec pages.
+    pub hard: Vec<u8>,
+}
+
+impl Sink {
+    /// How long its parts are.
+    pub fn mark(&self) -> [usize; 3] {
+        [self.heads.len(), self.soft.len(), self.hard.len()]
+    }
+
+    /// Takes back what was written since a mark.
+    pub fn rewind(&mut self, [heads, soft, hard]: [usize; 3]) {
+        self.heads.truncate(heads);
+        self.soft.truncate(soft);
+        self.hard.truncate(hard);
+    }
+
+    /// Appends what another sink took.
+    pub fn append(&mut self, mut other: Self) {
+        self.heads.append(&mut other.heads);
+        self.soft.append(&mut other.soft);
+        self.hard.append(&mut other.hard);
+    }
+
+    /// Bytes written since a mark.
+    pub fn since(&self, mark: [usize; 3]) -> usize {
+        self.mark().iter().sum::<usize>() - mark.iter().sum::<usize>()
+    }
+}
+
+/// What a `Sink` became, being read.
+#[derive(Debug, Clone)]
+pub struct Source<'a> {
+    /// How the columns are coded.
+    pub heads: Reader<'a>,
+    /// The rest of the soft part.
+    pub soft: Reader<'a>,
+    /// The hard part.
+    pub hard: Reader<'a>,
+}
 
 /// Appends a varint.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -151,9 +219,4 @@ impl<'a> Reader<'a> {
 /// An error of a block that can't be read.
 pub fn broken(why: impl Into<String>) -> Error {
     Error::Block(why.into())
-}
-
-/// The shortest of the encodings tried.
-pub(crate) fn shortest(first: Encoded, others: impl IntoIterator<Item = Option<Encoded>>) -> Encoded {
-    others.into_iter().flatten().fold(first, |best, next| if next.1.len() < best.1.len() { next } else { best })
 }

@@ -2,7 +2,7 @@
 //! they are integers again. One IEEE division gives back exactly the value a decimal parser would give, so every
 //! language decodes them alike. What is not such a decimal is an exception and is kept bit for bit.
 
-use super::{Codec, Encoded, Reader, broken, integer, put_varint, shortest};
+use super::{Codec, Reader, Sink, Source, broken, integer, pco, put_varint};
 use crate::error::Result;
 
 /// Every power of ten that float64 holds exactly.
@@ -12,13 +12,15 @@ const POWERS: [f64; 23] = [
 ];
 /// Integers of this size and below are exact in float64.
 const EXACT: f64 = 9_007_199_254_740_992.0;
+/// In the exponent's byte: a list of exceptions follows.
+const HAS_EXCEPTIONS: u8 = 1 << 5;
 /// Values that are looked at to choose the exponent.
 const SAMPLE: u64 = 48;
 /// 2^64 over the golden ratio: its multiples fall evenly, and into step with nothing.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The two floating types, as the codec sees them: bits of a width.
-pub trait Real: Copy {
+pub trait Real: Copy + ::pco::data_types::Number {
     /// Bytes of a value.
     const WIDTH: usize;
     /// The value at float64.
@@ -63,16 +65,36 @@ impl Real for f64 {
     }
 }
 
-/// The shortest encoding of `values`.
-pub fn encode<T: Real>(values: &[T]) -> Encoded {
-    let Some(first) = values.first() else {
-        return (Codec::Constant, Vec::new());
-    };
-    let width = |value: &T| value.bits().to_le_bytes().into_iter().take(T::WIDTH);
+/// Appends the shortest encoding of `values`, and says which it is.
+pub fn encode<T: Real>(values: &[T], out: &mut Sink) -> Codec {
+    let Some(first) = values.first() else { return Codec::Constant };
     if values.iter().all(|value| value.bits() == first.bits()) {
-        return (Codec::Constant, width(first).collect());
+        put(*first, &mut out.soft);
+        return Codec::Constant;
     }
-    shortest((Codec::Raw, values.iter().flat_map(width).collect()), [decimal(values)])
+    let start = out.mark();
+    let raw = values.len() * T::WIDTH;
+    let short = if decimal(values, out) { out.since(start) } else { raw };
+    if values.len() >= pco::LEAST && short * 8 >= pco::DENSE * values.len() {
+        if let Some(packed) = pco::encode(values).filter(|packed| packed.len() < short) {
+            out.rewind(start);
+            put_varint(&mut out.soft, packed.len() as u64);
+            out.hard.extend_from_slice(&packed);
+            return Codec::Pco;
+        }
+    }
+    if short < raw {
+        return Codec::Decimal;
+    }
+    out.rewind(start);
+    for value in values {
+        put(*value, &mut out.soft);
+    }
+    Codec::Raw
+}
+
+fn put<T: Real>(value: T, out: &mut Vec<u8>) {
+    out.extend(value.bits().to_le_bytes().into_iter().take(T::WIDTH));
 }
 
 /// `value * 10^e` as an integer, if dividing it again gives the very same bits.
@@ -83,9 +105,11 @@ fn digits<T: Real>(value: T, power: f64) -> Option<i64> {
     (T::narrow(integer as f64 / power).bits() == value.bits()).then_some(integer)
 }
 
-fn decimal<T: Real>(values: &[T]) -> Option<Encoded> {
-    let exponent = exponent(values)?;
-    let power = *POWERS.get(exponent)?;
+/// Appends the decimal form, if the values have one.
+fn decimal<T: Real>(values: &[T], out: &mut Sink) -> bool {
+    let Some((exponent, power)) = exponent(values).and_then(|found| Some((found, *POWERS.get(found)?))) else {
+        return false;
+    };
     let mut exceptions = Vec::new();
     let mut last = 0;
     let integers: Vec<i64> = values
@@ -101,18 +125,20 @@ fn decimal<T: Real>(values: &[T]) -> Option<Encoded> {
         })
         .collect();
     if exceptions.len() * 4 > values.len() {
-        return None;
+        return false;
     }
-    let mut out = vec![exponent as u8];
-    put_varint(&mut out, exceptions.len() as u64);
+    out.heads.push(exponent as u8 | if exceptions.is_empty() { 0 } else { HAS_EXCEPTIONS });
+    if !exceptions.is_empty() {
+        put_varint(&mut out.soft, exceptions.len() as u64);
+    }
     let mut next = 0;
     for (index, bits) in exceptions {
-        put_varint(&mut out, (index - next) as u64);
-        out.extend(bits.to_le_bytes().into_iter().take(T::WIDTH));
+        put_varint(&mut out.soft, (index - next) as u64);
+        put(T::from_bits(bits), &mut out.soft);
         next = index + 1;
     }
-    integer::put_nested(&mut out, &integers);
-    Some((Codec::Decimal, out))
+    integer::put_nested(out, &integers);
+    true
 }
 
 /// The most digits after the point that a sample needs; values that need more become exceptions.
@@ -130,41 +156,41 @@ fn exponent<T: Real>(values: &[T]) -> Option<usize> {
 }
 
 /// Reads `count` values back.
-pub fn decode<T: Real>(codec: Codec, bytes: &[u8], count: usize) -> Result<Vec<T>> {
-    let mut reader = Reader::new(bytes);
+pub fn decode<T: Real>(codec: Codec, source: &mut Source<'_>, count: usize) -> Result<Vec<T>> {
     if count == 0 {
-        reader.end()?;
         return Ok(Vec::new());
     }
-    let values = match codec {
-        Codec::Constant => vec![T::from_bits(bits(&mut reader, T::WIDTH)?); count],
+    let reader = &mut source.soft;
+    match codec {
+        Codec::Constant => Ok(vec![T::from_bits(bits(reader, T::WIDTH)?); count]),
         Codec::Raw => {
             if reader.rest().len() / T::WIDTH < count {
                 return Err(broken("fewer floats than readings"));
             }
-            (0..count).map(|_| bits(&mut reader, T::WIDTH).map(T::from_bits)).collect::<Result<_>>()?
+            (0..count).map(|_| bits(reader, T::WIDTH).map(T::from_bits)).collect()
         }
         Codec::Decimal => {
-            let power = *POWERS.get(usize::from(reader.byte()?)).ok_or_else(|| broken("exponent past 22"))?;
-            let listed = reader.count(count, "exceptions")?;
+            let head = source.heads.byte()?;
+            let exponent = usize::from(head & !HAS_EXCEPTIONS);
+            let power = *POWERS.get(exponent).ok_or_else(|| broken("exponent past 22"))?;
+            let listed = if head & HAS_EXCEPTIONS == 0 { 0 } else { reader.count(count, "exceptions")? };
             let mut exceptions = Vec::with_capacity(listed);
             let mut next = 0_usize;
             for _ in 0..listed {
                 let index = next + reader.count(count, "values between exceptions")?;
-                exceptions.push((index, T::from_bits(bits(&mut reader, T::WIDTH)?)));
+                exceptions.push((index, T::from_bits(bits(reader, T::WIDTH)?)));
                 next = index + 1;
             }
-            let integers = integer::read_nested(&mut reader, count)?;
+            let integers = integer::read_nested(source, count)?;
             let mut values: Vec<T> = integers.into_iter().map(|value| T::narrow(value as f64 / power)).collect();
             for (index, value) in exceptions {
                 *values.get_mut(index).ok_or_else(|| broken("exception past the end"))? = value;
             }
-            values
+            Ok(values)
         }
-        other => return Err(broken(format!("codec {} on floats", other.name()))),
-    };
-    reader.end()?;
-    Ok(values)
+        Codec::Pco => pco::decode(&mut source.hard, count),
+        other => Err(broken(format!("codec {} on floats", other.name()))),
+    }
 }
 
 fn bits(reader: &mut Reader<'_>, width: usize) -> Result<u64> {

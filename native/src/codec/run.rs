@@ -1,6 +1,6 @@
 //! Runs of equal values: states, StatusCodes, presence. And the bitmap for bools that flicker.
 
-use super::{Codec, Encoded, Reader, broken, put_signed, put_varint, shortest};
+use super::{Codec, Reader, broken, put_signed, put_varint};
 use crate::error::Result;
 
 /// A column kept as runs while it is still open. Almost every quality column is one run.
@@ -46,28 +46,24 @@ impl<T: Copy + PartialEq> Runs<T> {
     }
 }
 
-/// Encodes runs of numbers: varint length and varint value each.
-pub fn encode<T: Copy + Into<u64>>(runs: &Runs<T>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(runs.runs.len() * 4);
+/// Appends runs of numbers: varint length and varint value each.
+pub fn encode<T: Copy + Into<u64>>(runs: &Runs<T>, out: &mut Vec<u8>) {
     for (length, value) in &runs.runs {
-        put_varint(&mut out, u64::from(*length));
-        put_varint(&mut out, (*value).into());
+        put_varint(out, u64::from(*length));
+        put_varint(out, (*value).into());
     }
-    out
 }
 
 /// Reads runs that together have `count` values.
-pub fn decode<T: Copy + PartialEq + TryFrom<u64>>(bytes: &[u8], count: usize) -> Result<Runs<T>> {
-    let mut reader = Reader::new(bytes);
+pub fn decode<T: Copy + PartialEq + TryFrom<u64>>(reader: &mut Reader<'_>, count: usize) -> Result<Runs<T>> {
     let mut found = Runs::default();
     let mut left = count;
     while left > 0 {
-        let length = run_length(&mut reader, left)?;
+        let length = run_length(reader, left)?;
         let value = T::try_from(reader.varint()?).map_err(|_| broken("run of a value out of range"))?;
         found.runs.push((length as u32, value));
         left -= length;
     }
-    reader.end()?;
     Ok(found)
 }
 
@@ -78,7 +74,7 @@ fn run_length(reader: &mut Reader<'_>, left: usize) -> Result<usize> {
 }
 
 /// Runs of integers, where that can pay; `None` where it can't.
-pub(crate) fn integers(values: &[i64]) -> Option<Encoded> {
+pub(crate) fn integers(values: &[i64]) -> Option<Vec<u8>> {
     let changes = values.iter().zip(values.get(1..)?).filter(|(a, b)| a != b).count();
     if changes * 3 > values.len() {
         return None;
@@ -92,7 +88,7 @@ pub(crate) fn integers(values: &[i64]) -> Option<Encoded> {
         put_varint(&mut out, u64::from(*length));
         put_signed(&mut out, *value);
     }
-    Some((Codec::Run, out))
+    Some(out)
 }
 
 /// Reads what `integers` wrote.
@@ -106,32 +102,45 @@ pub(crate) fn read_integers(reader: &mut Reader<'_>, count: usize) -> Result<Vec
     Ok(values)
 }
 
-/// The shortest encoding of bools.
-pub fn encode_bools(values: &[bool]) -> Encoded {
+/// Appends the shortest encoding of bools, and says which it is.
+pub fn encode_bools(values: &[bool], out: &mut Vec<u8>) -> Codec {
     let mut runs = Runs::default();
     for value in values {
         runs.push(u8::from(*value));
     }
-    if let [(_, value)] = runs.runs() {
-        return (Codec::Constant, vec![*value]);
+    match runs.runs() {
+        [] => return Codec::Constant,
+        [(_, value)] => {
+            out.push(*value);
+            return Codec::Constant;
+        }
+        _ => {}
     }
-    let bits = values.chunks(8).map(|chunk| chunk.iter().rev().fold(0_u8, |byte, bit| byte << 1 | u8::from(*bit)));
-    shortest((Codec::Bitmap, bits.collect()), [Some((Codec::Run, encode(&runs)))])
+    let start = out.len();
+    encode(&runs, out);
+    if out.len() - start < values.len().div_ceil(8) {
+        return Codec::Run;
+    }
+    out.truncate(start);
+    out.extend(values.chunks(8).map(|chunk| chunk.iter().rev().fold(0_u8, |byte, bit| byte << 1 | u8::from(*bit))));
+    Codec::Bitmap
 }
 
 /// Reads `count` bools back.
-pub fn decode_bools(codec: Codec, bytes: &[u8], count: usize) -> Result<Vec<bool>> {
+pub fn decode_bools(codec: Codec, reader: &mut Reader<'_>, count: usize) -> Result<Vec<bool>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
     match codec {
-        Codec::Constant => match bytes {
-            [value @ 0..=1] => Ok(vec![*value == 1; count]),
-            [] if count == 0 => Ok(Vec::new()),
-            _ => Err(broken("a constant bool is one byte, 0 or 1")),
+        Codec::Constant => match reader.byte()? {
+            value @ 0..=1 => Ok(vec![value == 1; count]),
+            _ => Err(broken("a constant bool is 0 or 1")),
         },
-        Codec::Run => Ok(decode::<u8>(bytes, count)?.iter().map(|value| value != 0).collect()),
-        Codec::Bitmap if bytes.len() == count.div_ceil(8) => {
+        Codec::Run => Ok(decode::<u8>(reader, count)?.iter().map(|value| value != 0).collect()),
+        Codec::Bitmap => {
+            let bytes = reader.take(count.div_ceil(8))?;
             Ok(bytes.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).take(count).collect())
         }
-        Codec::Bitmap => Err(broken("bitmap of the wrong length")),
         other => Err(broken(format!("codec {} on bools", other.name()))),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Codec, Encoded, Reader, broken, integer, put_varint, shortest};
+use super::{Codec, Reader, Sink, Source, broken, integer, put_varint};
 use crate::error::Result;
 
 /// Strings end to end.
@@ -46,8 +46,8 @@ fn read<'a>(reader: &mut Reader<'a>) -> Result<&'a str> {
     std::str::from_utf8(reader.take(length)?).map_err(|_| broken("a string that is not UTF-8"))
 }
 
-/// The shortest encoding of `texts`.
-pub fn encode(texts: &Texts) -> Encoded {
+/// Appends the shortest encoding of `texts`, and says which it is.
+pub fn encode(texts: &Texts, out: &mut Sink) -> Codec {
     let mut places: HashMap<&str, i64> = HashMap::new();
     let mut distinct = Vec::new();
     let indexes: Vec<i64> = texts
@@ -59,23 +59,30 @@ pub fn encode(texts: &Texts) -> Encoded {
             })
         })
         .collect();
-    if let [only] = distinct.as_slice() {
-        return (Codec::Constant, only.as_bytes().to_vec());
+    match distinct.as_slice() {
+        [] => return Codec::Constant,
+        [only] => {
+            put(&mut out.soft, only);
+            return Codec::Constant;
+        }
+        _ => {}
     }
-    let mut dictionary = Vec::new();
-    put_varint(&mut dictionary, distinct.len() as u64);
+    let start = out.mark();
+    put_varint(&mut out.soft, distinct.len() as u64);
     for text in &distinct {
-        put(&mut dictionary, text);
+        put(&mut out.soft, text);
     }
-    integer::put_nested(&mut dictionary, &indexes);
-    let mut raw = Vec::with_capacity(texts.bytes.len() + texts.len());
-    texts.iter().for_each(|text| put(&mut raw, text));
-    shortest((Codec::Dictionary, dictionary), [Some((Codec::Raw, raw))])
+    integer::put_nested(out, &indexes);
+    if out.since(start) <= texts.bytes.len() + texts.len() {
+        return Codec::Dictionary;
+    }
+    out.rewind(start);
+    texts.iter().for_each(|text| put(&mut out.soft, text));
+    Codec::Raw
 }
 
 /// Reads `count` strings back. `most` bounds the bytes of them all, dictionary entries counted as often as used.
-pub fn decode(codec: Codec, bytes: &[u8], count: usize, most: usize) -> Result<Texts> {
-    let mut reader = Reader::new(bytes);
+pub fn decode(codec: Codec, source: &mut Source<'_>, count: usize, most: usize) -> Result<Texts> {
     let mut texts = Texts::default();
     let mut push = |text: &str| {
         if texts.bytes.len() + text.len() > most {
@@ -85,16 +92,16 @@ pub fn decode(codec: Codec, bytes: &[u8], count: usize, most: usize) -> Result<T
         Ok(())
     };
     match codec {
+        _ if count == 0 => {}
         Codec::Constant => {
-            let text =
-                std::str::from_utf8(reader.take(bytes.len())?).map_err(|_| broken("a string that is not UTF-8"))?;
+            let text = read(&mut source.soft)?;
             (0..count).try_for_each(|_| push(text))?;
         }
-        Codec::Raw => (0..count).try_for_each(|_| push(read(&mut reader)?))?,
+        Codec::Raw => (0..count).try_for_each(|_| push(read(&mut source.soft)?))?,
         Codec::Dictionary => {
-            let distinct = reader.count(count, "distinct strings")?;
-            let known: Vec<&str> = (0..distinct).map(|_| read(&mut reader)).collect::<Result<_>>()?;
-            for index in integer::read_nested(&mut reader, count)? {
+            let distinct = source.soft.count(count, "distinct strings")?;
+            let known: Vec<&str> = (0..distinct).map(|_| read(&mut source.soft)).collect::<Result<_>>()?;
+            for index in integer::read_nested(source, count)? {
                 push(
                     usize::try_from(index)
                         .ok()
@@ -105,6 +112,5 @@ pub fn decode(codec: Codec, bytes: &[u8], count: usize, most: usize) -> Result<T
         }
         other => return Err(broken(format!("codec {} on strings", other.name()))),
     }
-    reader.end()?;
     Ok(texts)
 }

@@ -1,0 +1,150 @@
+//! Rice codes (R. F. Rice, JPL 79-22, 1979): the low `k` bits of a number as they are, the rest in unary. Within a
+//! quarter of a bit of the entropy for the residuals of a noisy signal, with no table to carry: what short columns need.
+//!
+//! Bits fill bytes from the least significant one up. A number whose unary part would reach `ESCAPE` is written as that
+//! many zeros and its 64 bits.
+
+use super::{Reader, broken, zigzag};
+use crate::error::Result;
+
+/// Zeros that announce a number written out.
+const ESCAPE: u32 = 20;
+/// The most low bits.
+pub(super) const MAX_K: u32 = 56;
+
+/// The parameter that takes least, and the bits that it takes.
+pub(super) fn plan(values: &[i64]) -> (u32, usize) {
+    let total: u128 = values.iter().map(|value| u128::from(zigzag(*value))).sum();
+    let mean = total / (values.len().max(1) as u128);
+    let near = (127_u32.saturating_sub((mean | 1).leading_zeros())).min(MAX_K);
+    let tried = [near.saturating_sub(1), near, (near + 1).min(MAX_K)];
+    tried.into_iter().map(|k| (k, length(values, k))).min_by_key(|(_, bits)| *bits).unwrap_or((0, usize::MAX))
+}
+
+fn length(values: &[i64], k: u32) -> usize {
+    values
+        .iter()
+        .map(|value| {
+            let quotient = zigzag(*value) >> k;
+            if quotient < u64::from(ESCAPE) { quotient as usize + 1 + k as usize } else { ESCAPE as usize + 64 }
+        })
+        .sum()
+}
+
+struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    bits: u64,
+    count: u32,
+}
+
+impl Writer<'_> {
+    /// Appends the low `count` bits of `value`, at most 57.
+    fn put(&mut self, value: u64, count: u32) {
+        self.bits |= value << self.count;
+        self.count += count;
+        while self.count >= 8 {
+            self.out.push(self.bits as u8);
+            self.bits >>= 8;
+            self.count -= 8;
+        }
+    }
+}
+
+/// Appends `values` with parameter `k`.
+pub(super) fn put(values: &[i64], k: u32, out: &mut Vec<u8>) {
+    let mut writer = Writer { out, bits: 0, count: 0 };
+    let mask = (1_u64 << k) - 1;
+    for value in values {
+        let value = zigzag(*value);
+        let quotient = value >> k;
+        if quotient < u64::from(ESCAPE) {
+            writer.put(1 << quotient, quotient as u32 + 1);
+            writer.put(value & mask, k);
+        } else {
+            writer.put(0, ESCAPE);
+            writer.put(value & 0xffff_ffff, 32);
+            writer.put(value >> 32, 32);
+        }
+    }
+    if writer.count > 0 {
+        writer.out.push(writer.bits as u8);
+    }
+}
+
+/// Reads `count` numbers of parameter `k`, and the rest of their last byte.
+pub(super) fn read(reader: &mut Reader<'_>, k: u32, count: usize) -> Result<Vec<i64>> {
+    if k > MAX_K {
+        return Err(broken(format!("a Rice parameter of {k}")));
+    }
+    // A number takes a bit at least: what can't be there is not allocated.
+    if reader.rest().len().saturating_mul(8) < count {
+        return Err(broken("fewer bits than values"));
+    }
+    let bytes = reader.rest();
+    let mut bits = Bits { bytes, next: 0, held: 0, count: 0 };
+    let mut values = Vec::with_capacity(count);
+    for _ in 0..count {
+        let quotient = bits.zeros()?;
+        let value = if quotient == ESCAPE {
+            bits.take(32)? | bits.take(32)? << 32
+        } else {
+            (u64::from(quotient) << k) | bits.take(k)?
+        };
+        values.push((value >> 1) as i64 ^ -((value & 1) as i64));
+    }
+    let used = bits.next - (bits.count / 8) as usize;
+    reader.take(used)?;
+    Ok(values)
+}
+
+struct Bits<'a> {
+    bytes: &'a [u8],
+    next: usize,
+    held: u64,
+    count: u32,
+}
+
+impl Bits<'_> {
+    /// Holds at least 57 bits, or all that are left.
+    fn fill(&mut self) {
+        if let Some(word) = self.bytes.get(self.next..).and_then(|rest| rest.first_chunk::<8>()) {
+            self.held |= u64::from_le_bytes(*word) << self.count;
+            let taken = (63 - self.count) / 8;
+            self.next += taken as usize;
+            self.count += taken * 8;
+            // What was ored in past the whole bytes comes again, the same, with the next fill.
+            self.held &= u64::MAX >> (64 - self.count).min(63);
+            return;
+        }
+        while self.count <= 56 {
+            let Some(byte) = self.bytes.get(self.next) else { return };
+            self.held |= u64::from(*byte) << self.count;
+            self.next += 1;
+            self.count += 8;
+        }
+    }
+
+    fn take(&mut self, count: u32) -> Result<u64> {
+        if self.count < count {
+            self.fill();
+            if self.count < count {
+                return Err(broken("cut short"));
+            }
+        }
+        let value = self.held & ((1_u64 << count) - 1);
+        self.held >>= count;
+        self.count -= count;
+        Ok(value)
+    }
+
+    /// The zeros before the next one, which is taken too; or `ESCAPE` zeros.
+    fn zeros(&mut self) -> Result<u32> {
+        if self.count <= ESCAPE {
+            self.fill();
+        }
+        let zeros = self.held.trailing_zeros().min(ESCAPE);
+        let used = if zeros == ESCAPE { ESCAPE } else { zeros + 1 };
+        self.take(used)?;
+        Ok(zeros)
+    }
+}
