@@ -44,13 +44,15 @@ class Size:
         return f"block of {self.source}, {self.scans} scans, {self.times} times"
 
     def add(self, source: Signals, rows: list[Reading], block: Block) -> None:
-        """One more block, beside what its readings are in every other format."""
-        sample = Sample.of(source.tags, rows)
+        """One more block, beside what its readings are in every other format. It has to give every one of them back."""
+        sample, decoded = Sample.of(source.tags, rows), decode(block.data)
+        if decoded.rows() != sorted(rows, key=lambda row: row.tag):
+            raise ValueError(f"a block of {self.name} does not hold the readings that were pushed")
         self.readings += len(rows)
         self.block += len(block)
         for rival, encode in RIVALS.items():
             self.rivals[rival] += encode(sample)
-        for column in decode(block.data).columns:
+        for column in decoded.columns:
             self.codecs.update([f"time {column.time_codec}", f"value {column.value_codec}"])
 
     def each(self) -> dict[str, float]:
