@@ -1,18 +1,40 @@
 """`python -m benchmarks` prints one JSON object a line: name, value, unit, baseline, ratio, command.
 
 `ratio` is how many times better the value is than the baseline's in the same run (see `benchmarks.result.Result`).
-Ratios travel to other machines, values do not. It takes a few seconds.
+Ratios travel to other machines, values do not. `--table` prints Markdown instead, and `--write-docs` puts it into
+docs/benchmarks.md. It takes about half a minute with the real signals, less without; names of signals
+(`benchmarks.signals.SETS`) leave the others' sizes out.
 """
 
 from __future__ import annotations
 
-from benchmarks import size, speed
+import argparse
+import sys
+
+from benchmarks import page, signals, sizes, speed
 
 
 def main() -> None:
-    for part in (size, speed):
-        for result in part.results():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("--table", action="store_true", help="Markdown for people instead of JSON lines")
+    parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("signals", nargs="*", metavar="NAME", help=f"{', '.join(signals.SETS)}; all without a name")
+    asked = parser.parse_args()
+    if unknown := set(asked.signals) - set(signals.SETS):
+        parser.error(f"there are no signals {', '.join(sorted(unknown))}, only {', '.join(signals.SETS)}")
+    names = asked.signals or list(signals.SETS)
+    if not (asked.table or asked.write_docs):
+        for size in sizes.sizes(names):
+            for result in sizes.results(size):
+                result.print()
+        for result in speed.results():
             result.print()
+        return
+    text = page.tables(list(sizes.sizes(names)), list(speed.results()))
+    if asked.write_docs:
+        page.write(text)
+    if asked.table:
+        sys.stdout.write(text)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ REAL = Path(__file__).parents[2] / "shared" / "data"
 BEGIN = 1_750_000_000_000_000_000
 MILLISECOND = 1_000_000
 SECOND = 1000 * MILLISECOND
-SCANS = (10, 60, 300)
+SIMULATED_SCANS = 1200
 
 _WORDS = ("temp", "pressure", "position", "count", "state", "running", "setpoint", "flow")
 _KINDS = (
@@ -32,18 +33,19 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """`rows[scan][tag]` is a value; `shared` and `own` the same scans as readings."""
+    """`rows[scan][tag]` is a value, scanned at `times[scan]` (ns); `shared` and `own` are the scans as readings."""
 
     name: str
-    tags: Sequence[Tag]
-    rows: Sequence[Sequence[bool | int | float | str | None]]
-    step_ns: int
+    tags: list[Tag]
+    rows: list[list[bool | int | float | str | None]]
+    times: list[int]
 
     def shared(self, scans: int, first: int = 0) -> list[Reading]:
         """One time for a whole scan, as a poll has it."""
-        chosen = enumerate(self.rows[first : first + scans], first)
         return [
-            Reading(tag.index, BEGIN + scan * self.step_ns, row[tag.index]) for scan, row in chosen for tag in self.tags
+            Reading(tag.index, self.times[scan], self.rows[scan][tag.index])
+            for scan in range(first, first + scans)
+            for tag in self.tags
         ]
 
     def own(self, scans: int, first: int = 0) -> list[Reading]:
@@ -52,6 +54,12 @@ class Signals:
             Reading(tag, time_ns + _late(time_ns, tag) * MILLISECOND, value)
             for tag, time_ns, value, _ in self.shared(scans, first)
         ]
+
+    def starts(self, scans: int, most: int) -> list[int]:
+        """First scans of up to `most` blocks that do not overlap, spread over all the scans."""
+        whole = len(self.rows) // scans
+        count = min(whole, most)
+        return [turn * whole // count * scans for turn in range(count)]
 
 
 def _late(time_ns: int, tag: int) -> int:
@@ -64,18 +72,63 @@ def _tag(index: int, kind: ValueType, name: str) -> Tag:
 
 
 @cache
-def simulated(scans: int = 300) -> Signals:
-    """52 tags of a press shop, once a second."""
+def simulated() -> Signals:
+    """52 tags of a press shop, once a second: 34 floats, 10 integers, 7 bools and a string."""
     kinds = [kind for kind, count in _KINDS for _ in range(count)]
     tags = [_tag(index, kind, f"{_WORDS[index % len(_WORDS)]}_{index}") for index, kind in enumerate(kinds)]
     plant = Plant(tags, seed=1)
-    rows = [[plant.value(tag, BEGIN + scan * SECOND) for tag in tags] for scan in range(scans)]
-    return Signals("simulated plant", tags, rows, SECOND)
+    times = [BEGIN + scan * SECOND for scan in range(SIMULATED_SCANS)]
+    return Signals("simulated plant", tags, [[plant.value(tag, time_ns) for tag in tags] for time_ns in times], times)
 
 
-def _floats(name: str, rows: list[list[float]], step: int, kind: ValueType = ValueType.FLOAT64) -> Signals:
-    tags = [_tag(index, kind, f"x{index}") for index in range(len(rows[0]))]
-    return Signals(name, tags, rows, step * SECOND)
+@cache
+def eastman() -> Signals | None:
+    """Tennessee Eastman, 52 tags every 3 min, as the decimals of the file (float64)."""
+    path = REAL / "tep_d00_te.dat"
+    if not path.exists():
+        return None
+    rows = [[float(word) for word in line.split()] for line in path.read_text().splitlines() if line.strip()]
+    return _floats("Tennessee Eastman, float64", rows, 180)
+
+
+@cache
+def eastman_real() -> Signals | None:
+    """The same as a PLC's REAL has it: the float32 that is nearest to the decimal."""
+    if (source := eastman()) is None:
+        return None
+    rows = [[single(value) for value in row if isinstance(value, float)] for row in source.rows]
+    return _floats("Tennessee Eastman, float32", rows, 180, ValueType.FLOAT32)
+
+
+@cache
+def steel() -> Signals | None:
+    """7 columns of energy meters every 15 min. The dates in the file are jumbled (reformatted twice), and not used."""
+    path = REAL / "Steel_industry_data.csv"
+    if not path.exists():
+        return None
+    rows = [[float(cell) for cell in row[1:8]] for row in _cells(path)]
+    return _floats("steel meters", rows, 900)
+
+
+@cache
+def temperature() -> Signals | None:
+    """One temperature every 5 min, with the file's own times and their one step back of 55 min."""
+    path = REAL / "nab_machine_temperature_system_failure.csv"
+    if not path.exists():
+        return None
+    lines = list(_cells(path))
+    times = [int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * SECOND for day, _ in lines]
+    return Signals("machine temperature", [_tag(0, ValueType.FLOAT64, "x0")], [[float(x)] for _, x in lines], times)
+
+
+SETS: dict[str, Callable[[], Signals | None]] = {
+    "plant": simulated,
+    "tep": eastman,
+    "tep32": eastman_real,
+    "steel": steel,
+    "nab": temperature,
+}
+"""By the short names of the command line; None where the files are not on this machine, and none is needed."""
 
 
 def single(value: float) -> float:
@@ -84,29 +137,15 @@ def single(value: float) -> float:
     return rounded
 
 
-def real() -> list[Signals]:
-    """The real signals that are there; none is needed."""
-    found = []
-    if (path := REAL / "tep_d00_te.dat").exists():
-        rows = [[float(word) for word in line.split()] for line in path.read_text().splitlines() if line.strip()]
-        found.append(_floats("Tennessee Eastman", rows, 180))
-        found.append(
-            _floats("Tennessee Eastman as float32", [[single(x) for x in row] for row in rows], 180, ValueType.FLOAT32)
-        )
-    if (path := REAL / "Steel_industry_data.csv").exists():
-        found.append(_floats("steel meters", _numbers(path), 900))
-    if (path := REAL / "nab_machine_temperature_system_failure.csv").exists():
-        found.append(_floats("machine temperature", _numbers(path), 300))
-    return found
+def _floats(name: str, rows: list[list[float]], step: int, kind: ValueType = ValueType.FLOAT64) -> Signals:
+    tags = [_tag(index, kind, f"x{index}") for index in range(len(rows[0]))]
+    times = [BEGIN + scan * step * SECOND for scan in range(len(rows))]
+    return Signals(name, tags, [list(row) for row in rows], times)
 
 
-def _numbers(path: Path, most: int = 3000) -> list[list[float]]:
-    """The columns that are numbers in every line."""
+def _cells(path: Path) -> Iterator[list[str]]:
+    """The lines of a CSV file but its head."""
     with path.open(newline="") as lines:
-        rows = [row for _, row in zip(range(most + 1), csv.reader(lines), strict=False)][1:]
-    columns = [column for column in zip(*rows, strict=True) if _is_number(column[0])]
-    return [[float(cell) for cell in row] for row in zip(*columns, strict=True)]
-
-
-def _is_number(cell: str) -> bool:
-    return cell.replace(".", "", 1).lstrip("-").isdigit()
+        reader = csv.reader(lines)
+        next(reader)
+        yield from reader
