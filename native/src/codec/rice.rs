@@ -17,18 +17,17 @@ pub(super) fn plan(values: &[i64]) -> (u32, usize) {
     let total: u128 = values.iter().map(|value| u128::from(zigzag(*value))).sum();
     let mean = total / (values.len().max(1) as u128);
     let near = (127_u32.saturating_sub((mean | 1).leading_zeros())).min(MAX_K);
-    let tried = [near.saturating_sub(1), near, (near + 1).min(MAX_K)];
-    tried.into_iter().map(|k| (k, length(values, k))).min_by_key(|(_, bits)| *bits).unwrap_or((0, usize::MAX))
-}
-
-fn length(values: &[i64], k: u32) -> usize {
-    values
-        .iter()
-        .map(|value| {
-            let quotient = zigzag(*value) >> k;
-            if quotient < u64::from(ESCAPE) { quotient as usize + 1 + k as usize } else { ESCAPE as usize + 64 }
-        })
-        .sum()
+    let low = near.saturating_sub(1);
+    let mut bits = [0_u64; 3];
+    for value in values {
+        let value = zigzag(*value);
+        for (k, total) in (low..).zip(&mut bits) {
+            let quotient = value >> k;
+            *total += if quotient < u64::from(ESCAPE) { quotient + 1 + u64::from(k) } else { u64::from(ESCAPE) + 64 };
+        }
+    }
+    let tried = (low..=MAX_K).zip(bits);
+    tried.min_by_key(|(_, bits)| *bits).map_or((0, usize::MAX), |(k, bits)| (k, bits as usize))
 }
 
 struct Writer<'a> {
