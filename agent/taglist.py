@@ -113,8 +113,10 @@ def _filter(text: str, info: ValidationInfo) -> str:
     if word == "heartbeat":
         raise ValueError(f"{quantity.shown(text)} has nothing to interrupt; write on_change; heartbeat=60s")
     if word not in ("on_change", *_BOUNDS) or bool(equals) == (word == "on_change"):
-        examples = ", ".join(f"{word}={example}" for word, example in _BOUNDS.items())
-        raise ValueError(f"{quantity.shown(text)} is not a filter; write on_change, {examples}, or nothing")
+        forms = {name: f"{name}={example}" for name, example in _BOUNDS.items()} | {"on_change": "on_change"}
+        meant = likely(word, forms).rpartition("write ")[2]
+        wanted = forms.get(meant) or ", ".join(forms.values())
+        raise ValueError(f"{quantity.shown(text)} is not a filter; write {wanted}, or nothing")
     found = f"{word}={_bound(word, bound, info)}" if equals else word
     if found == "deadband=0":
         found = "on_change"  # whatever differs is outside a deadband of zero

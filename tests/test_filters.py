@@ -131,7 +131,13 @@ def test_canonical_forms_are_what_the_core_reads(tmp_path: Path, cell: str, cano
 @pytest.mark.parametrize(
     ("cell", "kind", "message", "hint"),
     [
-        ("swing", "float64", "'swing' is not a filter", "write on_change, deadband=0.1, swinging_door=0.5, grid=0.05"),
+        (
+            "swing",
+            "float64",
+            "'swing' is not a filter",
+            "write deadband=0.1, swinging_door=0.5, grid=0.05, on_change, or",
+        ),
+        ("swingingdoor=1", "float64", "is not a filter", "write swinging_door=0.5, or nothing"),
         ("deadband", "float64", "is not a filter", "or nothing"),
         ("on_change=1", "float64", "is not a filter", "or nothing"),
         ("deadband=x", "float64", "'x' is not a number", "one such as 0.1"),
