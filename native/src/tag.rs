@@ -171,19 +171,21 @@ enum Kept {
 
 impl Kept {
     fn set(&mut self, value: Value<'_>) {
-        *self = match (std::mem::take(self), value) {
-            (Self::Text(mut text), Value::Text(new)) => {
-                text.clear();
-                text.push_str(new);
-                Self::Text(text)
+        *self = match value {
+            Value::Absent => Self::Absent,
+            Value::Bool(value) => Self::Bool(value),
+            Value::Integer(value) => Self::Integer(value),
+            Value::Unsigned(value) => Self::Unsigned(value),
+            Value::Real32(value) => Self::Real32(value),
+            Value::Real64(value) => Self::Real64(value),
+            Value::Text(value) => {
+                if let Self::Text(text) = self {
+                    text.clear();
+                    text.push_str(value);
+                    return;
+                }
+                Self::Text(value.to_owned())
             }
-            (_, Value::Absent) => Self::Absent,
-            (_, Value::Bool(value)) => Self::Bool(value),
-            (_, Value::Integer(value)) => Self::Integer(value),
-            (_, Value::Unsigned(value)) => Self::Unsigned(value),
-            (_, Value::Real32(value)) => Self::Real32(value),
-            (_, Value::Real64(value)) => Self::Real64(value),
-            (_, Value::Text(value)) => Self::Text(value.to_owned()),
         };
     }
 

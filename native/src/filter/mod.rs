@@ -175,6 +175,14 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_float64_can_not_hold_is_not_drawn() {
+        let (top, bottom) = (f64::MAX, f64::MIN);
+        let values = reals(&[bottom, top, top, top, bottom, bottom]);
+        assert_eq!(passing("swinging_door=1e300", ValueType::Float64, &values), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(passing("deadband=1e300", ValueType::Float64, &values), [0, 1, 4]);
+    }
+
+    #[test]
     fn a_status_change_passes() {
         let same = Value::Bool(true);
         assert_eq!(passing("on_change", ValueType::Bool, &[(same, 0), (same, 0), (same, 0x8000_0000)]), [0, 2]);
