@@ -35,13 +35,13 @@ fn millions_of_empty_columns_took_a_gigabyte() {
     let entries = vec![(varints(&[0, 0, 0, 0, 6, 0]), vec![]); columns];
     let parts = Parts::new(columns as u64, 0, body(&[(0, 0, &[])], &entries));
     assert!(refusal(&parts).contains("262145 columns; at most 262144"));
-    let tag = TagSpec { raw: ValueType::Bool, scale: None, filter: String::new() };
+    let tag = TagSpec { raw: ValueType::Bool, scale: None, filter: String::new(), range: None };
     assert!(Buffer::new(vec![tag; columns], 1).is_err());
 }
 
 #[test]
 fn a_buffer_larger_than_a_body_made_blocks_that_nobody_could_read() {
-    let tag = TagSpec { raw: ValueType::Text, scale: None, filter: String::new() };
+    let tag = TagSpec { raw: ValueType::Text, scale: None, filter: String::new(), range: None };
     assert!(Buffer::new(vec![tag.clone()], MAX_BYTES + 1).is_err());
     let mut buffer = Buffer::new(vec![tag], MAX_BYTES).unwrap();
     let mut text = String::from_utf8(vec![b'x'; 1 << 16]).unwrap();
