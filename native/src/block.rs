@@ -14,7 +14,7 @@ use crate::codec::{Reader, broken, put_signed, put_varint};
 use crate::column::Column;
 use crate::error::Result;
 
-pub use crate::body::DecodedColumn;
+pub use crate::body::{DecodedColumn, MAX_BODY, MAX_COLUMNS, MAX_READINGS};
 
 /// The first four bytes of every block.
 pub const MAGIC: [u8; 4] = *b"HDRC";
@@ -22,12 +22,6 @@ pub const MAGIC: [u8; 4] = *b"HDRC";
 pub const MAJOR: u8 = 1;
 /// Minor version: later ones only add codecs and directory fields.
 pub const MINOR: u8 = 0;
-/// The most readings in a block; what bounds every allocation of a decoder.
-pub const MAX_READINGS: usize = 1 << 22;
-/// The most columns in a block, and so the most tags of a buffer; bounds what a decoder keeps for each.
-pub const MAX_COLUMNS: usize = 1 << 18;
-/// The most bytes of a body before compression.
-pub const MAX_BODY: usize = 256 << 20;
 /// The longest reason of a gap, in bytes.
 pub const MAX_REASON: usize = 1024;
 

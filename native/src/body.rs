@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 
-use crate::block::{MAX_BODY, MAX_COLUMNS, MAX_READINGS};
 use crate::codec::integer::{put_array, read_array};
 use crate::codec::run::{self, Runs};
 use crate::codec::{Codec, Reader, Sink, Source, broken, integer, put_varint, real, text};
@@ -14,6 +13,12 @@ use crate::column::{Column, Note, NoteKind, Values};
 use crate::error::Result;
 use crate::tag::ValueType;
 
+/// The most readings in a block; what bounds every allocation of a decoder.
+pub const MAX_READINGS: usize = 1 << 22;
+/// The most columns in a block, and so the most tags of a buffer; bounds what a decoder keeps for each.
+pub const MAX_COLUMNS: usize = 1 << 18;
+/// The most bytes of a body before compression.
+pub const MAX_BODY: usize = 256 << 20;
 /// Codec and type ids from here on carry their stream's length in front.
 const FIRST_ADDED: u8 = 16;
 const HAS_QUALITY: u64 = 1;
