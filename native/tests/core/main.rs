@@ -13,3 +13,4 @@ mod known_errors;
 mod later_versions;
 mod modbus;
 mod parts;
+mod soak;
