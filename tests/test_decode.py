@@ -153,6 +153,15 @@ def crc(block: bytearray) -> bytes:
     return crc32c(bytes(block[:-4])).to_bytes(4, "little")
 
 
+def test_more_text_than_fits_is_refused() -> None:
+    buffer = Buffer(TAGS, 128 << 20)
+    buffer.push([Reading(len(TAGS) - 1, BEGIN, "\0" * (90 << 20))])
+    block = buffer.seal()
+    assert block is not None
+    with pytest.raises(BlockError, match="bytes of text as JSON; at most 536870912"):
+        to_json(block.data)
+
+
 # The exported file.
 
 

@@ -25,7 +25,12 @@ enum Given<'a> {
 
 #[derive(Arbitrary, Debug)]
 enum Step<'a> {
-    Push { tag: u8, after: i32, value: Given<'a>, quality: Option<u32> },
+    Push {
+        tag: u8,
+        after: i32,
+        value: Given<'a>,
+        quality: Option<u32>,
+    },
     /// Times from anywhere, backward included.
     Jump(i64),
     Seal,
@@ -54,12 +59,8 @@ impl Given<'_> {
     fn value(&self, spec: &TagSpec) -> Value<'_> {
         let width = spec.raw.width() as u32 * 8;
         match (*self, Column::new(spec.raw).values) {
-            (Self::Small(value), Values::Integer(_)) if width > 8 => {
-                Value::Integer(value.into())
-            }
-            (Self::Integer(value), Values::Integer(_)) => {
-                Value::Integer(value >> (64 - width))
-            }
+            (Self::Small(value), Values::Integer(_)) if width > 8 => Value::Integer(value.into()),
+            (Self::Integer(value), Values::Integer(_)) => Value::Integer(value >> (64 - width)),
             (Self::Unsigned(value), Values::Unsigned(_)) => Value::Unsigned(value >> (64 - width)),
             (Self::Small(value), Values::Unsigned(_)) => Value::Unsigned(value as u64 & 0xff),
             (Self::Decimal(value), Values::Real32(_)) => Value::Real32((f64::from(value) / 100.0) as f32),

@@ -60,10 +60,14 @@ fuzz_target!(|data: &[u8]| {
     if header.gap.is_none() && header.readings > MOST {
         return;
     }
-    let text: usize = columns.iter().filter_map(|each| each.column.as_ref().ok()).map(|each| match &each.values {
-        _native::column::Values::Text(texts) => texts.iter().map(str::len).sum(),
-        _ => 0,
-    }).sum();
+    let text: usize = columns
+        .iter()
+        .filter_map(|each| each.column.as_ref().ok())
+        .map(|each| match &each.values {
+            _native::column::Values::Text(texts) => texts.iter().map(str::len).sum(),
+            _ => 0,
+        })
+        .sum();
     if text > 1 << 22 {
         return;
     }

@@ -38,7 +38,8 @@ pub fn survive(bytes: &[u8]) {
     let header = block::header(bytes);
     let Ok((again, columns)) = block::decode(bytes) else { return };
     assert_eq!(header.as_ref(), Ok(&again));
-    let readable: Vec<_> = columns.iter().filter_map(|each| Some((each.readings, each.column.as_ref().ok()?))).collect();
+    let readable: Vec<_> =
+        columns.iter().filter_map(|each| Some((each.readings, each.column.as_ref().ok()?))).collect();
     let rows: usize = readable.iter().map(|(readings, _)| readings).sum();
     assert_eq!(arrow::batch(&columns).map(|batch| batch.num_rows()), Ok(rows));
     for (readings, column) in readable {
