@@ -93,8 +93,8 @@ fuzz: ## fuzz each target of native/fuzz for SECONDS=60 on one core (docs/fuzzin
 	$(if $(shell $(CARGO) fuzz --version 2>/dev/null),,$(error $(NO_CARGO_FUZZ)))
 	@nice -n 19 native/fuzz/run.sh $(SECONDS) $(TARGETS)
 
-fuzz-seeds: ## write the seeds of the fuzz targets anew, from the golden vectors
-	@python3 native/fuzz/seeds.py
+fuzz-seeds: setup ## write the seeds of the fuzz targets anew, from the golden vectors
+	@PYTHONPATH=. $(BIN)/python native/fuzz/seeds.py
 
 soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 	@HEADRACE_SOAK=$(MUTATIONS) HEADRACE_SEED=$(SEED) nice $(CARGO) test --quiet --locked --release --test core soak -- --nocapture
