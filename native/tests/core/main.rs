@@ -15,3 +15,4 @@ mod later_versions;
 mod modbus;
 mod parts;
 mod signals;
+mod soak;
