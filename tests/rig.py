@@ -102,8 +102,8 @@ class Command(Peer):
 
     def lines(self) -> list[Json]:
         """Every JSON line that it printed since its last start: facts and log records."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        whole, _, _ = self.log.read_text(errors="replace").rpartition("\n")  # the last line may still be being written
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def events(self) -> list[str]:
         return [line["event"] for line in self.lines() if "event" in line]
