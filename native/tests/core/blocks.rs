@@ -29,6 +29,8 @@ proptest! {
         prop_assert_eq!(header.readings as usize, count);
         let kinds: Vec<_> = decoded.iter().map(|column| column.column.as_ref().unwrap().kind).collect();
         prop_assert_eq!(kinds, columns.iter().map(|(_, column)| column.kind).collect::<Vec<_>>());
+        let notes: Vec<_> = decoded.iter().map(|column| column.column.as_ref().unwrap().note).collect();
+        prop_assert_eq!(notes, columns.iter().map(|(_, column)| column.note).collect::<Vec<_>>());
     }
 
     #[test]
@@ -40,7 +42,7 @@ proptest! {
     fn equal_time_columns_are_stored_once(columns in columns()) {
         let distinct: HashSet<&Vec<i64>> = columns.iter().map(|(_, column)| &column.times).collect();
         let parts = Parts::of(&block::encode(&columns, &META));
-        prop_assert_eq!(usize::from(parts.body[0]), distinct.len());
+        prop_assert_eq!(usize::from(parts.soft[0]), distinct.len());
     }
 
     #[test]
