@@ -22,9 +22,18 @@ NO_PYTHON := Headrace needs Python 3.11 or newer with its venv module: install y
 NO_CARGO := Headrace needs a Rust toolchain (1.88 or newer): install it from https://rustup.rs, or your system's `cargo` package
 NO_CC := Headrace needs a C compiler for its Rust core: install your system's `gcc` package (and `libc6-dev` on Debian)
 
+NO_NIGHTLY := Fuzzing needs the nightly Rust toolchain: rustup toolchain install nightly --profile minimal
+NO_CARGO_FUZZ := Fuzzing needs cargo-fuzz: cargo install cargo-fuzz
+
+# For `make fuzz` and `make soak-core`: seconds for each target, the targets, mutated blocks and their seed.
+SECONDS := 60
+TARGETS := block_decode block_sealed json modbus_plan filter_push
+MUTATIONS := 1000000
+SEED := 1
+
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust peers clean
+.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +87,17 @@ test-rust: setup
 
 test-python: setup peers
 	@$(BIN)/python -m pytest $(ARGS)
+
+fuzz: ## fuzz each target of native/fuzz for SECONDS=60 on one core (docs/fuzzing.md)
+	$(if $(shell $(CARGO) +nightly --version 2>/dev/null),,$(error $(NO_NIGHTLY)))
+	$(if $(shell $(CARGO) fuzz --version 2>/dev/null),,$(error $(NO_CARGO_FUZZ)))
+	@nice -n 19 native/fuzz/run.sh $(SECONDS) $(TARGETS)
+
+fuzz-seeds: setup ## write the seeds of the fuzz targets anew, from the golden vectors
+	@PYTHONPATH=. $(BIN)/python native/fuzz/seeds.py
+
+soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
+	@HEADRACE_SOAK=$(MUTATIONS) HEADRACE_SEED=$(SEED) nice $(CARGO) test --quiet --locked --release --test core soak -- --nocapture
 
 peers: tools ## install the brokers and device servers that the tests talk to
 	@tests/peers/install.sh

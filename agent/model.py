@@ -75,6 +75,8 @@ class Tag:
     low: float | None = None
     high: float | None = None
     filter: str = ""
+    """Empty, `on_change`, `deadband=0.1`, `deadband=2%` (of high - low), `swinging_door=0.5` or `grid=0.05`; each
+    also with `; heartbeat=60s` after it (docs/filters.md)."""
     domain: str = ""
     level: int | None = None
     description: str = ""

@@ -33,6 +33,8 @@ _PLC = {
     "uint": "uint16", "word": "uint16", "udint": "uint32", "dword": "uint32", "ulint": "uint64", "lword": "uint64",
     "str": "string", "text": "string",
 }  # fmt: skip
+_BOUNDS = {"deadband": "0.1", "swinging_door": "0.5", "grid": "0.05"}
+"""The filters that have a bound, with one that people might write."""
 Address: TypeAlias = ModbusAddress | NodeAddress
 
 
@@ -106,18 +108,59 @@ def _limit(text: str, info: ValidationInfo) -> float:
 
 
 def _filter(text: str, info: ValidationInfo) -> str:
-    word, equals, bound = (part.strip() for part in text.partition("="))
-    if text == "on_change":
-        return text
-    if word != "deadband" or not equals:
-        raise ValueError(f"{quantity.shown(text)} is not a filter; write deadband=0.1, on_change, or nothing")
+    rule, semicolon, rest = (part.strip() for part in text.partition(";"))
+    word, equals, bound = (part.strip() for part in rule.partition("="))
+    if word == "heartbeat":
+        raise ValueError(f"{quantity.shown(text)} has nothing to interrupt; write on_change; heartbeat=60s")
+    if word not in ("on_change", *_BOUNDS) or bool(equals) == (word == "on_change"):
+        forms = {name: f"{name}={example}" for name, example in _BOUNDS.items()} | {"on_change": "on_change"}
+        meant = likely(word, forms).rpartition("write ")[2]
+        wanted = forms.get(meant) or ", ".join(forms.values())
+        raise ValueError(f"{quantity.shown(text)} is not a filter; write {wanted}, or nothing")
+    found = f"{word}={_bound(word, bound, info)}" if equals else word
+    if found == "deadband=0":
+        found = "on_change"  # whatever differs is outside a deadband of zero
+    return f"{found}; heartbeat={_heartbeat(rest)}" if semicolon else found
+
+
+def _bound(word: str, text: str, info: ValidationInfo) -> str:
+    """A filter's bound as the core reads it: a number above zero, for a deadband also with a % after it, or zero."""
+    noun = word.replace("_", " ")
     kind = info.data.get("type")
     if kind and kind.type in (ValueType.BOOL, ValueType.STRING):
-        raise ValueError(f"a {kind.type} has no deadband; write on_change, or nothing")
-    found = quantity.number(bound)
+        raise ValueError(f"a {kind.type} has no {noun}; write on_change, or nothing")
+    share = text.removesuffix("%").rstrip()
+    percent = share != text
+    found = quantity.number(share)
     if found < 0:
-        raise ValueError(f"a deadband of {found:g} is below zero; write deadband=0.1")
-    return f"deadband={bound}" if found else "on_change"  # whatever differs is outside a deadband of zero
+        raise ValueError(f"a {noun} of {found:g} is below zero; write {word}={_BOUNDS[word]}")
+    if percent and word != "deadband":
+        raise ValueError(f"a {noun} has no percent; write it in the tag's unit, such as {word}={_BOUNDS[word]}")
+    if percent and found > 100:
+        raise ValueError(f"a {noun} of {found:g} % is more than the range; write one up to 100%, such as deadband=2%")
+    if found == 0 and word != "deadband":
+        raise ValueError(f"a {noun} of zero leaves nothing out; write {word}={_BOUNDS[word]}, or nothing")
+    if found == 0:
+        return "0"
+    if not percent:
+        return share
+    # Where a limit is not in there, it was wrong itself, and said so.
+    if any(info.data.get(limit, 0.0) is None for limit in ("low", "high")):
+        raise ValueError(f"{share}% of a range that is not known; write the tag's low and high, or deadband=0.1")
+    return f"{share}%"
+
+
+def _heartbeat(text: str) -> str:
+    word, _, duration = (part.strip() for part in text.partition("="))
+    if word != "heartbeat":
+        raise ValueError(f"{quantity.shown(text)} can't follow a filter; write heartbeat=60s after the semicolon")
+    try:
+        seconds = quantity.seconds(duration)
+    except ValueError as reason:
+        raise ValueError(f"{str(reason).partition('; write ')[0]}; write heartbeat=60s (or with ms, m, h)") from None
+    if not 0.001 <= seconds <= 31 * 86400:
+        raise ValueError(f"a heartbeat of {duration} is out of range; write one from 1ms to 744h")
+    return "".join(duration.split())
 
 
 def _level(text: str) -> int:

@@ -91,8 +91,11 @@ def parser() -> argparse.ArgumentParser:
     query.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
     query.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
 
-    decode = command("decode", "what is in a block", _decode)
-    decode.add_argument("file", type=Path, metavar="FILE")
+    decode = command("decode", "what is in blocks and exported files", _decode)
+    decode.add_argument("files", nargs="+", metavar="FILE", help="a block or an exported file; - is stdin")
+    decode.add_argument("--format", choices=["table", "json", "csv", "parquet"], default="table")
+    decode.add_argument("--header", action="store_true", help="only what a block says of itself, not its readings")
+    decode.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
     return top
 
 
@@ -189,9 +192,9 @@ def _query(options: argparse.Namespace) -> int:
 
 
 def _decode(options: argparse.Namespace) -> int:
-    from headrace import facts
+    from headrace import decode
 
-    return facts.decode(options)
+    return decode.main(options)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from agent.config import Config
 from agent.model import Tag, Value
 from simulators.plant import Plant
 
+_THINNING = ("deadband", "swinging_door")
+"""Filters that leave out changes on purpose."""
 _BAD = 0x8000_0000
 """The severity bit of a StatusCode that says a value can't be used."""
 
@@ -39,9 +41,9 @@ class Oracle:
     def expected_changes(self, tag: Tag, first_ns: int, last_ns: int) -> list[int]:
         """The times strictly between two stored readings of an OPC UA tag at which its value changed: each is owed.
 
-        Empty for a polled tag, which may miss a change between two polls, and for one with a deadband.
+        Empty for a polled tag, which may miss a change between two polls, and for one whose filter leaves changes out.
         """
-        if tag.device in self._polled or tag.filter.startswith("deadband"):
+        if tag.device in self._polled or tag.filter.startswith(_THINNING):
             return []
         step_ns = self._plant.step_ns(tag)
         owed = []
@@ -55,4 +57,7 @@ class Oracle:
 
     def _equal(self, tag: Tag, time_ns: int, value: Value) -> bool:
         wanted = self._plant.value(tag, time_ns)
+        if tag.filter.startswith("grid=") and not isinstance(wanted, str | bool | None):
+            bound = float(tag.filter.removeprefix("grid=").partition(";")[0])
+            return not isinstance(value, str | bool | None) and abs(wanted - value) <= bound
         return type(wanted) is type(value) and wanted == value

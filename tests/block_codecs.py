@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 try:
     import numpy as np
@@ -278,15 +278,18 @@ def stream(source: Source, codec: int, kind: int = 0) -> Source:
 def values_of(source: Source, kind: int, codec: int, count: int) -> list[Value]:
     """The values of a column that has `count` of them."""
     whole, source = source, stream(source, codec, kind)
-    values: list[Any]
     if kind == BOOL:
-        values = bools(source, codec, count)
-    elif kind < FLOAT32:
-        values = integers(source, codec, count, WIDTHS[kind], kind < FIRST_UNSIGNED)
-    elif kind == STRING:
-        values = strings(source, codec, count)
-    else:
-        values = floats(source, codec, count, struct.Struct("<f" if kind == FLOAT32 else "<d"))
-    if source is not whole:
-        source.hard.end()
-    return values
+        return [*bools(source, codec, count)]
+    if kind == STRING:
+        return [*strings(source, codec, count)]
+    if kind in (FLOAT32, FLOAT64):
+        reals = floats(source, codec, count, struct.Struct("<f" if kind == FLOAT32 else "<d"))
+        if source is not whole:
+            source.hard.end()
+        return [*reals]
+    numbers = integers(source, codec, count, WIDTHS[kind], kind < FIRST_UNSIGNED)
+    bits = 8 * WIDTHS[kind]
+    least = -(1 << bits - 1) if kind < FIRST_UNSIGNED else 0
+    if not all(least <= number < least + (1 << bits) for number in numbers):
+        raise Unreadable("values past the type")
+    return [*numbers]

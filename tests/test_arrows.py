@@ -32,7 +32,7 @@ _PIPELINE = (*_MIDDLE, "collectors", "outbox", "uplink", "identifiers")
 
 PARTS = {
     "native": Part(("agent._native",), ()),
-    "words": Part(("agent", "agent.model", "agent.errors", "agent.wire"), ("native",)),
+    "words": Part(("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"), ("native",)),
     "address": Part(("agent.address",), ("native", "words")),
     "config": Part(
         tuple(f"agent.{name}" for name in ("config", "document", "places", "quantity", "tables", "taglist", "wording")),
@@ -55,7 +55,7 @@ HOMES = {
     "aiosqlite": ("agent/outbox.py",),
     "paho": ("agent/uplink.py", "datacenter/subscription.py"),
     "duckdb": ("datacenter/store.py",),
-    "pyarrow": ("datacenter/",),
+    "pyarrow": ("datacenter/", "headrace/decode.py"),
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
     "pydantic": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
@@ -69,8 +69,9 @@ RUST_FLOORS = (
     ("error", "tag"),
     ("filter", "codec", "decode"),
     ("column",),
-    ("block", "body"),
-    ("buffer", "arrow"),
+    ("body",),
+    ("block",),
+    ("buffer", "arrow", "json"),
     ("python",),
     ("lib",),
 )

@@ -269,7 +269,7 @@ def test_a_plan_that_can_not_be_is_refused(fields: Sequence[Any], message: str) 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"filter": "swing"}, 'no filter "swing"; write deadband=<a positive number>, on_change, or nothing'),
+        ({"filter": "swing"}, 'no filter "swing"; write on_change, deadband=0.1, '),
         ({"filter": "deadband=-1"}, "no filter"),
         ({"type": "real"}, 'no type "real"; there are bool'),
         ({"type": ValueType.STRING, "scale": 2.0}, "a string can't be scaled"),

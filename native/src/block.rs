@@ -14,7 +14,7 @@ use crate::codec::{Reader, broken, put_signed, put_varint};
 use crate::column::Column;
 use crate::error::Result;
 
-pub use crate::body::DecodedColumn;
+pub use crate::body::{DecodedColumn, MAX_BODY, MAX_COLUMNS, MAX_READINGS};
 
 /// The first four bytes of every block.
 pub const MAGIC: [u8; 4] = *b"HDRC";
@@ -22,12 +22,6 @@ pub const MAGIC: [u8; 4] = *b"HDRC";
 pub const MAJOR: u8 = 1;
 /// Minor version: later ones only add codecs and directory fields.
 pub const MINOR: u8 = 0;
-/// The most readings in a block; what bounds every allocation of a decoder.
-pub const MAX_READINGS: usize = 1 << 22;
-/// The most columns in a block, and so the most tags of a buffer; bounds what a decoder keeps for each.
-pub const MAX_COLUMNS: usize = 1 << 18;
-/// The most bytes of a body before compression.
-pub const MAX_BODY: usize = 256 << 20;
 /// The longest reason of a gap, in bytes.
 pub const MAX_REASON: usize = 1024;
 
@@ -78,9 +72,17 @@ pub fn bounds(columns: &[(u32, Column)]) -> (i64, i64) {
 }
 
 /// Encodes columns of at most `MAX_READINGS` readings together, at least one.
+///
+/// What was encoded is decoded again and compared before anybody may let go of the columns. Should a codec ever fail
+/// that, the block is written plainly: a byte too many is no loss, a wrong value is.
 pub fn encode(columns: &[(u32, Column)], meta: &Meta) -> Vec<u8> {
+    let packed = encode_as(columns, meta, false);
+    if reads_back(&packed, columns) { packed } else { encode_as(columns, meta, true) }
+}
+
+fn encode_as(columns: &[(u32, Column)], meta: &Meta, plain: bool) -> Vec<u8> {
     let (first_ns, last_ns) = bounds(columns);
-    let body = body::encode(columns, first_ns);
+    let body = body::encode(columns, first_ns, plain);
     let readings = columns.iter().map(|(_, column)| column.len() as u64).sum();
     let header = Header {
         version: (MAJOR, MINOR),
@@ -93,6 +95,15 @@ pub fn encode(columns: &[(u32, Column)], meta: &Meta) -> Vec<u8> {
         gap: None,
     };
     write(&header, &body.soft, &body.hard)
+}
+
+fn reads_back(bytes: &[u8], columns: &[(u32, Column)]) -> bool {
+    decode(bytes).is_ok_and(|(_, found)| {
+        found.len() == columns.len()
+            && found.iter().zip(columns).all(|(found, (tag, column))| {
+                found.tag == *tag && found.column.as_ref().is_ok_and(|found| found.same(column))
+            })
+    })
 }
 
 /// A block that stands for `places` places of a stream, the first at `meta.sequence`, whose `readings` are missing.

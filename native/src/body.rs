@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 
-use crate::block::{MAX_BODY, MAX_COLUMNS, MAX_READINGS};
 use crate::codec::integer::{put_array, read_array};
 use crate::codec::run::{self, Runs};
 use crate::codec::{Codec, Reader, Sink, Source, broken, integer, put_varint, real, text};
@@ -14,6 +13,12 @@ use crate::column::{Column, Note, NoteKind, Values};
 use crate::error::Result;
 use crate::tag::ValueType;
 
+/// The most readings in a block; what bounds every allocation of a decoder.
+pub const MAX_READINGS: usize = 1 << 22;
+/// The most columns in a block, and so the most tags of a buffer; bounds what a decoder keeps for each.
+pub const MAX_COLUMNS: usize = 1 << 18;
+/// The most bytes of a body before compression.
+pub const MAX_BODY: usize = 256 << 20;
 /// Codec and type ids from here on carry their stream's length in front.
 const FIRST_ADDED: u8 = 16;
 const HAS_QUALITY: u64 = 1;
@@ -38,12 +43,18 @@ pub struct DecodedColumn {
 }
 
 /// Encodes columns; `origin` is the earliest time of them all, from which times count.
-pub fn encode(columns: &[(u32, Column)], origin: i64) -> Sink {
-    let mut times =
-        Times { origin, known: Vec::new(), places: HashMap::new(), codecs: Vec::new(), streams: Sink::default() };
+/// With `plain` values are written as they are.
+pub fn encode(columns: &[(u32, Column)], origin: i64, plain: bool) -> Sink {
+    let mut times = Times {
+        origin,
+        known: Vec::new(),
+        places: HashMap::new(),
+        codecs: Vec::new(),
+        streams: Sink { plain, ..Sink::default() },
+    };
     let mut fields: [Vec<u64>; 5] = Default::default();
     let mut notes = Vec::new();
-    let mut streams = Sink::default();
+    let mut streams = Sink { plain, ..Sink::default() };
     let mut next_tag = 0;
     for (tag, column) in columns {
         let has = |has: bool, flag: u64| if has { flag } else { 0 };
@@ -83,7 +94,7 @@ pub fn encode(columns: &[(u32, Column)], origin: i64) -> Sink {
     }
     let mut hard = times.streams.hard;
     hard.append(&mut streams.hard);
-    Sink { heads: Vec::new(), soft: out, hard }
+    Sink { soft: out, hard, ..Sink::default() }
 }
 
 /// The distinct time columns of a block: tags that are polled together share one.
@@ -267,13 +278,26 @@ fn read_column(
         return Ok(Err(unknown("codec", shape.value_codec, framed)?));
     };
     let values = read_values(codec, kind, stream.as_mut().unwrap_or(source), count, text_left)?;
+    if !fits(kind, &values) {
+        return Ok(Err(format!("values that {} can't have", kind.name())));
+    }
     Ok(Ok(Column { kind, times: Vec::new(), values, present, quality, note: None }))
+}
+
+/// Integers travel at 64 bits: a stream may hold what its type does not.
+fn fits(kind: ValueType, values: &Values) -> bool {
+    let bits = kind.width() * 8;
+    match values {
+        Values::Integer(values) if bits < 64 => values.iter().all(|value| value >> (bits - 1) == value >> 63),
+        Values::Unsigned(values) if bits < 64 => values.iter().all(|value| value >> bits == 0),
+        _ => true,
+    }
 }
 
 fn read_quality(reader: &mut Reader<'_>, shape: &Shape) -> Result<(Runs<u32>, Runs<u8>)> {
     let count = shape.readings;
     let quality = if shape.flags & HAS_QUALITY == 0 { Runs::of(0, count) } else { run::decode(reader, count)? };
-    let present = if shape.flags & HAS_ABSENT == 0 { Runs::of(1, count) } else { run::decode(reader, count)? };
+    let present = if shape.flags & HAS_ABSENT == 0 { Runs::of(1, count) } else { run::decode_flags(reader, count)? };
     Ok((quality, present))
 }
 

@@ -2,78 +2,55 @@
 //! over the `mem::take` of a seal, never over the encoding.
 
 use crate::block::{self, Meta};
-use crate::column::{self, Column};
+use crate::column::{self, Column, Note, NoteKind};
 use crate::decode::modbus::{Field, Plan};
 use crate::error::{Error, Result};
-use crate::filter::Rule;
-use crate::tag::{BAD_DECODING_ERROR, BAD_TYPE_MISMATCH, TagSpec, Value};
+use crate::filter::{Filter, Kind};
+use crate::tag::{BAD_DECODING_ERROR, BAD_TYPE_MISMATCH, Last, TagSpec, Value};
 
 /// The most memory that a buffer may be given. Half of a body's bound: the rest is for lengths, qualities and times, of
 /// which `MAX_READINGS` readings have less than that.
 pub const MAX_BYTES: usize = block::MAX_BODY / 2;
 
-/// The last reading of a tag, whether its filter let it through or not.
-#[derive(Debug, Clone, Default)]
-struct Last {
-    seen: bool,
-    time_ns: i64,
-    quality: u32,
-    value: Kept,
-}
-
-/// A value that outlives the bytes it came from.
-#[derive(Debug, Clone, Default)]
-enum Kept {
-    #[default]
-    Absent,
-    Bool(bool),
-    Integer(i64),
-    Unsigned(u64),
-    Real32(f32),
-    Real64(f64),
-    Text(String),
-}
-
-impl Kept {
-    fn set(&mut self, value: Value<'_>) {
-        *self = match (std::mem::take(self), value) {
-            (Self::Text(mut text), Value::Text(new)) => {
-                text.clear();
-                text.push_str(new);
-                Self::Text(text)
-            }
-            (_, Value::Absent) => Self::Absent,
-            (_, Value::Bool(value)) => Self::Bool(value),
-            (_, Value::Integer(value)) => Self::Integer(value),
-            (_, Value::Unsigned(value)) => Self::Unsigned(value),
-            (_, Value::Real32(value)) => Self::Real32(value),
-            (_, Value::Real64(value)) => Self::Real64(value),
-            (_, Value::Text(value)) => Self::Text(value.to_owned()),
-        };
-    }
-
-    fn get(&self) -> Value<'_> {
-        match self {
-            Self::Absent => Value::Absent,
-            Self::Bool(value) => Value::Bool(*value),
-            Self::Integer(value) => Value::Integer(*value),
-            Self::Unsigned(value) => Value::Unsigned(*value),
-            Self::Real32(value) => Value::Real32(*value),
-            Self::Real64(value) => Value::Real64(*value),
-            Self::Text(value) => Value::Text(value),
-        }
-    }
-}
-
 /// One tag's place in the buffer.
 #[derive(Debug, Clone)]
 struct Slot {
     spec: TagSpec,
-    rule: Rule,
+    /// Most tags have none: a pointer is all that it costs them.
+    filter: Option<Box<Filter>>,
     column: Column,
-    /// The last reading that passed the filter, and the last of all: two, because a filter compares with the former.
-    passed: Last,
+    /// The last reading, whether the filter let it through or not.
     latest: Last,
+}
+
+impl Slot {
+    fn new(spec: TagSpec) -> Result<Self> {
+        let kind = spec.reading_type();
+        let filter = Filter::parse(&spec.filter, kind, spec.range)?.map(Box::new);
+        let mut column = Column::new(kind);
+        column.note = filter.as_ref().map(|filter| {
+            let (kind, bound) = filter.bound();
+            let kind = match kind {
+                Kind::OnChange => NoteKind::OnChange,
+                Kind::Deadband => NoteKind::Deadband,
+                Kind::SwingingDoor => NoteKind::SwingingDoor,
+                Kind::Grid => NoteKind::Grid,
+            };
+            Note { kind, bound }
+        });
+        Ok(Self { spec, filter, column, latest: Last::default() })
+    }
+
+    /// Everything up to now, and an empty column in its place.
+    fn take(&mut self) -> Column {
+        if let Some(filter) = &mut self.filter {
+            filter.flush(|time_ns, value, quality| {
+                self.column.push(time_ns, value, quality);
+            });
+        }
+        let fresh = Column { note: self.column.note, ..Column::new(self.column.kind) };
+        std::mem::replace(&mut self.column, fresh)
+    }
 }
 
 /// What the buffer has done so far.
@@ -138,11 +115,8 @@ impl Buffer {
         if max_bytes > MAX_BYTES {
             return Err(Error::Spec(format!("max_bytes of {max_bytes}; at most {MAX_BYTES}")));
         }
-        let slots = tags.into_iter().map(|spec| {
-            let (rule, column) = (Rule::parse(&spec.filter)?, Column::new(spec.reading_type()));
-            Ok(Slot { spec, rule, column, passed: Last::default(), latest: Last::default() })
-        });
-        Ok(Self { slots: slots.collect::<Result<_>>()?, plans: Vec::new(), max_bytes, stats: Stats::default() })
+        let slots = tags.into_iter().map(Slot::new).collect::<Result<_>>()?;
+        Ok(Self { slots, plans: Vec::new(), max_bytes, stats: Stats::default() })
     }
 
     /// The tag's spec.
@@ -207,12 +181,8 @@ impl Buffer {
         if self.stats.pending_readings == 0 {
             return None;
         }
-        let columns =
-            self.slots.iter_mut().enumerate().filter(|(_, slot)| !slot.column.is_empty()).map(|(tag, slot)| {
-                let fresh = Column::new(slot.column.kind);
-                (tag as u32, std::mem::replace(&mut slot.column, fresh))
-            });
-        let taken = Taken { columns: columns.collect() };
+        let columns = self.slots.iter_mut().enumerate().map(|(tag, slot)| (tag as u32, slot.take()));
+        let taken = Taken { columns: columns.filter(|(_, column)| !column.is_empty()).collect() };
         self.stats.sealed_readings += self.stats.pending_readings;
         self.stats.sealed_blocks += 1;
         self.stats.pending_readings = 0;
@@ -227,9 +197,9 @@ impl Buffer {
 
     /// The last reading of every tag that has one: tag, time, value, quality.
     pub fn latest(&self) -> impl Iterator<Item = (u32, i64, Value<'_>, u32)> {
-        self.slots.iter().enumerate().filter(|(_, slot)| slot.latest.seen).map(|(tag, slot)| {
-            let last = &slot.latest;
-            (tag as u32, last.time_ns, last.value.get(), last.quality)
+        self.slots.iter().enumerate().filter_map(|(tag, slot)| {
+            let (time_ns, value, quality) = slot.latest.reading()?;
+            Some((tag as u32, time_ns, value, quality))
         })
     }
 }
@@ -242,27 +212,39 @@ fn take(slot: &mut Slot, stats: &mut Stats, max_bytes: usize, time_ns: i64, valu
         return false;
     }
     stats.accepted += 1;
+    let grown = match &mut slot.filter {
+        None => Some(slot.column.push(time_ns, value, quality)),
+        Some(filter) => filtered(filter, &mut slot.column, &slot.latest, time_ns, value, quality),
+    };
     slot.latest.remember(time_ns, value, quality);
-    let passed = &mut slot.passed;
-    if slot.rule != Rule::All {
-        if passed.seen && !slot.rule.passes(passed.value.get(), passed.quality, value, quality) {
-            stats.filtered += 1;
-            return false;
+    match grown {
+        Some(bytes) => {
+            stats.pending_bytes += bytes as u64;
+            stats.pending_readings += 1;
         }
-        passed.remember(time_ns, value, quality);
+        None => stats.filtered += 1,
     }
-    stats.pending_bytes += slot.column.push(time_ns, value, quality) as u64;
-    stats.pending_readings += 1;
-    true
+    grown.is_some()
 }
 
-impl Last {
-    fn remember(&mut self, time_ns: i64, value: Value<'_>, quality: u32) {
-        self.seen = true;
-        self.time_ns = time_ns;
-        self.quality = quality;
-        self.value.set(value);
-    }
+/// By how many bytes the pending readings grew, if they became one more. A held reading is pending from the start: the
+/// next one either takes its place or comes on top.
+fn filtered(
+    filter: &mut Filter,
+    column: &mut Column,
+    latest: &Last,
+    time_ns: i64,
+    value: Value<'_>,
+    quality: u32,
+) -> Option<usize> {
+    let before = (column.len(), filter.held().map(column::size));
+    let mut bytes = 0;
+    filter.offer(latest, time_ns, value, quality, |time_ns, value, quality| {
+        bytes += column.push(time_ns, value, quality);
+    });
+    let after = (column.len(), filter.held().map(column::size));
+    let readings = |(kept, held): (usize, Option<usize>)| kept + usize::from(held.is_some());
+    (readings(after) > readings(before)).then(|| bytes + after.1.unwrap_or(0) - before.1.unwrap_or(0))
 }
 
 /// A reading whose value did not fit: the status that stands in for it.

@@ -145,6 +145,21 @@ impl Column {
         self.times.is_empty()
     }
 
+    /// Whether another column has the very same readings, to the last bit.
+    pub fn same(&self, other: &Self) -> bool {
+        let values = match (&self.values, &other.values) {
+            (Values::Real32(a), Values::Real32(b)) => a.iter().map(|a| a.to_bits()).eq(b.iter().map(|b| b.to_bits())),
+            (Values::Real64(a), Values::Real64(b)) => a.iter().map(|a| a.to_bits()).eq(b.iter().map(|b| b.to_bits())),
+            (a, b) => a == b,
+        };
+        values
+            && self.kind == other.kind
+            && self.times == other.times
+            && self.present == other.present
+            && self.quality == other.quality
+            && self.note == other.note
+    }
+
     /// The readings one by one: time, value, quality.
     pub fn iter(&self) -> impl Iterator<Item = (i64, Value<'_>, u32)> {
         let mut values = self.values.each();

@@ -336,6 +336,12 @@ fn decode(py: Python<'_>, data: &[u8]) -> PyResult<Readings> {
 }
 
 #[pyfunction]
+fn to_json<'py>(py: Python<'py>, block: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let json = py.detach(|| crate::json::to_json(block))?;
+    Ok(PyBytes::new(py, json.as_bytes()))
+}
+
+#[pyfunction]
 #[pyo3(signature = (*, stream, first, last, epoch, from_ns, to_ns, readings, reason, sealed_ns))]
 #[allow(clippy::too_many_arguments)] // keyword arguments, each a fact of the gap
 fn gap(
@@ -376,7 +382,7 @@ mod _native {
     use super::{Bound, PyException, PyModule, PyModuleMethods, PyResult, PyValueError, exception};
 
     #[pymodule_export]
-    use super::{Block, Buffer, Column, Header, Readings, crc32c, decode, gap, header};
+    use super::{Block, Buffer, Column, Header, Readings, crc32c, decode, gap, header, to_json};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -121,8 +121,86 @@ impl Value<'_> {
             Self::Text(_) | Self::Absent => None,
         }
     }
+
+    /// Whether nothing changed from one to the other. NaN is the same as NaN here, and -0.0 as 0.0.
+    #[allow(clippy::float_cmp)] // the same means equal
+    pub fn same(self, other: Value<'_>) -> bool {
+        match (self, other) {
+            (Value::Real32(a), Value::Real32(b)) => a == b || (a.is_nan() && b.is_nan()),
+            (Value::Real64(a), Value::Real64(b)) => a == b || (a.is_nan() && b.is_nan()),
+            (a, b) => a == b,
+        }
+    }
 }
 
+/// A reading that is remembered: its value outlives the bytes it came from.
+#[derive(Debug, Clone, Default)]
+pub struct Last {
+    seen: bool,
+    time_ns: i64,
+    quality: u32,
+    value: Kept,
+}
+
+impl Last {
+    /// Takes the place of the one before. Allocates only for a text that is longer than any so far.
+    pub fn remember(&mut self, time_ns: i64, value: Value<'_>, quality: u32) {
+        self.seen = true;
+        self.time_ns = time_ns;
+        self.quality = quality;
+        self.value.set(value);
+    }
+
+    /// Time, value and quality, once there is one.
+    pub fn reading(&self) -> Option<(i64, Value<'_>, u32)> {
+        self.seen.then(|| (self.time_ns, self.value.get(), self.quality))
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+enum Kept {
+    #[default]
+    Absent,
+    Bool(bool),
+    Integer(i64),
+    Unsigned(u64),
+    Real32(f32),
+    Real64(f64),
+    Text(String),
+}
+
+impl Kept {
+    fn set(&mut self, value: Value<'_>) {
+        *self = match value {
+            Value::Absent => Self::Absent,
+            Value::Bool(value) => Self::Bool(value),
+            Value::Integer(value) => Self::Integer(value),
+            Value::Unsigned(value) => Self::Unsigned(value),
+            Value::Real32(value) => Self::Real32(value),
+            Value::Real64(value) => Self::Real64(value),
+            Value::Text(value) => {
+                if let Self::Text(text) = self {
+                    text.clear();
+                    text.push_str(value);
+                    return;
+                }
+                Self::Text(value.to_owned())
+            }
+        };
+    }
+
+    fn get(&self) -> Value<'_> {
+        match self {
+            Self::Absent => Value::Absent,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Integer(value) => Value::Integer(*value),
+            Self::Unsigned(value) => Value::Unsigned(*value),
+            Self::Real32(value) => Value::Real32(*value),
+            Self::Real64(value) => Value::Real64(*value),
+            Self::Text(value) => Value::Text(value),
+        }
+    }
+}
 /// `value = raw * factor + offset`, in float64.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale {
@@ -139,8 +217,10 @@ pub struct TagSpec {
     pub raw: ValueType,
     /// How raw values become readings; `None` leaves them as they are.
     pub scale: Option<Scale>,
-    /// The filter as written in the config (`filter.rs`).
+    /// The filter as written in the config (`filter/spec.rs`).
     pub filter: String,
+    /// Low and high: what a filter's percent is of.
+    pub range: Option<(f64, f64)>,
 }
 
 impl TagSpec {

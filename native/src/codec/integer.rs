@@ -20,6 +20,8 @@ enum Prediction {
     Line = 2,
 }
 
+/// Bits a value past which Rice codes are not compared with varints.
+const PATTERNLESS: usize = 10;
 /// An exponent that stands for "the unit is written out".
 const WRITTEN: u8 = 31;
 const HAS_BASE: u8 = 1 << 5;
@@ -39,19 +41,24 @@ pub fn encode(values: &[i64], width: usize, out: &mut Sink) -> Codec {
         return Codec::Step;
     }
     let (predicted, bits) = predict(first, &deltas);
-    if bits / 8 + 2 >= values.len() * width {
+    if out.plain || bits / 8 + 2 >= values.len() * width {
         out.soft.extend(values.iter().flat_map(|value| value.to_le_bytes().into_iter().take(width)));
         return Codec::Raw;
     }
     let start = out.mark();
     put_head(out, &predicted);
     let head = out.soft.len();
-    for value in &predicted.rest {
-        put_signed(&mut out.soft, *value);
-    }
     let (k, rice) = rice::plan(&predicted.rest);
-    // What zstd makes of the varints is at best their entropy; Rice codes stay as long as they are.
-    let varints = entropy(out.soft.get(head..).unwrap_or_default());
+    // What zstd makes of varints is at best their entropy; Rice codes stay as long as they are. Where many bits are
+    // left there is no pattern to find, and the varints need not be tried.
+    let varints = if rice > PATTERNLESS * predicted.rest.len() {
+        usize::MAX
+    } else {
+        for value in &predicted.rest {
+            put_signed(&mut out.soft, *value);
+        }
+        entropy(out.soft.get(head..).unwrap_or_default())
+    };
     let coded = rice.min(varints) / 8 + out.since(start) + head - out.soft.len();
     let runs = run::integers(values).filter(|runs| runs.len() < coded);
     let best = runs.as_ref().map_or(coded, Vec::len);
@@ -143,7 +150,13 @@ struct Predicted {
 /// The prediction that leaves least, and the bits that it leaves, about.
 fn predict(first: i64, deltas: &[i64]) -> (Predicted, usize) {
     // A gcd of |i64::MIN| = 2^63 does not fit i64; it only comes from extremes that compress to nothing anyway.
-    let unit = deltas.iter().fold(first.unsigned_abs(), |unit, delta| gcd(unit, delta.unsigned_abs()));
+    let mut unit = first.unsigned_abs();
+    for delta in deltas {
+        unit = gcd(unit, delta.unsigned_abs());
+        if unit == 1 {
+            break;
+        }
+    }
     let unit = i64::try_from(unit).unwrap_or(1).max(1);
     let units: Vec<i64> =
         if unit == 1 { deltas.to_vec() } else { deltas.iter().map(|each| each.wrapping_div(unit)).collect() };
@@ -163,9 +176,9 @@ fn predict(first: i64, deltas: &[i64]) -> (Predicted, usize) {
         for each in &mut line {
             *each = each.wrapping_sub(start);
         }
-        let bent = cost(line.iter().copied()) + 8 * 2;
-        if bent < bits {
-            (best, bits, base) = (Prediction::Line, bent, slope);
+        let lined = cost(line.iter().copied()) + 8 * 2;
+        if lined < bits {
+            (best, bits, base) = (Prediction::Line, lined, slope);
         }
         let trend = cost(trends(&units)) + 8;
         if trend < bits {

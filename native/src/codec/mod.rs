@@ -85,6 +85,8 @@ pub struct Sink {
     pub soft: Vec<u8>,
     /// Rice codes, pcodec pages.
     pub hard: Vec<u8>,
+    /// Whether values are to be written as they are, at their width.
+    pub plain: bool,
 }
 
 impl Sink {

@@ -10,8 +10,10 @@ const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
     1e21, 1e22,
 ];
-/// Integers of this size and below are exact in float64.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+/// Integers of this size and below are exact in float64, and round as below: 2^51.
+const EXACT: f64 = 2_251_799_813_685_248.0;
+/// 1.5 * 2^52, above which float64 has no fractions.
+const ROUND: f64 = 6_755_399_441_055_744.0;
 /// In the exponent's byte: a list of exceptions follows.
 const HAS_EXCEPTIONS: u8 = 1 << 5;
 /// Values that are looked at to choose the exponent.
@@ -74,14 +76,13 @@ pub fn encode<T: Real>(values: &[T], out: &mut Sink) -> Codec {
     }
     let start = out.mark();
     let raw = values.len() * T::WIDTH;
-    let short = if decimal(values, out) { out.since(start) } else { raw };
-    if values.len() >= pco::LEAST && short * 8 >= pco::DENSE * values.len() {
-        if let Some(packed) = pco::encode(values).filter(|packed| packed.len() < short) {
-            out.rewind(start);
-            put_varint(&mut out.soft, packed.len() as u64);
-            out.hard.extend_from_slice(&packed);
-            return Codec::Pco;
-        }
+    let short = if !out.plain && decimal(values, out) { out.since(start) } else { raw };
+    let dense = !out.plain && values.len() >= pco::LEAST && short * 8 >= pco::DENSE * values.len();
+    if let Some(packed) = dense.then(|| pco::encode(values)).flatten().filter(|packed| packed.len() < short) {
+        out.rewind(start);
+        put_varint(&mut out.soft, packed.len() as u64);
+        out.hard.extend_from_slice(&packed);
+        return Codec::Pco;
     }
     if short < raw {
         return Codec::Decimal;
@@ -99,9 +100,13 @@ fn put<T: Real>(value: T, out: &mut Vec<u8>) {
 
 /// `value * 10^e` as an integer, if dividing it again gives the very same bits.
 fn digits<T: Real>(value: T, power: f64) -> Option<i64> {
-    let scaled = (value.widen() * power).round();
+    let scaled = value.widen() * power;
+    if scaled.abs() >= EXACT {
+        return None; // NaN passes here, and fails the comparison
+    }
+    // Adding and taking away 1.5 * 2^52 rounds to the nearest integer, without a call into the mathematical library.
     // Through the integer, as the decoder will: -0.0 has none, and must not pass.
-    let integer = (scaled.abs() < EXACT).then_some(scaled as i64)?;
+    let integer = ((scaled + ROUND) - ROUND) as i64;
     (T::narrow(integer as f64 / power).bits() == value.bits()).then_some(integer)
 }
 

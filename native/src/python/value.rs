@@ -12,6 +12,8 @@ pub(super) struct Tag {
     r#type: String,
     scale: Option<f64>,
     offset: Option<f64>,
+    low: Option<f64>,
+    high: Option<f64>,
     filter: String,
 }
 
@@ -26,7 +28,7 @@ impl Tag {
         if scale.is_some() && raw == ValueType::Text {
             return Err(PyValueError::new_err("a string can't be scaled"));
         }
-        Ok(TagSpec { raw, scale, filter: self.filter })
+        Ok(TagSpec { raw, scale, filter: self.filter, range: self.low.zip(self.high) })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::columns::{META, Row, all_rows, cases, habit};
 
 /// The tags of every run: each filter, a scaled tag, text that may not decode, and a coil.
 fn tags() -> Vec<TagSpec> {
-    let tag = |raw, scale, filter: &str| TagSpec { raw, scale, filter: filter.to_owned() };
+    let tag = |raw, scale, filter: &str| TagSpec { raw, scale, filter: filter.to_owned(), range: None };
     vec![
         tag(ValueType::Int16, None, ""),
         tag(ValueType::Int16, Some(Scale { factor: 0.1, offset: -20.0 }), ""),
@@ -226,5 +226,8 @@ fn what_does_not_exist_is_refused_and_keeps_nothing() {
     assert_eq!(refusal.to_string(), "tag 0 is int16, not int32");
     assert!(buffer.modbus_plan(vec![field(9, ValueType::Int32)], false).is_err());
     assert!(buffer.take().is_none());
-    assert!(Buffer::new(vec![TagSpec { raw: ValueType::Bool, scale: None, filter: "swing".into() }], 1).is_err());
+    assert!(
+        Buffer::new(vec![TagSpec { raw: ValueType::Bool, scale: None, filter: "swing".into(), range: None }], 1)
+            .is_err()
+    );
 }

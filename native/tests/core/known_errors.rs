@@ -7,7 +7,7 @@ use _native::column::Column;
 use _native::tag::{TagSpec, Value, ValueType};
 
 use crate::columns::{META, waves};
-use crate::parts::{Body, FLAG_ZSTD};
+use crate::parts::{Body, FLAG_ZSTD, varints};
 
 /// A bool column on time column 0, its values a constant of one byte.
 const BOOL: [u64; 5] = [0, 0, 0, 0, 0];
@@ -30,13 +30,13 @@ fn millions_of_empty_columns_took_a_gigabyte() {
     assert!(body.refusal(0).contains("262145 columns; at most 262144"));
     let body = Body { columns: vec![BOOL; MAX_COLUMNS], ..body };
     assert_eq!(block::decode(&body.parts(0).join()).unwrap().1.len(), MAX_COLUMNS);
-    let tag = TagSpec { raw: ValueType::Bool, scale: None, filter: String::new() };
+    let tag = TagSpec { raw: ValueType::Bool, scale: None, filter: String::new(), range: None };
     assert!(Buffer::new(vec![tag; columns], 1).is_err());
 }
 
 #[test]
 fn a_buffer_larger_than_a_body_made_blocks_that_nobody_could_read() {
-    let tag = TagSpec { raw: ValueType::Text, scale: None, filter: String::new() };
+    let tag = TagSpec { raw: ValueType::Text, scale: None, filter: String::new(), range: None };
     assert!(Buffer::new(vec![tag.clone()], MAX_BYTES + 1).is_err());
     let mut buffer = Buffer::new(vec![tag], MAX_BYTES).unwrap();
     let mut text = String::from_utf8(vec![b'x'; 1 << 16]).unwrap();
@@ -133,5 +133,37 @@ fn a_pcodec_stream_of_another_count_was_read_in_part() {
     assert!(block::decode(&body(300).parts(300).join()).is_ok());
     for wrong in [0, 1, 128, 255, 256, 257, 299, 301, 512, 4096, MAX_READINGS as u64] {
         assert!(body(wrong).refusal(wrong).starts_with("not a readable block"), "{wrong}");
+    }
+}
+
+#[test]
+fn a_presence_or_a_bool_of_2_was_taken_for_1() {
+    for (column, runs) in [([0, 0, 0, 0, 5], vec![3, 1]), ([0, 0, 2, 0, 0], vec![3, 1, 1])] {
+        let mut body = Body { times: vec![[3, 0]], columns: vec![column], ..Body::default() };
+        body.streams = [vec![0], runs].concat();
+        assert!(block::decode(&body.parts(3).join()).is_ok());
+        body.streams[2] = 2;
+        assert!(body.refusal(3).ends_with("a flag that is not 0 or 1"));
+    }
+}
+
+#[test]
+fn values_past_their_type_were_read_as_they_are() {
+    let constant = |kind: ValueType, zigzag: u64| {
+        let mut body = Body { times: vec![[1, 0]], columns: vec![[0, kind as u64, 0, 0, 0], BOOL], ..Body::default() };
+        body.streams = [vec![0], varints(&[zigzag]), vec![1]].concat();
+        let (_, columns) = block::decode(&body.parts(2).join()).unwrap();
+        assert!(columns[1].column.is_ok(), "the others can be read");
+        columns[0].column.clone().map(|_| ())
+    };
+    for (kind, most) in [(ValueType::Int8, 127), (ValueType::Int16, 32_767), (ValueType::Int32, (1_u64 << 31) - 1)] {
+        assert_eq!((constant(kind, 2 * most), constant(kind, 2 * most + 1)), (Ok(()), Ok(())));
+        let refusal = Err(format!("values that {} can't have", kind.name()));
+        assert_eq!((constant(kind, 2 * most + 2), constant(kind, 2 * most + 3)), (refusal.clone(), refusal));
+    }
+    for (kind, most) in [(ValueType::UInt8, 255), (ValueType::UInt16, 65_535), (ValueType::UInt32, (1_u64 << 32) - 1)] {
+        assert_eq!((constant(kind, 0), constant(kind, 2 * most)), (Ok(()), Ok(())));
+        let refusal = Err(format!("values that {} can't have", kind.name()));
+        assert_eq!((constant(kind, 1), constant(kind, 2 * most + 2)), (refusal.clone(), refusal));
     }
 }

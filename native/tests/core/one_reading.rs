@@ -54,7 +54,7 @@ fn a_block_of_one_reading_costs_at_most_100_bytes() {
 
 #[test]
 fn an_empty_seal_returns_nothing() {
-    let tag = TagSpec { raw: ValueType::Bool, scale: None, filter: "on_change".to_owned() };
+    let tag = TagSpec { raw: ValueType::Bool, scale: None, filter: "on_change".to_owned(), range: None };
     let mut buffer = Buffer::new(vec![tag], 1 << 20).unwrap();
     assert!(buffer.take().is_none());
     buffer.push(0, 1, Value::Bool(true), 0).unwrap();

@@ -137,7 +137,7 @@ proptest! {
     #[test]
     fn held_values_in_every_pattern(new in vec(any::<bool>(), 0..70), seed in number()) {
         let fresh: Vec<i64> = (0..=new.iter().filter(|new| **new).count() as i64).map(|at| seed ^ at).collect();
-        let mut sink = Sink { heads: vec![Codec::Raw as u8], soft: bytes_of(&new), hard: vec![] };
+        let mut sink = Sink { heads: vec![Codec::Raw as u8], soft: bytes_of(&new), ..Sink::default() };
         fresh.iter().for_each(|value| sink.soft.extend(value.to_le_bytes()));
         let mut next = 0;
         let later = new.iter().map(|new| {
@@ -177,7 +177,7 @@ proptest! {
 #[test]
 fn hold_within_hold_is_refused() {
     let levels = 100_000;
-    let sink = Sink { heads: vec![Codec::Hold as u8; levels], soft: vec![0xff; levels], hard: vec![] };
+    let sink = Sink { heads: vec![Codec::Hold as u8; levels], soft: vec![0xff; levels], ..Sink::default() };
     assert_eq!(decode(Codec::Hold, &sink, 8).unwrap_err().to_string(), "not a readable block: hold within hold");
 }
 
@@ -190,9 +190,9 @@ fn a_nested_column_is_of_integers_and_of_a_codec_that_is_known() {
         (10, "unknown inner codec"),
         (200, "unknown inner codec"),
     ] {
-        let hold = Sink { heads: vec![inner], soft: vec![0xff; 90], hard: vec![] };
+        let hold = Sink { heads: vec![inner], soft: vec![0xff; 90], ..Sink::default() };
         assert!(decode(Codec::Hold, &hold, 8).unwrap_err().to_string().ends_with(message), "{message}");
-        let decimal = Sink { heads: vec![0, inner], soft: vec![0xff; 90], hard: vec![] };
+        let decimal = Sink { heads: vec![0, inner], soft: vec![0xff; 90], ..Sink::default() };
         let refusal = real::decode::<f32>(Codec::Decimal, &mut whole(&decimal), 8).unwrap_err().to_string();
         assert!(refusal.ends_with(message), "{refusal}");
     }
@@ -201,7 +201,7 @@ fn a_nested_column_is_of_integers_and_of_a_codec_that_is_known() {
 #[test]
 fn forms_that_are_none_are_refused() {
     let refusal = |heads: &[u8], codec| {
-        let sink = Sink { heads: heads.to_vec(), soft: vec![0; 9], hard: vec![0xff; 9] };
+        let sink = Sink { heads: heads.to_vec(), soft: vec![0; 9], hard: vec![0xff; 9], ..Sink::default() };
         decode(codec, &sink, 5).unwrap_err().to_string()
     };
     assert!(refusal(&[3 << 6], Codec::Delta).ends_with("prediction 3"));
@@ -212,7 +212,7 @@ fn forms_that_are_none_are_refused() {
         assert!(refusal(&[0, k], Codec::Rice).ends_with(&format!("a Rice parameter of {k}")));
     }
     assert!(refusal(&[0], Codec::Rice).ends_with("cut short"));
-    let decimal = Sink { heads: vec![23, 0], soft: vec![0; 9], hard: vec![] };
+    let decimal = Sink { heads: vec![23, 0], soft: vec![0; 9], ..Sink::default() };
     let refusal = real::decode::<f64>(Codec::Decimal, &mut whole(&decimal), 5).unwrap_err().to_string();
     assert!(refusal.ends_with("exponent past 22"));
 }
