@@ -78,7 +78,9 @@ impl Form {
             out.hard = rice(rest, k);
             return (Codec::Rice, out);
         }
-        rest.iter().for_each(|each| put_signed(&mut out.soft, *each));
+        for each in rest {
+            put_signed(&mut out.soft, *each);
+        }
         (Codec::Delta, out)
     }
 
@@ -138,7 +140,7 @@ proptest! {
     fn held_values_in_every_pattern(new in vec(any::<bool>(), 0..70), seed in number()) {
         let fresh: Vec<i64> = (0..=new.iter().filter(|new| **new).count() as i64).map(|at| seed ^ at).collect();
         let mut sink = Sink { heads: vec![Codec::Raw as u8], soft: bytes_of(&new), ..Sink::default() };
-        fresh.iter().for_each(|value| sink.soft.extend(value.to_le_bytes()));
+        sink.soft.extend(fresh.iter().flat_map(|value| value.to_le_bytes()));
         let mut next = 0;
         let later = new.iter().map(|new| {
             next += usize::from(*new);
@@ -165,10 +167,12 @@ proptest! {
             sink.soft.extend(bits.to_le_bytes());
             next = place + 1;
         }
-        digits.iter().for_each(|value| sink.soft.extend(value.to_le_bytes()));
+        sink.soft.extend(digits.iter().flat_map(|value| value.to_le_bytes()));
         let power: f64 = format!("1e{exponent}").parse().unwrap();
         let mut expected: Vec<u64> = digits.iter().map(|digits| (*digits as f64 / power).to_bits()).collect();
-        odd.iter().for_each(|(place, bits)| expected[*place] = *bits);
+        for (place, bits) in odd {
+            expected[place] = bits;
+        }
         let found: Vec<f64> = real::decode(Codec::Decimal, &mut whole(&sink), digits.len()).unwrap();
         prop_assert_eq!(found.iter().map(|value| value.to_bits()).collect::<Vec<_>>(), expected);
     }
