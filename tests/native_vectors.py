@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from agent._native import Block, Buffer, decode, gap
+from agent._native import Buffer, decode, gap
 from agent.model import Reading, Tag, Value, ValueType
+from tests import block_reader, block_writer
 
 FILE = Path(__file__).with_suffix(".json")
 BEGIN = 1_750_000_000_000_000_000
@@ -78,12 +80,30 @@ def _vectors() -> Iterator[tuple[str, Rows]]:
         + column(v.UINT64, [2**63 + n * n for n in range(30)])
         + column(v.INT64, [0, -(2**63), 2**63 - 1, -1, 1, 0, 2**62, -7, 8]),
     )
-    yield "integers by run", column(v.UINT16, [n // 30 * 1000 for n in range(100)])
+    yield (
+        "integers by rice",
+        column(v.INT32, [_noise(n) % 1000 for n in range(60)])
+        + column(v.INT64, [n * n * n * 1_000_000 + _noise(n) % 9_000_000 for n in range(60)])
+        + column(v.UINT64, [2**63 + _noise(n) % 5000 if n != 30 else 7 for n in range(60)]),
+    )
+    yield (
+        "integers by hold",
+        column(v.INT32, [_held(n) % 10**8 for n in range(100)])
+        + column(v.FLOAT64, [_held(n + 7) % 10**8 / 100 for n in range(100)])
+        + column(v.UINT64, [2**64 - 1 - _held(n + 3) * 1000 for n in range(100)]),
+    )
+    yield "integers by run", column(v.UINT32, [_noise(n // 50) for n in range(200)])
     yield "raw integers", column(v.INT8, [-128, 127, -127, 126, -120]) + column(v.UINT32, [2**32 - 1, 1, 4_000_000_000])
     yield (
         "decimals with exceptions",
         column(v.FLOAT32, [single(20 + (n * n % 70) / 10) for n in range(60)])
         + column(v.FLOAT64, [(n * 37 % 500) / 1000 if n % 20 else _EXCEPTIONS[n // 20] for n in range(80)]),
+    )
+    yield (
+        "floats by pcodec",
+        column(v.FLOAT64, [math.sin(n / 40) * 100 + _noise(n) % 1000 / 7e6 for n in range(300)])
+        + column(v.FLOAT32, [single(math.sin(n / 40) * 100 + _noise(n) % 1000 / 7e4) for n in range(300)])
+        + [Reading(PLACE[v.UINT8], BEGIN + n, n * n % 200) for n in range(30)],
     )
     yield "raw floats", column(v.FLOAT32, [single(1 / (n + 3)) for n in range(9)]) + column(v.FLOAT64, _SPECIALS)
     yield (
@@ -109,14 +129,36 @@ def _vectors() -> Iterator[tuple[str, Rows]]:
         [Reading(PLACE[v.UINT8], time, n) for n, time in enumerate([0, -(2**63), 2**63 - 1, 5, 5, 5, -1])]
         + [Reading(PLACE[v.UINT16], BEGIN + n * 500 * MILLISECOND + n * n % 7 * 1000, n) for n in range(50)],
     )
+    yield (
+        "times that are late now and then, with faults of every kind",
+        [
+            Reading(
+                PLACE[kind], BEGIN + n * 500 * MILLISECOND + _noise(n) % 4 * MILLISECOND, None if bad else value, bad
+            )
+            for kind, value in ((v.INT16, 5), (v.FLOAT32, 1.5), (v.STRING, "RUN"), (v.BOOL, True))
+            for n, bad in ((n, 0x8005_0000 if _noise(n) % 9 == 0 else 0) for n in range(90))
+        ],
+    )
+
+
+def _noise(place: int) -> int:
+    """A number of 32 bits that looks random and is the same in every year."""
+    return random.Random(place).getrandbits(32)
+
+
+def _held(place: int) -> int:
+    """The same, that changes at every second place or so."""
+    while place and _noise(place) & 1 == 0:
+        place -= 1
+    return _noise(place)
 
 
 _EXCEPTIONS = [math.inf, -0.0, real(0x7FF8_0000_0000_1234), 1 / 3]
 _SPECIALS: list[Value] = [math.pi, math.inf, -math.inf, -0.0, 0.0, 5e-324, 1.7976931348623157e308, 1e22, 0.1]
 
 
-def blocks() -> Iterator[tuple[str, Block]]:
-    """Every vector, made by the present encoder."""
+def blocks() -> Iterator[tuple[str, bytes]]:
+    """Every vector, made by the present encoder, but for the last, which is made by hand."""
     for sequence, (name, rows) in enumerate(_vectors()):
         buffer = Buffer(TAGS)
         buffer.push(rows)
@@ -124,12 +166,13 @@ def blocks() -> Iterator[tuple[str, Block]]:
         made = buffer.seal(stream=STREAM, sequence=sequence, epoch=2**64 - 1 - sequence, sealed_ns=clock,
                            synchronized=sequence % 2 == 0)  # fmt: skip
         assert made is not None
-        yield name, made
+        yield name, made.data
     yield (
         "a gap",
         gap(stream=STREAM, first=100, last=199, epoch=7, from_ns=BEGIN, to_ns=BEGIN + 1, readings=12_345,
-            reason="outbox full: älteste zuerst", sealed_ns=BEGIN + 2),
+            reason="outbox full: älteste zuerst", sealed_ns=BEGIN + 2).data,
     )  # fmt: skip
+    yield "made by hand: every prediction, and notes", block_writer.every_form(BEGIN)
 
 
 def plain(value: Value) -> Any:
@@ -160,11 +203,12 @@ def describe(name: str, data: bytes) -> dict[str, Any]:
             "reason": header.reason,
         },
         "columns": [[each.tag, each.type, each.readings, each.time_codec, each.value_codec] for each in found.columns],
+        "notes": [note and list(note) for note in block_reader.read_block(data).notes],
         "rows": [[index, time_ns, plain(value), quality] for index, time_ns, value, quality in found.rows()],
         "hex": data.hex(),
     }
 
 
 if __name__ == "__main__":
-    lines = ",\n".join(json.dumps(describe(name, block.data), ensure_ascii=False) for name, block in blocks())
+    lines = ",\n".join(json.dumps(describe(name, data), ensure_ascii=False) for name, data in blocks())
     FILE.write_text(f"[\n{lines}\n]\n")

@@ -13,15 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import zstandard
 
 from agent import errors
 from agent._native import Block, BlockError, Buffer, HeadraceError, crc32c, decode, gap, header
 from agent.model import Value, ValueType
-from tests import block_reader, native_vectors
-from tests.native_vectors import BEGIN, TAGS, describe, plain, real, single
+from tests import block_codecs, block_reader, block_writer, native_vectors
+from tests.native_vectors import BEGIN, PLACE, TAGS, describe, plain, real, single
 
 VECTORS: list[dict[str, Any]] = json.loads(native_vectors.FILE.read_text())
-CODECS = ("constant", "raw", "decimal", "step", "delta", "run", "bitmap", "dictionary")
+CODECS = dict(enumerate(("constant", "raw", "decimal", "step", "delta", "run", "bitmap", "dictionary", "rice", "hold")))
+CODECS[16] = "pco"
 
 
 def bits(rows: list[tuple[int, int, Value, int]]) -> list[tuple[int, int, str, int]]:
@@ -44,6 +46,8 @@ def test_the_second_decoder_reads_the_golden_vectors(vector: dict[str, Any]) -> 
     assert [[tag, time, plain(value), code] for tag, time, value, code in found.rows] == vector["rows"]
     assert [[CODECS[time], CODECS[value]] for time, value in found.codecs] == [each[3:] for each in vector["columns"]]
     assert found.sequence + found.places - 1 == expected["last_sequence"]
+    assert [note and list(note) for note in found.notes] == vector["notes"]
+    assert found.problems == {}
     assert (found.reason is None) == (expected["kind"] == "readings")
     assert (found.reason or "", list(found.version), found.stream.hex()) == (
         expected["reason"],
@@ -57,21 +61,31 @@ def test_the_second_decoder_reads_the_golden_vectors(vector: dict[str, Any]) -> 
 def test_the_vectors_cover_every_codec_and_type() -> None:
     columns = [each for vector in VECTORS for each in vector["columns"]]
     assert {each[1] for each in columns} == {kind.value for kind in ValueType}
-    assert {each[4] for each in columns} == set(CODECS)
+    assert {each[4] for each in columns} == set(CODECS.values())
     assert {each[3] for each in columns} >= {"constant", "step", "delta"}
     assert {vector["header"]["kind"] for vector in VECTORS} == {"readings", "gap"}
+    notes = [note for vector in VECTORS for note in vector["notes"]]
+    assert {note[0] for note in notes if note} == set(block_reader.NOTES.values())
 
 
 def test_the_present_encoder_keeps_every_reading_of_the_vectors() -> None:
-    made = {name: describe(name, block.data) for name, block in native_vectors.blocks()}
+    made = {name: describe(name, data) for name, data in native_vectors.blocks()}
     assert list(made) == [vector["name"] for vector in VECTORS], "run python -m tests.native_vectors"
     for vector in VECTORS:
         assert made[vector["name"]]["rows"] == vector["rows"]
 
 
+def held(values: list[Value], dice: random.Random) -> list[Value]:
+    """The same, each value more than once."""
+    place = 0
+    return [values[place := at if dice.random() < 0.4 else place] for at in range(len(values))]
+
+
 def values(kind: ValueType, dice: random.Random, count: int) -> list[Value]:
     """Random values of a type, of a random habit."""
     habit = dice.randrange(4)
+    if dice.random() < 0.3:
+        return held(values(kind, dice, count), dice)
     if kind is ValueType.BOOL:
         return [dice.random() < (0.5, 0.02, 1, 0.2)[habit] for _ in range(count)]
     if kind is ValueType.STRING:
@@ -82,15 +96,15 @@ def values(kind: ValueType, dice: random.Random, count: int) -> list[Value]:
             lambda: dice.randrange(-5000, 5000) / 10,
             lambda: dice.choice([math.nan, math.inf, -0.0, 0.0, 1.5, 2.25, 3.0]),
             lambda: real(dice.getrandbits(64)) if kind is ValueType.FLOAT64 else dice.gauss(0, 1),
-            lambda: 42.5,
+            lambda: math.sin(dice.random()) * 100,
         )
         found = [shapes[habit]() for _ in range(count)]
         return [single(value) if kind is ValueType.FLOAT32 else value for value in found]
     width, signed = int(kind.removeprefix("u").removeprefix("int")), not kind.startswith("u")
     low, span = -(2 ** (width - 1)) if signed else 0, 2**width
-    start, step = dice.randrange(span), dice.randrange(9)
+    start, step, noise = dice.randrange(span), dice.randrange(9), dice.choice([5, 100, 50_000])
     return [
-        low + (start, start + step * at, start + step * at + dice.randrange(5), dice.randrange(span))[habit] % span
+        low + (start, start + step * at, start + step * at + dice.randrange(noise), dice.randrange(span))[habit] % span
         for at in range(count)
     ]
 
@@ -101,7 +115,7 @@ def random_block(dice: random.Random) -> Block:
     for tag in dice.sample(TAGS, dice.randrange(1, len(TAGS))):
         if not times or dice.random() < 0.5:
             tick, late = dice.choice([1, 10**6, 5 * 10**8]), dice.choice([0, 0, 3_000_000])
-            times = [BEGIN + at * tick - dice.randrange(late + 1) for at in range(dice.randrange(1, 120))]
+            times = [BEGIN + at * tick - dice.randrange(late + 1) for at in range(dice.choice([1, 10, 100, 100, 300]))]
         bad = dice.random() < 0.3
         for time, value in zip(times, values(tag.type, dice, len(times)), strict=True):
             quality = dice.choice([0, 0, 0x8005_0000, 0xFFFF_FFFF]) if bad else 0
@@ -160,17 +174,53 @@ def test_every_prefix_and_every_flipped_byte_is_refused() -> None:
                 header(wrong)
 
 
-def test_a_column_of_an_unknown_codec_is_named_and_the_others_are_read() -> None:
-    data = bytes.fromhex(next(vector for vector in VECTORS if vector["name"] == "raw strings")["hex"])
-    assert not data[6] & block_reader.ZSTD, "the vector is too short to be compressed"
-    content = bytearray(data[:-4])
-    entry = content.index(bytes([11, 0, 0, 1]))  # type string, no flags, time column 0, codec raw
-    content[entry + 3] = 99
+def unpacked(data: bytes) -> bytes:
+    """A block whose soft part is compressed, without that, and without its checksum."""
+    reader = block_codecs.Reader(data[39:-4])
+    *numbers, hard, stored, length = (reader.varint() for _ in range(9))
+    soft = zstandard.ZstdDecompressor().decompress(reader.take(stored))
+    head = data[:6] + bytes([data[6] & ~block_reader.ZSTD]) + data[7:39]
+    return head + b"".join(map(block_writer.varint, (*numbers, hard, length))) + soft + reader.take(hard)
+
+
+def test_a_column_of_an_added_codec_is_named_and_the_others_are_read() -> None:
+    data = bytes.fromhex(next(vector for vector in VECTORS if vector["name"] == "floats by pcodec")["hex"])
+    content = bytearray(unpacked(data))
+    content[content.index(bytes([2, 4, 2, 16])) + 3] = 99  # the array of codecs: delta, decimal, pco
     found = decode(resealed(bytes(content)))
-    assert (len(found), found.rows(), found.header.readings) == (0, [], 4)
-    (column,) = found.columns
-    assert (column.tag, column.type, column.readings, column.time_codec) == (11, "string", 4, "step")
+    whole = decode(data)
+    assert (len(found), found.rows()) == (330, [row for row in whole.rows() if row[0] != 10])
+    (*others, column) = found.columns
+    assert [each.problem for each in others] == ["", ""]
+    assert (column.tag, column.type, column.readings, column.time_codec) == (10, "float64", 300, "step")
     assert (column.value_codec, column.problem) == ("99", "codec 99 is not known to this version")
+    second = block_reader.read_block(resealed(bytes(content)))
+    assert second.problems == {10: "unknown codec 99"}
+    assert bits(second.rows) == bits(found.rows())
+
+
+def test_without_its_library_a_column_of_pcodec_is_named_and_the_others_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = bytes.fromhex(next(vector for vector in VECTORS if vector["name"] == "floats by pcodec")["hex"])
+    monkeypatch.setattr(block_codecs, "wrapped", None)
+    found = block_reader.read_block(data)
+    assert found.problems == {10: "the package pcodec is not installed"}
+    assert len(found.rows) == 330
+
+
+@pytest.mark.parametrize("kind", ValueType)
+def test_a_block_of_one_reading_costs_at_most_100_bytes(kind: ValueType) -> None:
+    chosen: dict[ValueType, Value] = {ValueType.BOOL: True, ValueType.STRING: "Träger Ø40", ValueType.FLOAT64: math.pi}
+    value = chosen.get(kind, 100)
+    for reading in ((PLACE[kind], BEGIN, value, 0), (PLACE[kind], BEGIN, None, 0x8005_0000)):
+        buffer = Buffer(TAGS)
+        buffer.push([reading])
+        block = buffer.seal(sequence=1_000_000, epoch=2**64 - 1, sealed_ns=BEGIN + 2 * 10**9)
+        assert block is not None
+        assert len(block) <= 100
+        assert decode(block.data).rows() == [reading]
+        assert buffer.seal() is None
 
 
 def test_a_gap_keeps_its_facts_and_cuts_its_reason() -> None:

@@ -129,7 +129,7 @@ def test_float32_is_the_shortest_decimal_and_lines_have_no_breaks() -> None:
 
 def test_a_column_that_cannot_be_read_carries_its_problem() -> None:
     buffer = Buffer(TAGS)
-    buffer.push([Reading(0, BEGIN, True)])
+    buffer.push([Reading(0, BEGIN, False)])  # its stream, a 0, is then the length of an added codec's
     block = buffer.seal()
     assert block is not None
     name = decode(block.data).columns[0].value_codec

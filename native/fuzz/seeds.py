@@ -1,7 +1,7 @@
 """Writes the seed corpus of the fuzz targets anew: `make fuzz-seeds`.
 
-Blocks are those of tests/native_vectors.json, and the compressed ones also with their bodies unpacked, so that a change
-of one byte reaches the codecs. The seeds of the other targets are random bytes from a fixed seed.
+Blocks are those of tests/native_vectors.json, and the compressed ones also with their soft parts unpacked, so that a
+change of one byte reaches the codecs. The seeds of the other targets are random bytes from a fixed seed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from agent._native import crc32c, decode
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = Path(__file__).parent / "corpus-seed"
-FIXED = 48
+FIXED = 39
 """Bytes of a header before its varints (docs/block-format.md)."""
-VARINTS = 7
-"""The last two are the bytes of the body as stored and before compression."""
+VARINTS = 9
+"""Of a compressed block. The last two are the bytes of the soft part as stored and before compression."""
 ZSTD = 1
 
 
 def unpacked(block: bytes) -> bytes | None:
-    """The same block with its body not compressed; None where it is not."""
+    """The same block with its soft part not compressed; None where it is not."""
     if not block[6] & ZSTD:
         return None
     at, varints = FIXED, []
@@ -34,9 +34,10 @@ def unpacked(block: bytes) -> bytes | None:
         end = next(place for place in range(at, len(block)) if block[place] < 0x80) + 1
         varints.append(block[at:end])
         at = end
-    body = zstandard.ZstdDecompressor().decompress(block[at:-4])
+    stored = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(varints[-2]))
+    soft, hard = zstandard.ZstdDecompressor().decompress(block[at : at + stored]), block[at + stored : -4]
     head = block[:6] + bytes([block[6] & ~ZSTD]) + block[7:FIXED]
-    content = head + b"".join([*varints[:-2], varints[-1], varints[-1]]) + body
+    content = head + b"".join([*varints[:-2], varints[-1]]) + soft + hard
     plain = content + crc32c(content).to_bytes(4, "little")
     if repr(decode(plain).rows()) != repr(decode(block).rows()):
         raise SystemExit("the header's layout has changed: mend `unpacked` in native/fuzz/seeds.py")

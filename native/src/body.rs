@@ -297,7 +297,7 @@ fn fits(kind: ValueType, values: &Values) -> bool {
 fn read_quality(reader: &mut Reader<'_>, shape: &Shape) -> Result<(Runs<u32>, Runs<u8>)> {
     let count = shape.readings;
     let quality = if shape.flags & HAS_QUALITY == 0 { Runs::of(0, count) } else { run::decode(reader, count)? };
-    let present = if shape.flags & HAS_ABSENT == 0 { Runs::of(1, count) } else { run::decode(reader, count)? };
+    let present = if shape.flags & HAS_ABSENT == 0 { Runs::of(1, count) } else { run::decode_flags(reader, count)? };
     Ok((quality, present))
 }
 

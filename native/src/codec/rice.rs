@@ -147,3 +147,75 @@ impl Bits<'_> {
         Ok(zeros)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn back(values: &[i64], k: u32) {
+        let mut bytes = vec![0xa5];
+        put(values, k, &mut bytes);
+        bytes.extend([0xff; 3]);
+        let mut reader = Reader::new(&bytes[1..]);
+        assert_eq!(read(&mut reader, k, values.len()).unwrap(), values, "k = {k}");
+        assert_eq!(reader.rest(), [0xff; 3], "k = {k}");
+        // Every prefix of the codes lacks something, but for the padding of the last byte, which is less than one.
+        let codes = &bytes[1..bytes.len() - 3];
+        for end in 0..codes.len() {
+            assert!(read(&mut Reader::new(&codes[..end]), k, values.len()).is_err(), "k = {k}, {end}");
+        }
+    }
+
+    #[test]
+    fn every_k_keeps_every_size_of_number() {
+        let powers =
+            (0..64).flat_map(|bit| [1_i64 << bit, (1_i64 << bit).wrapping_neg(), (1_i64 << bit).wrapping_sub(1)]);
+        let values: Vec<i64> = powers.chain([0, i64::MIN, i64::MAX, -1]).collect();
+        for k in 0..=MAX_K {
+            back(&values, k);
+            for value in &values {
+                back(&[*value], k);
+                back(&[*value, 0, *value], k);
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_unary_part_before_an_escape_and_the_first_one_of_it() {
+        for k in [0, 1, 7, 8, 31, 55, MAX_K] {
+            for quotient in [0, 1, u64::from(ESCAPE) - 1, u64::from(ESCAPE), u64::from(ESCAPE) + 1] {
+                let code = u128::from(quotient) << k;
+                let Ok(code) = u64::try_from(code) else { continue };
+                let value = (code >> 1) as i64 ^ -((code & 1) as i64);
+                let mut bytes = Vec::new();
+                put(&[value], k, &mut bytes);
+                let bits = if quotient < u64::from(ESCAPE) { quotient as usize + 1 + k as usize } else { 84 };
+                assert_eq!(bytes.len(), bits.div_ceil(8));
+                back(&[value; 9], k);
+            }
+        }
+    }
+
+    #[test]
+    fn the_plan_says_how_long_the_codes_will_be() {
+        for shift in 0..63 {
+            let values: Vec<i64> = (0..100_i64).map(|at| (at * 7919 % 97 - 48) << shift >> (at % 3)).collect();
+            let (k, bits) = plan(&values);
+            let mut bytes = Vec::new();
+            put(&values, k, &mut bytes);
+            assert_eq!(bytes.len(), bits.div_ceil(8));
+            back(&values, k);
+        }
+        assert_eq!(plan(&[]).1, 0);
+    }
+
+    #[test]
+    fn counts_past_the_bits_that_are_there_are_refused_at_once() {
+        assert!(read(&mut Reader::new(&[0xff; 4]), 0, 32).is_ok());
+        for count in [33, 1 << 22, usize::MAX] {
+            assert!(read(&mut Reader::new(&[0xff; 4]), 0, count).is_err());
+        }
+        assert!(read(&mut Reader::new(&[0xff; 4]), MAX_K + 1, 1).is_err());
+        assert!(read(&mut Reader::new(&[]), 3, 0).unwrap().is_empty());
+    }
+}

@@ -67,6 +67,13 @@ pub fn decode<T: Copy + PartialEq + TryFrom<u64>>(reader: &mut Reader<'_>, count
     Ok(found)
 }
 
+/// Reads runs of 0 and 1.
+pub fn decode_flags(reader: &mut Reader<'_>, count: usize) -> Result<Runs<u8>> {
+    let found = decode(reader, count)?;
+    // Another number would be true to one reader, and an error to the next.
+    if found.runs.iter().all(|(_, value)| *value <= 1) { Ok(found) } else { Err(broken("a flag that is not 0 or 1")) }
+}
+
 fn run_length(reader: &mut Reader<'_>, left: usize) -> Result<usize> {
     let length = reader.count(left, "values in a run")?;
     // An empty run would let a few bytes hold the reader for ever.
@@ -136,7 +143,7 @@ pub fn decode_bools(codec: Codec, reader: &mut Reader<'_>, count: usize) -> Resu
             value @ 0..=1 => Ok(vec![value == 1; count]),
             _ => Err(broken("a constant bool is 0 or 1")),
         },
-        Codec::Run => Ok(decode::<u8>(reader, count)?.iter().map(|value| value != 0).collect()),
+        Codec::Run => Ok(decode_flags(reader, count)?.iter().map(|value| value != 0).collect()),
         Codec::Bitmap => {
             let bytes = reader.take(count.div_ceil(8))?;
             Ok(bytes.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).take(count).collect())

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use _native::block::{DecodedColumn, Meta};
-use _native::column::Column;
+use _native::column::{Column, Note, NoteKind};
 
 use crate::cell::{Cell, Habit, KINDS};
 
@@ -41,15 +41,25 @@ pub(crate) fn habit() -> impl Strategy<Value = Habit> {
     })
 }
 
+/// No note, as a rule; or any.
+fn note() -> impl Strategy<Value = Option<Note>> {
+    let kinds = [NoteKind::OnChange, NoteKind::Deadband, NoteKind::SwingingDoor, NoteKind::Grid];
+    prop::option::weighted(
+        0.3,
+        (prop::sample::select(kinds.to_vec()), 0.0..1e9).prop_map(|(kind, bound)| Note { kind, bound }),
+    )
+}
+
 /// 1 to 5 columns of any types, some of which share their times; with absent values and bad qualities in every third.
 pub(crate) fn columns() -> impl Strategy<Value = Vec<(u32, Column)>> {
-    let of = (any::<prop::sample::Index>(), 0..KINDS.len(), habit(), 0_u8..3, any::<u64>(), 0_u32..1000);
+    let of = (any::<prop::sample::Index>(), 0..KINDS.len(), habit(), 0_u8..3, any::<u64>(), 0_u32..1000, note());
     (vec(times(), 1..4), vec(of, 1..6)).prop_map(|(times, columns)| {
         let mut next_tag = 0;
-        let each = columns.into_iter().map(|(which, kind, habit, faults, seed, step)| {
+        let each = columns.into_iter().map(|(which, kind, habit, faults, seed, step, note)| {
             let tag = next_tag + step;
             next_tag = tag + 1;
-            (tag, column(&times[which.index(times.len())], KINDS[kind], habit, faults == 0, seed))
+            let column = column(&times[which.index(times.len())], KINDS[kind], habit, faults == 0, seed);
+            (tag, Column { note, ..column })
         });
         each.collect()
     })
@@ -72,6 +82,11 @@ pub(crate) fn mix(seed: u64, index: u64) -> u64 {
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ bits >> 31
+}
+
+/// A long smooth signal with every digit there is: what pcodec is for.
+pub(crate) fn waves(seed: u64) -> Vec<f64> {
+    (0..300).map(|at| (at as f64 / 40.0).sin() * 100.0 + (mix(seed, at) >> 54) as f64 / 7.0e6).collect()
 }
 
 pub(crate) fn meta() -> impl Strategy<Value = Meta> {

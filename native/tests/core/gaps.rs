@@ -57,6 +57,6 @@ fn a_gap_of_no_places_is_none() {
 #[test]
 fn a_reason_that_is_not_text_is_refused() {
     let mut parts = Parts::of(&block::gap(&META, 1, (0, 0), 0, "gone"));
-    parts.body = vec![0xff];
+    parts.soft = vec![0xff];
     assert!(block::header(&parts.join()).is_err());
 }

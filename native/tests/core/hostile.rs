@@ -58,12 +58,15 @@ proptest! {
     }
 
     #[test]
-    fn every_prefix_of_a_body_behind_a_right_checksum_is_refused(columns in columns()) {
-        let mut parts = Parts::of(&block::encode(&columns, &META));
-        let body = std::mem::take(&mut parts.body);
-        for end in (0..body.len()).step_by(body.len() / 200 + 1) {
-            parts.body = body[..end].to_vec();
-            prop_assert!(block::decode(&parts.join()).is_err());
+    fn every_prefix_of_a_part_behind_a_right_checksum_is_refused(columns in columns()) {
+        let parts = Parts::of(&block::encode(&columns, &META));
+        for end in (0..parts.soft.len()).step_by(parts.soft.len() / 200 + 1) {
+            let cut = Parts { soft: parts.soft[..end].to_vec(), ..parts.clone() };
+            prop_assert!(block::decode(&cut.join()).is_err());
+        }
+        for end in (0..parts.hard.len()).step_by(parts.hard.len() / 200 + 1) {
+            let cut = Parts { hard: parts.hard[..end].to_vec(), ..parts.clone() };
+            prop_assert!(block::decode(&cut.join()).is_err());
         }
     }
 }
@@ -89,9 +92,13 @@ proptest! {
     }
 
     #[test]
-    fn a_hostile_body_behind_a_right_checksum(columns in columns(), changes in changes()) {
+    fn hostile_parts_behind_a_right_checksum(columns in columns(), soft in changes(), hard in changes()) {
         let mut parts = Parts::of(&block::encode(&columns, &META));
-        change(&mut parts.body, &changes);
+        if !parts.hard.is_empty() {
+            change(&mut parts.hard, &hard);
+        }
+        survive(&parts.join())?;
+        change(&mut parts.soft, &soft);
         survive(&parts.join())?;
     }
 
@@ -99,28 +106,41 @@ proptest! {
     #[test]
     fn a_hostile_directory(columns in columns(), changes in changes(), within in 1_usize..40) {
         let mut parts = Parts::of(&block::encode(&columns, &META));
-        let end = within.min(parts.body.len());
-        change(&mut parts.body[..end], &changes);
+        let end = within.min(parts.soft.len());
+        change(&mut parts.soft[..end], &changes);
         survive(&parts.join())?;
         survive(&parts.join_packed())?;
+    }
+
+    // Where the boundary between the parts is, is only a number in the header.
+    #[test]
+    fn a_boundary_elsewhere(columns in columns(), place in any::<prop::sample::Index>()) {
+        let mut parts = Parts::of(&block::encode(&columns, &META));
+        let all = [&parts.soft[..], &parts.hard].concat();
+        let (soft, hard) = all.split_at(place.index(all.len()));
+        (parts.soft, parts.hard) = (soft.to_vec(), hard.to_vec());
+        survive(&parts.join())?;
     }
 
     #[test]
     fn a_hostile_header(
         columns in columns(),
-        numbers in vec(prop_oneof![any::<u64>(), 0_u64..5, Just(1 << 22), Just(u64::MAX)], 5),
-        raw in prop_oneof![any::<u64>(), 0_u64..600, Just(256 << 20)],
-        flags in 0_u16..16,
+        numbers in vec(prop_oneof![any::<u64>(), 0_u64..5, Just(1 << 22), Just(u64::MAX)], 6),
+        lengths in prop::array::uniform3(prop_oneof![3 => Just(None), 1 => any::<u64>().prop_map(Some), 1 => (0_u64..600).prop_map(Some), 1 => Just(Some(256 << 20))]),
+        flags in 0_u8..16,
     ) {
         let mut parts = Parts::of(&block::encode(&columns, &META));
+        let right = [parts.hard.len(), parts.soft.len(), parts.soft.len()].map(|length| length as u64);
         parts.set_flags(flags);
-        [parts.span, parts.sealed, parts.readings, parts.columns, parts.places] = numbers.try_into().unwrap();
-        survive(&parts.join_stored(&parts.body, raw))?;
+        [parts.sequence, parts.span, parts.sealed, parts.readings, parts.columns, parts.places] = numbers.try_into().unwrap();
+        let [hard, soft, unpacked] = [0, 1, 2].map(|at| lengths[at].unwrap_or(right[at]));
+        survive(&parts.join_with(&parts.soft, [hard, soft], unpacked))?;
     }
 
     #[test]
-    fn bytes_of_anybody(bytes in vec(any::<u8>(), 0..300)) {
+    fn bytes_of_anybody(bytes in vec(any::<u8>(), 0..300), hard in vec(any::<u8>(), 0..30)) {
         prop_assert!(block::decode(&bytes).is_err());
-        survive(&Parts::new(u64::from(bytes.first().copied().unwrap_or(0) % 4), 3, bytes).join())?;
+        let columns = u64::from(bytes.first().copied().unwrap_or(0) % 4);
+        survive(&Parts { hard, ..Parts::new(columns, 3, bytes) }.join())?;
     }
 }
