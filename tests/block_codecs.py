@@ -260,7 +260,10 @@ def strings(source: Source, codec: int, count: int) -> list[str]:
         return [one() for _ in range(count)]
     if codec == DICTIONARY:
         known = [one() for _ in range(source.soft.varint(count))]
-        return [known[index] for index in integers(source, source.heads.byte(), count)]
+        indexes = integers(source, source.heads.byte(), count)
+        if min(indexes) < 0 or max(indexes) >= len(known):
+            raise ValueError("no such string")
+        return [known[index] for index in indexes]
     raise ValueError(f"codec {codec} on strings")
 
 
