@@ -110,18 +110,23 @@ fn seal(buffer: &mut Buffer, plain: &mut Rows, specs: &[TagSpec]) -> u64 {
 fuzz_target!(|run: Run| {
     let mut specs = Vec::new();
     for asked in run.tags.iter().take(16) {
-        let filter = match asked.filter % 8 {
+        let filter = match asked.filter % 12 {
             0 | 1 => String::new(),
             2 => "on_change".to_owned(),
             3 => "deadband=0.5".to_owned(),
             4 | 5 => format!("deadband={}", asked.bound),
             6 => format!("{}={}", asked.words, asked.bound),
+            7 => format!("swinging_door={}", asked.bound),
+            8 => format!("grid={}", asked.bound),
+            9 => "deadband=2%".to_owned(),
+            10 => format!("swinging_door={}; heartbeat=1s", asked.bound),
             _ => asked.words.to_owned(),
         };
         let spec = TagSpec {
             raw: fuzz::KINDS[usize::from(asked.kind) % fuzz::KINDS.len()],
             scale: asked.scaled.then_some(Scale { factor: 0.1, offset: -40.0 }),
             filter,
+            range: Some((0.0, 100.0)),
         };
         if Buffer::new(vec![spec.clone()], 0).is_ok() {
             specs.push(spec);
