@@ -109,36 +109,30 @@ def check_whole(home: Path) -> None:
     assert len({stream for stream, _, _ in blocks}) == 1
 
 
+def survives(home: Path, running: ExitStack, chance: random.Random, broker: Mosquitto | Nats, victim: str) -> None:
+    """The agent lives on, so nothing at all may be missing: not what was committed, and not what was accepted."""
+    plant = Plant.write(home, broker.url, [press(), furnace()])
+    running.enter_context(simulator(home, plant, PLANT_SEED))
+    center = running.enter_context(data_center(home, plant))
+    process = running.enter_context(agent(home, plant, "--drain", "30"))
+    kill_often(broker if victim == "broker" else center, chance)
+    verdict = settle(plant, process)
+    center.stop()
+    last = process.lines()[-1]
+    assert last["stopped"]
+    assert last["accepted"] - last["filtered"] == verdict.stored
+    assert (verdict.lost, verdict.duplicates, verdict.wrong, verdict.gaps) == (0, 0, 0, 0), verdict.examples
+    check_whole(home)
+
+
 def test_kills_of_the_broker(tmp_path: Path, running: ExitStack, chance: random.Random, mosquitto: Mosquitto) -> None:
     mosquitto.persistence = False  # what it acknowledged is gone after a kill: only receipts can tell
     mosquitto.restart()
-    plant = Plant.write(tmp_path, mosquitto.url, [press(), furnace()])
-    running.enter_context(simulator(tmp_path, plant, PLANT_SEED))
-    center = running.enter_context(data_center(tmp_path, plant))
-    process = running.enter_context(agent(tmp_path, plant, "--drain", "30"))
-    kill_often(mosquitto, chance)
-    verdict = settle(plant, process)
-    center.stop()
-    last = process.lines()[-1]
-    assert last["stopped"]
-    assert last["accepted"] - last["filtered"] == verdict.stored
-    assert (verdict.lost, verdict.duplicates, verdict.wrong, verdict.gaps) == (0, 0, 0, 0), verdict.examples
-    check_whole(tmp_path)
+    survives(tmp_path, running, chance, mosquitto, "broker")
 
 
 def test_kills_of_the_data_center(tmp_path: Path, running: ExitStack, chance: random.Random, nats: Nats) -> None:
-    plant = Plant.write(tmp_path, nats.url, [press(), furnace()])
-    running.enter_context(simulator(tmp_path, plant, PLANT_SEED))
-    center = running.enter_context(data_center(tmp_path, plant))
-    process = running.enter_context(agent(tmp_path, plant, "--drain", "30"))
-    kill_often(center, chance)
-    verdict = settle(plant, process)
-    center.stop()
-    last = process.lines()[-1]
-    assert last["stopped"]
-    assert last["accepted"] - last["filtered"] == verdict.stored
-    assert (verdict.lost, verdict.duplicates, verdict.wrong, verdict.gaps) == (0, 0, 0, 0), verdict.examples
-    check_whole(tmp_path)
+    survives(tmp_path, running, chance, nats, "data center")
 
 
 def test_kills_of_the_agent(tmp_path: Path, running: ExitStack, chance: random.Random, mosquitto: Mosquitto) -> None:
