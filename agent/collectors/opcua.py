@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -89,9 +89,7 @@ class OpcUaCollector:
         self._client = client
         try:
             # Four round trips to connect and three to subscribe, each with its own deadline inside this one.
-            async with asyncio.timeout(10 * self.device.timeout):
-                await client.connect()
-                await self._subscribe(client)
+            await _within(10 * self.device.timeout, self._open(client))
         except (OSError, UaError, TimeoutError, ValueError) as reason:
             raise NotConnected(str(reason) or type(reason).__name__) from reason
         self._heard = loop.time()
@@ -109,8 +107,7 @@ class OpcUaCollector:
             raise NotConnected(f"no notification and no keep-alive for {self._silent_after:.1f} s")
         if self._bad:
             try:
-                async with asyncio.timeout(10 * self.device.timeout):
-                    await self._monitor(client, list(self._bad.values()), await client.get_namespace_array())
+                await _within(10 * self.device.timeout, self._retry_bad(client))
             except (OSError, UaError, TimeoutError) as reason:
                 raise NotConnected(str(reason) or type(reason).__name__) from reason
 
@@ -120,10 +117,16 @@ class OpcUaCollector:
             return
         client.connection_lost_callback = None
         try:
-            async with asyncio.timeout(1.5):
-                await client.disconnect()
+            await _within(1.5, client.disconnect())
         except (OSError, UaError, TimeoutError):
             client.disconnect_socket()
+
+    async def _open(self, client: Client) -> None:
+        await client.connect()
+        await self._subscribe(client)
+
+    async def _retry_bad(self, client: Client) -> None:
+        await self._monitor(client, list(self._bad.values()), await client.get_namespace_array())
 
     async def _lost(self, reason: Exception) -> None:
         self._fail(str(reason) or type(reason).__name__)
@@ -259,6 +262,21 @@ class OpcUaCollector:
                 self._tags[tag].name,
                 extra=facts,
             )
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    """Waits for `work`, and no longer. asyncua may swallow a cancellation and go on waiting for an answer that never
+    comes: so it runs in a task of its own, which is left to itself where it does not end. Raises TimeoutError."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            task.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody else asks for it
+            task.cancel()
+    if not task.done():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    task.result()
 
 
 def _node_id(address: NodeAddress, indexes: dict[str, int]) -> ua.NodeId | None:
