@@ -123,7 +123,13 @@ class OpcUaCollector:
 
     async def _open(self, client: Client) -> None:
         await client.connect()
+        self._must_be(client)
         await self._subscribe(client)
+
+    def _must_be(self, client: Client) -> None:
+        """A connection that was given up may still come about: its readings would come twice beside its successor's."""
+        if self._client is not client:
+            raise NotConnected("this connection was given up")
 
     async def _retry_bad(self, client: Client) -> None:
         await self._monitor(client, list(self._bad.values()), await client.get_namespace_array())
@@ -145,7 +151,8 @@ class OpcUaCollector:
             PublishingEnabled=True,
             Priority=0,
         )
-        given = await client.uaclient.session.create_subscription(asked, self._published)
+        given = await client.uaclient.session.create_subscription(asked, lambda result: self._published(client, result))
+        self._must_be(client)
         self._subscription = given.SubscriptionId
         keep_alive = given.RevisedPublishingInterval / 1000 * given.RevisedMaxKeepAliveCount
         self._silent_after = 1.5 * keep_alive + self.device.timeout
@@ -215,8 +222,10 @@ class OpcUaCollector:
             ),
         )
 
-    async def _published(self, result: ua.PublishResult) -> None:
+    async def _published(self, client: Client, result: ua.PublishResult) -> None:
         """Everything of one PublishResponse. When this returns, asyncua acknowledges it."""
+        if self._client is not client:
+            await asyncio.Event().wait()
         self._heard = None
         try:
             self.counters["publishes"] += 1
