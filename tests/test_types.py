@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from agent import taglist
 from agent._native import Buffer
 from agent.model import StatusCode, ValueType
 from tests.native_vectors import BEGIN, PLACE, TAGS, real, tag
@@ -35,6 +39,36 @@ def test_an_array_that_does_not_fit_its_type_is_a_bad_reading() -> None:
     assert {row.quality for row in rows if row.time_ns == BEGIN} == {StatusCode.BAD_TYPE_MISMATCH}
     good = [(row.tag, row.value) for row in rows if row.time_ns == BEGIN + 1]
     assert good == [(raw, b"1"), (small, [1, -128]), (small, [0] * 2**20), (singles, [1.0, 2.5])]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "cell", "message", "hint"),
+    [
+        ("modbus", "hr:1,float32[],", "Modbus has no float32[]", "write a tag for each element"),
+        ("modbus", "hr:1,bytes,", "Modbus has no bytes", "write string[16], or a number's type"),
+        ("opcua", "i=1,float32[],deadband=1", "a float32[] has no deadband", "write on_change, or nothing"),
+        ("opcua", "i=1,bytes,grid=1", "a bytes has no grid", "write on_change, or nothing"),
+        ("opcua", "i=1,float[],", "'float[]' is not a type", "write float32[]"),
+        ("opcua", "i=1,float32[3],", "'float32[3]' is not a type", "write float32[]"),
+    ],
+)
+def test_a_tag_list_says_what_a_protocol_can_carry(
+    tmp_path: Path, protocol: str, cell: str, message: str, hint: str
+) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_text(f"name,address,type,filter\na,{cell}\n")
+    (problem,) = taglist.read(path, protocol).problems
+    assert problem.message.startswith(message)
+    assert problem.hint.startswith(hint), problem.hint
+
+
+def test_a_tag_list_of_an_opc_ua_device_takes_every_type(tmp_path: Path) -> None:
+    path = tmp_path / "tags.csv"
+    rows = "".join(f"t{at},i={at},{kind},on_change\n" for at, kind in enumerate(ValueType))
+    path.write_text(f"name,address,type,filter\n{rows}")
+    found = taglist.read(path, "opcua")
+    assert not found.problems
+    assert [row.type.type for _, row in found.rows] == list(ValueType)
 
 
 def test_on_change_of_arrays_and_bytes_sees_every_bit() -> None:
