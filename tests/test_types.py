@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import pytest
 
 from agent import taglist
-from agent._native import Buffer
+from agent._native import Buffer, to_json
 from agent.model import StatusCode, ValueType
-from tests.native_vectors import BEGIN, PLACE, TAGS, real, tag
-from tests.test_native import rows_of
+from headrace import verify
+from simulators.plant import Plant
+from tests.native_vectors import BEGIN, PLACE, TAGS, real, single, tag
+from tests.test_native import rows_of, sealed
+from tests.test_simulators import opcua
 
 
 def test_an_array_that_does_not_fit_its_type_is_a_bad_reading() -> None:
@@ -81,3 +85,39 @@ def test_on_change_of_arrays_and_bytes_sees_every_bit() -> None:
     rows = rows_of(buffer)
     assert [row.time_ns - BEGIN for row in rows if row.tag == 0] == [0, 2, 3, 5, 6, 8, 9, 10, 11]
     assert [row.time_ns - BEGIN for row in rows if row.tag == 1] == [0, 1_200_000_000]
+
+
+def test_the_plant_has_arrays_and_bytes_that_are_judged_as_they_come_back() -> None:
+    tags = [
+        replace(tag(at, kind), device="d", address=f"ns=2;i={at}")
+        for at, kind in enumerate(kind for kind in ValueType if kind.is_array or kind is ValueType.BYTES)
+    ]
+    plant = Plant(tags, seed=3)
+    buffer = Buffer(tags)
+    buffer.push([(each.index, BEGIN, plant.value(each, BEGIN), 0) for each in tags])
+    assert buffer.stats()["mistyped"] == 0
+    block = sealed(buffer)
+    columns = json.loads(to_json(block.data))["columns"]
+    for each, column in zip(tags, columns, strict=True):
+        ((_, written, _),) = column["readings"]
+        found = verify.as_plant(written, each.type)
+        if each.type.element is ValueType.FLOAT32:
+            assert isinstance(found, tuple)
+            found = tuple(single(float(value)) for value in found)  # the JSON form has the short decimal
+        assert found == plant.value(each, BEGIN)
+
+
+async def test_the_simulated_server_serves_arrays_and_bytes() -> None:
+    kinds = [kind for kind in ValueType if kind.is_array or kind is ValueType.BYTES]
+    tags = [
+        replace(tag(at, kind), device="beside", name=f"b{at}", address=f"nsu=urn:beside;i={at + 1}")
+        for at, kind in enumerate(kinds)
+    ]
+    async with opcua(lambda: BEGIN, *tags) as (_, plant, _, client):
+        space = await client.get_namespace_index("urn:beside")
+        buffer = Buffer(tags)
+        for each in tags:
+            found = await client.get_node(f"ns={space};i={each.index + 1}").read_value()
+            assert (tuple(found) if each.type.is_array else found) == plant.raw(each, BEGIN)
+            buffer.push([(each.index, BEGIN, found, 0)])
+        assert buffer.stats()["mistyped"] == 0
