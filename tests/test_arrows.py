@@ -64,9 +64,9 @@ HOMES = {
     "rich": ("headrace/",),
 }
 
-# A Rust module may use those of the floors below it; `error` and `tag` also each other.
+# A Rust module may use those of the floors below it; those of the lowest floor also each other.
 RUST_FLOORS = (
-    ("error", "tag"),
+    ("error", "tag", "identifier"),
     ("filter", "codec", "decode"),
     ("column",),
     ("body",),
