@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from datacenter import completeness, moment, query
+from datacenter import completeness, metrics, moment, query
 from datacenter.query import Cursor, Named, Span
 from datacenter.store import Snapshot, Store
 
@@ -68,6 +68,7 @@ class Api:
             routes=[
                 Route("/", self._front),
                 Route("/healthz", self._healthz),
+                Route("/metrics", self._metrics),
                 Route("/v1/readings", self._readings),
                 Route("/v1/catalog", self._catalog),
                 Route("/v1/streams", self._streams),
@@ -121,6 +122,11 @@ class Api:
         _only(request)
         facts = self._health()
         return _json(facts, 200 if facts["status"] == "ok" else 503)
+
+    async def _metrics(self, request: Request) -> Response:
+        _only(request)
+        page = metrics.page(self._health(), self._counters())
+        return Response(page, headers=_HEADERS, media_type=metrics.MEDIA_TYPE)
 
     async def _streams(self, request: Request) -> Response:
         _only(request)
