@@ -80,7 +80,9 @@ def settled(plant: Plant, process: Command) -> bool:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("kind", "faults"), [("mosquitto", FAULTS[::SHARE]), ("nats", FAULTS[1 % SHARE :: SHARE])])
-def test_every_fault_of_the_line_to_the_broker_heals(tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
+def test_every_fault_of_the_line_to_the_broker_heals(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str, faults: list[Fault]
+) -> None:
     broker: Broker = request.getfixturevalue(kind)
     with ExitStack() as running:
         line = running.enter_context(Line(broker.port, seed=SEED))
