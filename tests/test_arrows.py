@@ -68,7 +68,7 @@ HOMES = {
 RUST_FLOORS = (
     ("error", "tag"),
     ("filter", "codec", "decode"),
-    ("column",),
+    ("column", "memory"),
     ("body",),
     ("block",),
     ("buffer", "arrow", "json"),

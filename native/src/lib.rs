@@ -11,6 +11,7 @@ pub mod decode;
 pub mod error;
 pub mod filter;
 pub mod json;
+pub mod memory;
 #[cfg(feature = "python")]
 mod python;
 pub mod tag;

@@ -1,14 +1,18 @@
 //! Column codecs. Each turns a column into a stream of bytes that its codec id, and the column's length and type,
 //! suffice to read back exactly, and to find its end. All little-endian; varints are LEB128, signed ones zigzag.
 
+mod hint;
 pub mod integer;
 mod pco;
+mod predict;
 pub mod real;
 mod rice;
 pub mod run;
 pub mod text;
 
 use crate::error::{Error, Result};
+
+pub use hint::Hint;
 
 /// Codec ids of the block format (docs/block-format.md). An id never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +91,8 @@ pub struct Sink {
     pub hard: Vec<u8>,
     /// Whether values are to be written as they are, at their width.
     pub plain: bool,
+    /// What is known of the column being written, and then what was learnt.
+    pub hint: Hint,
 }
 
 impl Sink {

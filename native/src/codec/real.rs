@@ -2,7 +2,7 @@
 //! they are integers again. One IEEE division gives back exactly the value a decimal parser would give, so every
 //! language decodes them alike. What is not such a decimal is an exception and is kept bit for bit.
 
-use super::{Codec, Reader, Sink, Source, broken, integer, pco, put_varint};
+use super::{Codec, Reader, Sink, Source, broken, hint, integer, pco, put_varint};
 use crate::error::Result;
 
 /// Every power of ten that float64 holds exactly.
@@ -76,13 +76,25 @@ pub fn encode<T: Real>(values: &[T], out: &mut Sink) -> Codec {
     }
     let start = out.mark();
     let raw = values.len() * T::WIDTH;
+    let long = !out.plain && values.len() >= pco::LEAST;
+    let pco = out.hint.pco.filter(|_| long);
+    if let Some(Some(known)) = pco {
+        // It won last: while it takes as much as it did, it is not compared again.
+        if let Some(packed) =
+            pco::encode(values).filter(|it| hint::holds(known, hint::each(it.len() * 8, values.len())))
+        {
+            return put_packed(&packed, out);
+        }
+    }
     let short = if !out.plain && decimal(values, out) { out.since(start) } else { raw };
-    let dense = !out.plain && values.len() >= pco::LEAST && short * 8 >= pco::DENSE * values.len();
-    if let Some(packed) = dense.then(|| pco::encode(values)).flatten().filter(|packed| packed.len() < short) {
-        out.rewind(start);
-        put_varint(&mut out.soft, packed.len() as u64);
-        out.hard.extend_from_slice(&packed);
-        return Codec::Pco;
+    let dense = long && short * 8 >= pco::DENSE * values.len() && pco != Some(None);
+    if dense {
+        let packed = pco::encode(values).filter(|packed| packed.len() < short);
+        out.hint.pco = Some(packed.as_ref().map(|packed| hint::each(packed.len() * 8, values.len())));
+        if let Some(packed) = packed {
+            out.rewind(start);
+            return put_packed(&packed, out);
+        }
     }
     if short < raw {
         return Codec::Decimal;
@@ -92,6 +104,12 @@ pub fn encode<T: Real>(values: &[T], out: &mut Sink) -> Codec {
         put(*value, &mut out.soft);
     }
     Codec::Raw
+}
+
+fn put_packed(packed: &[u8], out: &mut Sink) -> Codec {
+    put_varint(&mut out.soft, packed.len() as u64);
+    out.hard.extend_from_slice(packed);
+    Codec::Pco
 }
 
 fn put<T: Real>(value: T, out: &mut Vec<u8>) {
@@ -110,25 +128,49 @@ fn digits<T: Real>(value: T, power: f64) -> Option<i64> {
     (T::narrow(integer as f64 / power).bits() == value.bits()).then_some(integer)
 }
 
-/// Appends the decimal form, if the values have one.
-fn decimal<T: Real>(values: &[T], out: &mut Sink) -> bool {
-    let Some((exponent, power)) = exponent(values).and_then(|found| Some((found, *POWERS.get(found)?))) else {
-        return false;
-    };
-    let mut exceptions = Vec::new();
-    let mut last = 0;
-    let integers: Vec<i64> = values
-        .iter()
-        .enumerate()
-        .map(|(index, value)| {
+/// Values as digits of one exponent, and those that are none.
+struct Digits {
+    exponent: usize,
+    integers: Vec<i64>,
+    exceptions: Vec<(usize, u64)>,
+}
+
+impl Digits {
+    fn of<T: Real>(values: &[T], exponent: usize) -> Option<Self> {
+        let power = *POWERS.get(exponent)?;
+        let mut exceptions = Vec::new();
+        let mut last = 0;
+        let integers = values.iter().enumerate().map(|(index, value)| {
             // An exception repeats its neighbour: a difference of 0 costs least.
             last = digits(*value, power).unwrap_or_else(|| {
                 exceptions.push((index, value.bits()));
                 last
             });
             last
-        })
-        .collect();
+        });
+        let integers = integers.collect();
+        Some(Self { exponent, integers, exceptions })
+    }
+
+    /// Exceptions of 64 values.
+    fn strange(&self) -> usize {
+        self.exceptions.len() * 64 / self.integers.len().max(1)
+    }
+
+    /// With the exponent that did last, if it still does; or with the one that a sample asks for.
+    fn find<T: Real>(values: &[T], known: Option<(u8, usize)>) -> Option<Self> {
+        let again = known.and_then(|(exponent, strange)| {
+            Self::of(values, exponent.into()).filter(|found| found.strange() <= strange + strange / 4 + 1)
+        });
+        again.or_else(|| exponent(values).and_then(|exponent| Self::of(values, exponent)))
+    }
+}
+
+/// Appends the decimal form, if the values have one.
+fn decimal<T: Real>(values: &[T], out: &mut Sink) -> bool {
+    let Some(found) = Digits::find(values, out.hint.power) else { return false };
+    out.hint.power = Some((found.exponent as u8, found.strange()));
+    let Digits { exponent, integers, exceptions } = found;
     if exceptions.len() * 4 > values.len() {
         return false;
     }

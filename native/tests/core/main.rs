@@ -13,6 +13,7 @@ mod gaps;
 mod hostile;
 mod known_errors;
 mod later_versions;
+mod memory;
 mod modbus;
 mod one_reading;
 mod parts;
