@@ -81,6 +81,8 @@ check-rust: setup
 	@$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	@$(CARGO) clippy --quiet --locked --all-targets --features python -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --features python
+	@echo "==> the fuzz targets compile (to run them takes nightly: make fuzz)"
+	@$(CARGO) clippy --quiet --locked --manifest-path native/fuzz/Cargo.toml --no-default-features --target-dir target/fuzz-check -- -D warnings
 
 test-rust: setup
 	@$(CARGO) test --quiet --locked

@@ -126,6 +126,7 @@ impl Column {
 
     /// An empty column with the same type and note, and with room for as many readings: what was pushed between two seals
     /// is pushed again before the next one. At most `ROOM`, so that one burst does not hold memory for ever.
+    #[must_use]
     pub fn fresh(&self) -> Self {
         let room = self.len().min(ROOM);
         let mut fresh = Self { note: self.note, ..Self::new(self.kind) };

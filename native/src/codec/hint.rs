@@ -11,7 +11,7 @@ use super::predict::Prediction;
 /// After so many blocks another form may have become the best, though the known one takes no more than it did.
 const AGAIN: u8 = 32;
 /// Fewer values say too little about what a form takes.
-const FEW: usize = 8;
+const FEW: usize = 32;
 /// Parts of a bit, to count what a value takes.
 const PARTS: usize = 64;
 
@@ -25,8 +25,8 @@ pub struct Hint {
     form: Option<Form>,
     /// Of floats: the power of ten, and of 64 values those that were no such decimals.
     pub(super) power: Option<(u8, usize)>,
-    /// Of floats: whether pcodec was tried, and the 64ths of a bit that it took a value where it won.
-    pub(super) pco: Option<Option<usize>>,
+    /// Of floats: whether pcodec was tried, and took clearly more.
+    pub(super) pco_lost: bool,
 }
 
 /// A form that won.
@@ -71,5 +71,5 @@ pub(super) fn each(bits: usize, values: usize) -> usize {
 /// Whether a form that took `known` 64ths of a bit a value, and now takes `now`, still does as it did: what takes far less
 /// has changed as much as what takes more, and may now be a run.
 pub(super) fn holds(known: usize, now: usize) -> bool {
-    now <= known + known / 8 + PARTS / 4 && now + PARTS / 4 >= known - known / 4
+    now <= known + known / 16 + PARTS / 16 && now + PARTS / 16 >= known - known / 16
 }

@@ -10,6 +10,9 @@ use super::predict::{self, Predicted, Prediction};
 use super::{Codec, Reader, Sink, Source, broken, put_signed, put_varint, rice, run};
 use crate::error::Result;
 
+/// Bits that zstd's table takes for each symbol, about; and Rice codes stay the choice until varints take a twentieth less.
+/// Both as they came out best on the signals of docs/benchmarks.md.
+const SYMBOL: f32 = 6.0;
 /// Bits a value past which Rice codes are not compared with varints.
 const PATTERNLESS: usize = 10;
 /// An exponent that stands for "the unit is written out".
@@ -56,9 +59,9 @@ pub fn encode(values: &[i64], width: usize, out: &mut Sink) -> Codec {
         }
         entropy(out.soft.get(head..).unwrap_or_default())
     };
-    let coded = rice.min(varints) / 8 + out.since(start) + head - out.soft.len();
-    let runs = run::integers(values).filter(|runs| runs.len() < coded);
-    let best = runs.as_ref().map_or(coded, Vec::len);
+    let dense = rice.min(varints) / 8 + out.since(start) + head - out.soft.len();
+    let runs = run::integers(values).filter(|runs| runs.len() < dense);
+    let best = runs.as_ref().map_or(dense, Vec::len);
     if let Some(held) = hold(first, values, &deltas, best) {
         out.rewind(start);
         out.append(held);
@@ -69,7 +72,7 @@ pub fn encode(values: &[i64], width: usize, out: &mut Sink) -> Codec {
         out.soft.extend_from_slice(&runs);
         return Codec::Run;
     }
-    let codec = if rice > varints { Codec::Delta } else { Codec::Rice };
+    let codec = if rice - rice / 20 > varints { Codec::Delta } else { Codec::Rice };
     let Predicted { prediction, unit, base, ref rest, .. } = predicted;
     out.hint.learn(Some(Form { codec, prediction, based: base != 0, unit, each: hint::each(rice, rest.len()) }));
     if codec == Codec::Rice {
@@ -82,6 +85,10 @@ pub fn encode(values: &[i64], width: usize, out: &mut Sink) -> Codec {
 
 /// Writes a column in the form that won before, if that still pays.
 fn again(form: Form, first: i64, deltas: &[i64], out: &mut Sink) -> Option<Codec> {
+    // What is often held may be shorter as runs, which have no form to remember.
+    if deltas.iter().filter(|delta| **delta == 0).count() * 4 >= deltas.len() {
+        return None;
+    }
     let predicted = predict::as_known(first, deltas, form.prediction, form.based, form.unit)?;
     let (k, bits) = rice::plan(&predicted.rest);
     if !hint::holds(form.each, hint::each(bits, predicted.rest.len())) {
@@ -137,7 +144,7 @@ fn read_held(source: &mut Source<'_>, count: usize) -> Result<Vec<i64>> {
     Ok(values)
 }
 
-/// Bits that zstd may make of `bytes`: their order-0 entropy, and half a byte for each symbol that its table must know.
+/// Bits that zstd may make of `bytes`: their order-0 entropy, and what its table must know of each symbol.
 /// Without that a short column seems to cost little only because it is short.
 fn entropy(bytes: &[u8]) -> usize {
     let plain = bytes.len() * 8;
@@ -152,7 +159,7 @@ fn entropy(bytes: &[u8]) -> usize {
     }
     let total = bytes.len() as f32;
     let known = counts.iter().filter(|count| **count > 0);
-    let bits: f32 = known.map(|count| *count as f32 * (total / *count as f32).log2() + 4.0).sum();
+    let bits: f32 = known.map(|count| *count as f32 * (total / *count as f32).log2() + SYMBOL).sum();
     plain.min(bits as usize + 16)
 }
 

@@ -2,7 +2,7 @@
 //! they are integers again. One IEEE division gives back exactly the value a decimal parser would give, so every
 //! language decodes them alike. What is not such a decimal is an exception and is kept bit for bit.
 
-use super::{Codec, Reader, Sink, Source, broken, hint, integer, pco, put_varint};
+use super::{Codec, Reader, Sink, Source, broken, integer, pco, put_varint};
 use crate::error::Result;
 
 /// Every power of ten that float64 holds exactly.
@@ -76,24 +76,16 @@ pub fn encode<T: Real>(values: &[T], out: &mut Sink) -> Codec {
     }
     let start = out.mark();
     let raw = values.len() * T::WIDTH;
-    let long = !out.plain && values.len() >= pco::LEAST;
-    let pco = out.hint.pco.filter(|_| long);
-    if let Some(Some(known)) = pco {
-        // It won last: while it takes as much as it did, it is not compared again.
-        if let Some(packed) =
-            pco::encode(values).filter(|it| hint::holds(known, hint::each(it.len() * 8, values.len())))
-        {
-            return put_packed(&packed, out);
-        }
-    }
     let short = if !out.plain && decimal(values, out) { out.since(start) } else { raw };
-    let dense = long && short * 8 >= pco::DENSE * values.len() && pco != Some(None);
-    if dense {
-        let packed = pco::encode(values).filter(|packed| packed.len() < short);
-        out.hint.pco = Some(packed.as_ref().map(|packed| hint::each(packed.len() * 8, values.len())));
-        if let Some(packed) = packed {
+    let dense = !out.plain && values.len() >= pco::LEAST && short * 8 >= pco::DENSE * values.len();
+    if dense && !out.hint.pco_lost {
+        let packed = pco::encode(values);
+        out.hint.pco_lost = packed.as_ref().is_none_or(|packed| packed.len() > short + short / 8);
+        if let Some(packed) = packed.filter(|packed| packed.len() < short) {
             out.rewind(start);
-            return put_packed(&packed, out);
+            put_varint(&mut out.soft, packed.len() as u64);
+            out.hard.extend_from_slice(&packed);
+            return Codec::Pco;
         }
     }
     if short < raw {
@@ -104,12 +96,6 @@ pub fn encode<T: Real>(values: &[T], out: &mut Sink) -> Codec {
         put(*value, &mut out.soft);
     }
     Codec::Raw
-}
-
-fn put_packed(packed: &[u8], out: &mut Sink) -> Codec {
-    put_varint(&mut out.soft, packed.len() as u64);
-    out.hard.extend_from_slice(packed);
-    Codec::Pco
 }
 
 fn put<T: Real>(value: T, out: &mut Vec<u8>) {
@@ -128,6 +114,21 @@ fn digits<T: Real>(value: T, power: f64) -> Option<i64> {
     (T::narrow(integer as f64 / power).bits() == value.bits()).then_some(integer)
 }
 
+/// The same of many values, if all have one: without a branch, so that several are worked out at a time.
+fn all_digits<T: Real>(values: &[T], power: f64) -> Option<Vec<i64>> {
+    let mut all = true;
+    let integers = values.iter().map(|value| {
+        let scaled = value.widen() * power;
+        let raised = scaled + ROUND;
+        // Never -0.0, as the integer never is.
+        let whole = raised - ROUND;
+        all &= (scaled.abs() < EXACT) & (T::narrow(whole / power).bits() == value.bits());
+        raised.to_bits().wrapping_sub(ROUND.to_bits()) as i64
+    });
+    let integers = integers.collect();
+    all.then_some(integers)
+}
+
 /// Values as digits of one exponent, and those that are none.
 struct Digits {
     exponent: usize,
@@ -138,6 +139,9 @@ struct Digits {
 impl Digits {
     fn of<T: Real>(values: &[T], exponent: usize) -> Option<Self> {
         let power = *POWERS.get(exponent)?;
+        if let Some(integers) = all_digits(values, power) {
+            return Some(Self { exponent, integers, exceptions: Vec::new() });
+        }
         let mut exceptions = Vec::new();
         let mut last = 0;
         let integers = values.iter().enumerate().map(|(index, value)| {
@@ -160,7 +164,7 @@ impl Digits {
     /// With the exponent that did last, if it still does; or with the one that a sample asks for.
     fn find<T: Real>(values: &[T], known: Option<(u8, usize)>) -> Option<Self> {
         let again = known.and_then(|(exponent, strange)| {
-            Self::of(values, exponent.into()).filter(|found| found.strange() <= strange + strange / 4 + 1)
+            Self::of(values, exponent.into()).filter(|found| found.strange() <= strange)
         });
         again.or_else(|| exponent(values).and_then(|exponent| Self::of(values, exponent)))
     }

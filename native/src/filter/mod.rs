@@ -101,6 +101,11 @@ impl Filter {
         }
     }
 
+    /// Whether it ever holds a reading back for a while, to hand it out later.
+    pub fn holds(&self) -> bool {
+        matches!(self.rule, Rule::SwingingDoor(_))
+    }
+
     /// The value of the reading that the next flush would hand out.
     pub fn held(&self) -> Option<Value<'_>> {
         match &self.rule {

@@ -118,14 +118,3 @@ fn two_blocks_of_a_buffer_may_be_encoded_at_once_and_in_any_order() {
         }
     });
 }
-#[test]
-fn zz_debug() {
-    let blocks = walk(300, 40, 300, 10.0);
-    let mut memory = Memory::new(1);
-    for columns in &blocks {
-        let (origin, _) = bounds(columns);
-        let f = body::encode(columns, origin, false, &mut Memory::default());
-        let m = body::encode(columns, origin, false, &mut memory);
-        eprintln!("{} {} hard {} {} | {:?} {:?}", f.soft.len(), m.soft.len(), f.hard.len(), m.hard.len(), &f.soft[..24.min(f.soft.len())], &m.soft[..24.min(m.soft.len())]);
-    }
-}
