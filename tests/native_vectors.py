@@ -139,6 +139,19 @@ def _vectors() -> Iterator[tuple[str, Rows]]:
             for n, bad in ((n, 0x8005_0000 if _noise(n) % 9 == 0 else 0) for n in range(90))
         ],
     )
+    yield (
+        "floats by a factor, with exceptions",
+        column(v.FLOAT64, [*_scaled(90), *_EXCEPTIONS, *_scaled(30)])
+        + column(v.FLOAT32, [single(value) * (1 + 2**-23) for value in _scaled(90)]),
+    )
+
+
+def _scaled(count: int) -> Iterator[float]:
+    """Registers that walk, in tenths by a factor: 3 * 0.1 is not 0.3."""
+    raw = 500
+    for place in range(count):
+        raw += _noise(place) % 31 - 15
+        yield raw * 0.1
 
 
 def _noise(place: int) -> int:

@@ -124,20 +124,13 @@ impl Column {
         }
     }
 
-    /// An empty column with the same type and note, and with room for as many readings: what was pushed between two seals
+    /// An empty column with the same type and note, and with room for as many times: what was pushed between two seals
     /// is pushed again before the next one. At most `ROOM`, so that one burst does not hold memory for ever.
     #[must_use]
     pub fn fresh(&self) -> Self {
         let room = self.len().min(ROOM);
         let mut fresh = Self { note: self.note, ..Self::new(self.kind) };
         fresh.times.reserve(room);
-        match &mut fresh.values {
-            Values::Bool(values) => values.reserve(room),
-            Values::Integer(values) | Values::Unsigned(values) => values.reserve(room),
-            Values::Real32(values) => values.reserve(room),
-            Values::Real64(values) => values.reserve(room),
-            Values::Text(_) => {}
-        }
         fresh
     }
 

@@ -27,6 +27,8 @@ pub struct Hint {
     pub(super) power: Option<(u8, usize)>,
     /// Of floats: whether pcodec was tried, and took clearly more.
     pub(super) pco_lost: bool,
+    /// Of floats that are nearly decimals: the same of `Nudged`.
+    pub(super) nudged_lost: bool,
 }
 
 /// A form that won.

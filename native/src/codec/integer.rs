@@ -51,7 +51,7 @@ pub fn encode(values: &[i64], width: usize, out: &mut Sink) -> Codec {
     let (k, rice) = rice::plan(&predicted.rest);
     // What zstd makes of varints is at best their entropy; Rice codes stay as long as they are. Where many bits are
     // left there is no pattern to find, and the varints need not be tried.
-    let varints = if rice > PATTERNLESS * predicted.rest.len() {
+    let varints = if out.framed || rice > PATTERNLESS * predicted.rest.len() {
         usize::MAX
     } else {
         for value in &predicted.rest {
