@@ -142,7 +142,7 @@ def _vectors() -> Iterator[tuple[str, Rows]]:
     yield (
         "floats by a factor, with exceptions",
         column(v.FLOAT64, [*_scaled(90), *_EXCEPTIONS, *_scaled(30)])
-        + column(v.FLOAT32, [single(value) * (1 + 2**-23) for value in _scaled(90)]),
+        + column(v.FLOAT32, [single(single(value) * (1 + 2**-23)) for value in _scaled(90)]),
     )
 
 
