@@ -260,13 +260,6 @@ fn filtered(
     value: Value<'_>,
     quality: u32,
 ) -> Option<usize> {
-    if !filter.holds() {
-        let mut grown = None;
-        filter.offer(latest, time_ns, value, quality, |time_ns, value, quality| {
-            grown = Some(column.push(time_ns, value, quality));
-        });
-        return grown;
-    }
     let before = (column.len(), filter.held().map(column::size));
     let mut bytes = 0;
     filter.offer(latest, time_ns, value, quality, |time_ns, value, quality| {
