@@ -12,7 +12,7 @@ const MOST: i64 = 4;
 /// The digits of the nearest decimal, and the steps from there to the value.
 fn near<T: Real>(value: T, power: f64) -> Option<(i64, i64)> {
     let scaled = value.widen() * power;
-    if !(scaled.abs() < EXACT) {
+    if scaled.is_nan() || scaled.abs() >= EXACT {
         return None;
     }
     let digits = ((scaled + ROUND) - ROUND) as i64;
