@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from agent.model import Reading, Tag, Value, ValueType
 from simulators.plant import Plant
 from simulators.signals import mix
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(os.environ.get("HEADRACE_SIGNALS") or Path(__file__).parents[2] / "shared" / "data")
 BEGIN = 1_750_000_000_000_000_000
 MILLISECOND = 1_000_000
 SECOND = 1000 * MILLISECOND

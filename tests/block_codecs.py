@@ -18,8 +18,8 @@ Scalar: TypeAlias = bool | int | float | str | bytes
 Value: TypeAlias = Scalar | list[Scalar] | None
 
 CONSTANT, RAW, DECIMAL, STEP, DELTA, RUN, BITMAP, DICTIONARY, RICE, HOLD = range(10)
-PCO = 16
-KNOWN = (*range(10), PCO)
+PCO, NUDGED = 16, 17
+KNOWN = (*range(10), PCO, NUDGED)
 FIRST_ADDED_CODEC, FIRST_ADDED_TYPE = 16, 32
 BOOL, FIRST_UNSIGNED, FLOAT32, FLOAT64, STRING, BYTES, ARRAY = 0, 5, 9, 10, 11, 12, 16
 TYPES = (*range(BYTES + 1), *range(ARRAY, ARRAY + BYTES + 1))
@@ -207,6 +207,8 @@ def floats(source: Source, codec: int, count: int, form: struct.Struct) -> list[
         return [one() for _ in range(count)]
     if codec == PCO:
         return pcodec(source.hard, count, form)
+    if codec == NUDGED:
+        return nudged(source.hard, count, form)
     if codec != DECIMAL:
         raise ValueError(f"codec {codec} on floats")
     head, exceptions, index = source.heads.byte(), list[tuple[int, float]](), -1
@@ -221,6 +223,21 @@ def floats(source: Source, codec: int, count: int, form: struct.Struct) -> list[
     for index, value in exceptions:
         values[index] = value
     return values
+
+
+def nudged(reader: Reader, count: int, form: struct.Struct) -> list[float]:
+    heads, soft = reader.varint(), reader.varint()
+    parts = (reader.take(heads), reader.take(soft), reader.take(len(reader.content) - reader.at))
+    source = Source(*map(Reader, parts))
+    values = floats(source, DECIMAL, count, form)
+    steps = integers(source, source.heads.byte(), count)
+    for part in (source.heads, source.soft, source.hard):
+        part.end()
+    moved: list[float] = []
+    for value, step in zip(values, steps, strict=True):
+        bits = (int.from_bytes(form.pack(value), "little") + step) % 256**form.size
+        moved += form.unpack(bits.to_bytes(form.size, "little"))
+    return moved
 
 
 def pcodec(reader: Reader, count: int, form: struct.Struct) -> list[float]:

@@ -142,6 +142,14 @@ def _vectors() -> Iterator[tuple[str, Rows]]:
     )
 
 
+def _scaled(count: int) -> Iterator[float]:
+    """Registers that walk, in tenths by a factor: 3 * 0.1 is not 0.3."""
+    raw = 500
+    for place in range(count):
+        raw += _noise(place) % 31 - 15
+        yield raw * 0.1
+
+
 def _arrays() -> Iterator[tuple[str, Rows]]:
     v = ValueType
     yield "a constant of bytes", column(v.BYTES, [b"\x00\xff"] * 4)
@@ -183,6 +191,15 @@ def _arrays() -> Iterator[tuple[str, Rows]]:
     )
 
 
+def _factors() -> Iterator[tuple[str, Rows]]:
+    v = ValueType
+    yield (
+        "floats by a factor, with exceptions",
+        column(v.FLOAT64, [*_scaled(90), *_EXCEPTIONS, *_scaled(30)])
+        + column(v.FLOAT32, [single(single(value) * (1 + 2**-23)) for value in _scaled(90)]),
+    )
+
+
 def _noise(place: int) -> int:
     """A number of 32 bits that looks random and is the same in every year."""
     return random.Random(place).getrandbits(32)
@@ -201,7 +218,7 @@ _SPECIALS: list[Value] = [math.pi, math.inf, -math.inf, -0.0, 0.0, 5e-324, 1.797
 
 def blocks() -> Iterator[tuple[str, bytes]]:
     """Every vector, made by the present encoder, but for the last, which is made by hand."""
-    for sequence, (name, rows) in enumerate(chain(_vectors(), _arrays())):
+    for sequence, (name, rows) in enumerate(chain(_vectors(), _arrays(), _factors())):
         buffer = Buffer(TAGS)
         buffer.push(rows)
         clock = BEGIN + 3 * MILLISECOND

@@ -69,7 +69,7 @@ HOMES = {
 RUST_FLOORS = (
     ("error", "tag", "value", "values", "joined", "identifier"),
     ("filter", "codec", "decode"),
-    ("column",),
+    ("column", "memory"),
     ("body",),
     ("block",),
     ("buffer", "arrow", "json"),

@@ -24,7 +24,7 @@ from tests.native_vectors import BEGIN, PLACE, TAGS, describe, plain, real, sing
 
 VECTORS: list[dict[str, Any]] = json.loads(native_vectors.FILE.read_text())
 CODECS = dict(enumerate(("constant", "raw", "decimal", "step", "delta", "run", "bitmap", "dictionary", "rice", "hold")))
-CODECS[16] = "pco"
+CODECS |= {16: "pco", 17: "nudged"}
 
 
 def bits(rows: Iterable[tuple[int, int, Value, int]]) -> list[tuple[int, int, str, int]]:

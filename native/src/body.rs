@@ -11,6 +11,7 @@ use crate::codec::run::{self, Runs};
 use crate::codec::{Codec, Reader, Sink, Source, broken, integer, put_varint, real, text};
 use crate::column::{Column, Note, NoteKind, Values};
 use crate::error::Result;
+use crate::memory::{Half, Memory};
 use crate::tag::{Form, ValueType};
 use crate::values::{Arrays, MAX_LENGTH};
 
@@ -50,7 +51,7 @@ pub struct DecodedColumn {
 
 /// Encodes columns; `origin` is the earliest time of them all, from which times count.
 /// With `plain` values are written as they are.
-pub fn encode(columns: &[(u32, Column)], origin: i64, plain: bool) -> Sink {
+pub fn encode(columns: &[(u32, Column)], origin: i64, plain: bool, memory: &mut Memory) -> Sink {
     let mut times = Times {
         origin,
         known: Vec::new(),
@@ -73,9 +74,11 @@ pub fn encode(columns: &[(u32, Column)], origin: i64, plain: bool) -> Sink {
         if absent {
             run::encode(&column.present, &mut streams.soft);
         }
+        streams.hint = memory.recall(*tag, Half::Values);
         let codec = put_values(&column.values, column.kind.width(), &mut streams);
-        let entry =
-            [u64::from(tag - next_tag), column.kind as u64, flags, times.place(&column.times) as u64, codec as u64];
+        memory.keep(*tag, Half::Values, streams.hint);
+        let place = times.place(*tag, &column.times, memory) as u64;
+        let entry = [u64::from(tag - next_tag), column.kind as u64, flags, place, codec as u64];
         next_tag = tag + 1;
         for (field, value) in fields.iter_mut().zip(entry) {
             field.push(value);
@@ -113,7 +116,7 @@ struct Times<'a> {
 }
 
 impl<'a> Times<'a> {
-    fn place(&mut self, times: &'a [i64]) -> usize {
+    fn place(&mut self, tag: u32, times: &'a [i64], memory: &mut Memory) -> usize {
         // Most columns share the times of the one before.
         if let Some(last) = self.known.len().checked_sub(1).filter(|last| self.known.get(*last) == Some(&times)) {
             return last;
@@ -126,7 +129,9 @@ impl<'a> Times<'a> {
         alike.push(self.known.len());
         self.known.push(times);
         let counted: Vec<i64> = times.iter().map(|time| time.wrapping_sub(self.origin)).collect();
+        self.streams.hint = memory.recall(tag, Half::Times);
         self.codecs.push(integer::encode(&counted, 8, &mut self.streams) as u64);
+        memory.keep(tag, Half::Times, self.streams.hint);
         self.known.len() - 1
     }
 }

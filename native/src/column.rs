@@ -35,6 +35,9 @@ impl NoteKind {
     }
 }
 
+/// The most readings that a fresh column has room for.
+const ROOM: usize = 1024;
+
 /// The readings of one tag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Column {
@@ -63,6 +66,16 @@ impl Column {
             quality: Runs::default(),
             note: None,
         }
+    }
+
+    /// An empty column with the same type and note, and with room for as many times: what was pushed between two seals
+    /// is pushed again before the next one. At most `ROOM`, so that one burst does not hold memory for ever.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        let room = self.len().min(ROOM);
+        let mut fresh = Self { note: self.note, ..Self::new(self.kind) };
+        fresh.times.reserve(room);
+        fresh
     }
 
     /// Appends a reading; a value of another kind than the column's becomes a bad reading without a value.

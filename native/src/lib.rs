@@ -13,6 +13,7 @@ pub mod filter;
 pub mod identifier;
 pub mod joined;
 pub mod json;
+pub mod memory;
 #[cfg(feature = "python")]
 mod python;
 pub mod tag;

@@ -8,6 +8,7 @@ use _native::arrow;
 use _native::block::{self, MAX_READINGS};
 use _native::body;
 use _native::column::Column;
+use _native::memory::Memory;
 use _native::tag::{Form, Value, ValueType};
 
 use crate::columns::{META, all_rows, cases, columns, meta, rows};
@@ -38,7 +39,7 @@ proptest! {
     #[test]
     fn columns_written_plainly_come_back_too(columns in columns()) {
         let (origin, _) = block::bounds(&columns);
-        let plain = body::encode(&columns, origin, true);
+        let plain = body::encode(&columns, origin, true, &mut Memory::default());
         let decoded = body::decode(&plain.soft, &plain.hard, columns.len(), origin).unwrap();
         for (found, (_, column)) in decoded.iter().zip(&columns) {
             prop_assert!(found.column.as_ref().unwrap().same(column));

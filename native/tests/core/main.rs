@@ -15,6 +15,7 @@ mod hostile;
 mod identifiers;
 mod known_errors;
 mod later_versions;
+mod memory;
 mod modbus;
 mod one_reading;
 mod parts;
