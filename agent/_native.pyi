@@ -131,8 +131,8 @@ class Buffer:
         - String, XmlElement, LocalizedText (its text), QualifiedName (`2:name`, `name` in namespace 0), Guid, NodeId
           and ExpandedNodeId (`ns=2;s=x`, `svr=1;nsu=urn:x;i=5`): string. What is not UTF-8 is kept with
           BadDecodingError and without a value
-        - anything else is kept with BadTypeMismatch and without a value, and counted as mistyped; a null value is kept
-          without a value and with its own status
+        - anything else is kept with BadTypeMismatch and without a value, and counted as mistyped; a null value, and one
+          that does not fit under a bad status, is kept without a value and with its own status
 
         ExtensionObjects, matrices, and values of type Variant, DataValue or DiagnosticInfo are left to the caller
         (`Published.undecoded`).

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Buffer, MISTYPED, Slot, Stats, take};
-use crate::decode::opcua::{DataValue, Fitted, Part, Publish, Variant, fit, read_results};
+use crate::decode::opcua::{Content, DataValue, Fitted, Part, Publish, fit, read_results};
 use crate::error::{Error, Result};
 use crate::tag::{BAD_DECODING_ERROR, Value};
 
@@ -90,17 +90,19 @@ impl Intake<'_> {
             published.overflows.push(tag);
         }
         let time_ns = value.stamps.or(*received_ns);
-        let fitted = match value.value {
-            Variant::Scalar(scalar) => fit(scalar, slot.spec.raw, scratch),
-            Variant::Null => Fitted::Value(Value::Absent),
-            Variant::Array(_) => Fitted::Mistyped,
-            Variant::Other(bytes) => {
+        let fitted = match value.value.content() {
+            Content::Scalar(scalar) => fit(scalar, slot.spec.raw, scratch),
+            Content::Null => Fitted::Value(Value::Absent),
+            Content::Array(_) => Fitted::Mistyped,
+            Content::Other(bytes) => {
                 published.undecoded.push((tag, time_ns, value.status, bytes));
                 return;
             }
         };
         let (raw, quality) = match fitted {
             Fitted::Value(raw) => (raw, value.status),
+            // OPC 10000-4, 7.11: the value of a bad status is to be ignored, so the status says more than its type.
+            Fitted::NotText | Fitted::Mistyped if value.status >> 31 == 1 => (Value::Absent, value.status),
             Fitted::NotText => (Value::Absent, BAD_DECODING_ERROR),
             Fitted::Mistyped => {
                 stats.mistyped += 1;

@@ -3,8 +3,10 @@
 //! A number fits where the tag's type holds it exactly, whatever its own type; a Boolean is no number. DateTime is an
 //! int64 (ns since 1970). What has a text form fits a string.
 
+use super::node_id::NodeId;
+use super::scalar::Scalar;
 use super::text;
-use super::variant::Scalar;
+
 use crate::tag::{Value, ValueType};
 
 /// What became of a value.
@@ -64,10 +66,10 @@ fn text_of<'a>(scalar: Scalar<'a>, scratch: &'a mut String) -> Fitted<'a> {
             return std::str::from_utf8(text).map_or(Fitted::NotText, |text| Fitted::Value(Value::Text(text)));
         }
         Scalar::Guid(guid) => {
-            text::put_guid(scratch, &guid);
+            text::put_guid(scratch, guid);
             Some(())
         }
-        Scalar::NodeId(node) => text::put_node_id(scratch, &node),
+        Scalar::NodeId(node) => NodeId::of(node).and_then(|node| text::put_node_id(scratch, &node)),
         Scalar::Name(namespace, Some(name)) => text::put_name(scratch, namespace, name),
         _ => return Fitted::Mistyped,
     };
