@@ -14,3 +14,5 @@ pub mod json;
 #[cfg(feature = "python")]
 mod python;
 pub mod tag;
+pub mod value;
+pub mod values;
