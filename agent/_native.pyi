@@ -131,6 +131,9 @@ class Buffer:
         - String, XmlElement, LocalizedText (its text), QualifiedName (`2:name`, `name` in namespace 0), Guid, NodeId
           and ExpandedNodeId (`ns=2;s=x`, `svr=1;nsu=urn:x;i=5`): string. What is not UTF-8 is kept with
           BadDecodingError and without a value
+        - ByteString: bytes
+        - an array, or a matrix of one dimension: the array type whose elements these would be, a null String or
+          ByteString in it an empty one. Neither an array for a scalar tag nor the other way round
         - anything else is kept with BadTypeMismatch and without a value, and counted as mistyped; a null value, and one
           that does not fit under a bad status, is kept without a value and with its own status
 

@@ -17,7 +17,7 @@ mod time;
 mod variant;
 
 pub use data_value::{DataValue, Stamps};
-pub use fit::{Fitted, fit};
+pub use fit::{Fitted, Scratch, fit};
 pub use notification::{Part, Publish};
 pub use response::read_results;
 pub use scalar::Scalar;

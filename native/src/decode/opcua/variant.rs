@@ -86,7 +86,7 @@ impl<'a> Variant<'a> {
     /// What it has in it.
     #[inline]
     pub fn content(&self) -> Content<'a> {
-        if self.encoding == id::NULL {
+        if self.encoding & !(ARRAY | DIMENSIONS) == id::NULL {
             return Content::Null;
         }
         if self.encoding & (ARRAY | DIMENSIONS) != 0 {
@@ -98,7 +98,7 @@ impl<'a> Variant<'a> {
     fn array(&self) -> Content<'a> {
         let kind = self.encoding & !(ARRAY | DIMENSIONS);
         let mut elements = Cursor::new(self.content);
-        let Ok(Some(count)) = elements.i32().map(|count| usize::try_from(count).ok()) else { return Content::Null };
+        let Ok(Some(count)) = elements.count(least(kind).max(1)) else { return Content::Null };
         let mut after = elements;
         let matrix = self.encoding & DIMENSIONS != 0
             && (0..count)
