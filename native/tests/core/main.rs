@@ -15,6 +15,7 @@ mod known_errors;
 mod later_versions;
 mod modbus;
 mod one_reading;
+mod opcua;
 mod parts;
 mod predictions;
 mod signals;
