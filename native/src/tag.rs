@@ -115,6 +115,7 @@ const NAMES: [(ValueType, &str); 26] = [
 
 impl ValueType {
     /// Every type, by id.
+    #[allow(clippy::indexing_slicing)] // when it is compiled
     pub const ALL: [Self; NAMES.len()] = {
         let mut all = [Self::Bool; NAMES.len()];
         let mut at = 0;

@@ -71,7 +71,7 @@ impl Values {
             (Self::Real32(values), Self::Real32(more)) => values.extend_from_slice(slice(more, range)),
             (Self::Real64(values), Self::Real64(more)) => values.extend_from_slice(slice(more, range)),
             (Self::Text(values), Self::Text(more)) => {
-                range.for_each(|at| values.push(more.get(at).unwrap_or_default()))
+                range.for_each(|at| values.push(more.get(at).unwrap_or_default()));
             }
             (Self::Bytes(values), Self::Bytes(more)) => {
                 range.for_each(|at| values.push(more.get(at).unwrap_or_default()));
