@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import math
 import random
 import struct
@@ -12,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from asyncua.client.client import Client
 from asyncua.common.utils import Buffer as Stream
 from asyncua.ua.ua_binary import struct_from_binary, variant_from_binary, variant_to_binary
 
-from agent._native import Buffer, Published, publish_header
+from agent._native import Buffer, Published, decode, publish_header
 from agent.model import StatusCode
 from tests.opcua_vectors import (
     LAST_USABLE,
@@ -39,6 +42,7 @@ from tests.opcua_vectors import (
     ticks,
     ua,
 )
+from tests.peers.servers import OPCUA_BAD_STATUS, OPCUA_NAMESPACE, OPCUA_VALUES, NodeOpcUaServer
 
 VECTORS = load()
 MISTYPED = int(StatusCode.BAD_TYPE_MISMATCH)
@@ -530,3 +534,55 @@ def test_each_value_of_a_large_body_goes_to_its_tag() -> None:
     values = [b"\x05\x0b" + struct.pack("<dq", at, ticks(SOURCE) + at) for at in range(500)]
     rows = decoded(publish(items(values)), *["float64"] * 500)
     assert rows == [(at, ns(SOURCE) + 100 * at, float(at), 0) for at in range(500)]
+
+
+async def test_what_node_opcua_publishes_and_answers(node_opcua_server: NodeOpcUaServer) -> None:
+    """A live server's bodies: the values that it says it has, and each with the times that asyncua reads."""
+    kinds = [*(kind for kind, _ in OPCUA_VALUES.values()), "float64", "int32"]
+    buffer, _ = buffer_of(*kinds)
+    bodies: list[bytes] = []
+    stamps: list[tuple[int, int]] = []
+    async with asyncio.timeout(30), Client(node_opcua_server.url) as client:
+        space = await client.get_namespace_index(OPCUA_NAMESPACE)
+        nodes = [client.get_node(f"ns={space};s={name}") for name in (*OPCUA_VALUES, "Bad", "Counter")]
+        session: Any = client.uaclient.session
+        send = session._send_request
+
+        async def recording(request: Any, *rest: Any, **more: Any) -> Any:
+            answer = await send(request, *rest, **more)
+            if isinstance(request, ua.PublishRequest | ua.ReadRequest):
+                stream = answer.copy()
+                bodies.append(stream.read(len(stream)))
+            return answer
+
+        session._send_request = recording
+        answered = await client.read_attributes(nodes)
+        found = buffer.push_read(range(len(nodes)), bodies.pop(), RECEIVED_NS)
+        rows = buffer.latest()
+        assert (found.grew, found.undecoded) == (len(nodes), [])
+        assert [row[2] for row in rows[:-2]] == [value for _, value in OPCUA_VALUES.values()]
+        assert rows[-2][2:] == (None, OPCUA_BAD_STATUS)
+        assert [row[1] // 1000 * 1000 for row in rows] == [ns(each.SourceTimestamp) for each in answered]
+
+        class Handler:
+            def datachange_notification(self, node: Any, value: Any, whole: Any) -> None:
+                stamps.append((nodes.index(node), ns(whole.monitored_item.Value.SourceTimestamp)))
+
+        watched = await client.create_subscription(100, Handler())
+        handles = await watched.subscribe_data_change(nodes)
+        items_of = watched._monitored_items.items()
+        pairs = [(handle, handles.index(item.server_handle)) for handle, item in items_of]
+        own = buffer.opcua_subscription(pairs)
+        while sum(tag == len(nodes) - 1 for tag, _ in stamps) < 5:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        buffer.seal()
+        for body in bodies[:]:
+            if not publish_header(body).keep_alive:
+                assert buffer.push_publish(own, body, RECEIVED_NS).unknown_handles == 0
+    block = buffer.seal()
+    assert block is not None
+    pushed = decode(block.data).rows()
+    assert {(tag, time_ns // 1000 * 1000) for tag, time_ns, _, _ in pushed} >= set(stamps)
+    counted: list[tuple[Any, int]] = [(value, time_ns) for tag, time_ns, value, _ in pushed if tag == len(nodes) - 1]
+    assert [value for value, _ in counted] == list(range(counted[0][0], counted[0][0] + len(counted)))
+    assert {later[1] - before[1] for before, later in itertools.pairwise(counted)} == {100_000_000}
