@@ -31,7 +31,7 @@ _PLC = {
     "real": "float32", "float": "float32", "lreal": "float64", "double": "float64", "boolean": "bool", "bit": "bool",
     "sint": "int8", "int": "int16", "dint": "int32", "lint": "int64", "usint": "uint8", "byte": "uint8",
     "uint": "uint16", "word": "uint16", "udint": "uint32", "dword": "uint32", "ulint": "uint64", "lword": "uint64",
-    "str": "string", "text": "string",
+    "str": "string", "text": "string", "bytestring": "bytes", "blob": "bytes",
 }  # fmt: skip
 _BOUNDS = {"deadband": "0.1", "swinging_door": "0.5", "grid": "0.05"}
 """The filters that have a bound, with one that people might write."""
@@ -52,8 +52,9 @@ def _address(text: str, info: ValidationInfo) -> Address:
 def _type(text: str, info: ValidationInfo) -> DataType:
     sized = re.fullmatch(r"string\[([0-9]{1,9})\]", text)
     if not sized and text not in _TYPES:
-        known = _PLC.get(text.lower())
-        wanted = f"write {known}" if known else likely(text, _TYPES)
+        element = text.lower().removesuffix("[]")
+        known = _PLC.get(element)
+        wanted = f"write {known}{text[len(element) :]}" if known else likely(text, _TYPES)
         raise ValueError(f"{quantity.shown(text)} is not a type; {wanted.replace('? write', '?; write')}")
     found = DataType(ValueType.STRING, int(sized[1])) if sized else DataType(ValueType(text))
     if _protocol(info) == "modbus" and (found.type.is_array or found.type is ValueType.BYTES):

@@ -44,7 +44,7 @@ def verify(config: Config, seed: int, url: str) -> Verdict:
         for answer in _pages(url, tag.identifier):
             gaps.update((gap["from_ns"], gap["to_ns"], gap["reason"]) for gap in answer["gaps"])
             for time_ns, written, quality in answer["readings"]:
-                value = _read(written, tag.type)
+                value = as_plant(written, tag.type)
                 times[(time_ns, value, quality)] += 1
                 if oracle.wrong(tag, time_ns, value, quality):
                     found.wrong += 1
@@ -56,10 +56,10 @@ def verify(config: Config, seed: int, url: str) -> Verdict:
     return found
 
 
-def _read(written: Any, kind: ValueType) -> Value:
+def as_plant(written: Any, kind: ValueType) -> Value:
     """A value as the plant has it: JSON has lists, and base64 in place of bytes."""
     if isinstance(written, list):
-        return tuple(cast("Scalar", _read(each, kind.element)) for each in written)
+        return tuple(cast("Scalar", as_plant(each, kind.element)) for each in written)
     if kind is ValueType.BYTES and isinstance(written, str):
         return base64.b64decode(written)
     return cast("Value", written)

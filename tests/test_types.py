@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from agent._native import Buffer
+import pytest
+
+from agent import taglist
+from agent._native import Buffer, to_json
 from agent.model import StatusCode, ValueType
-from tests.native_vectors import BEGIN, PLACE, TAGS, real, tag
-from tests.test_native import rows_of
+from headrace import verify
+from simulators.plant import Plant
+from tests.native_vectors import BEGIN, PLACE, TAGS, real, single, tag
+from tests.test_native import rows_of, sealed
+from tests.test_simulators import opcua
 
 
 def test_an_array_that_does_not_fit_its_type_is_a_bad_reading() -> None:
@@ -37,6 +45,36 @@ def test_an_array_that_does_not_fit_its_type_is_a_bad_reading() -> None:
     assert good == [(raw, b"1"), (small, [1, -128]), (small, [0] * 2**20), (singles, [1.0, 2.5])]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "cell", "message", "hint"),
+    [
+        ("modbus", "hr:1,float32[],", "Modbus has no float32[]", "write a tag for each element"),
+        ("modbus", "hr:1,bytes,", "Modbus has no bytes", "write string[16], or a number's type"),
+        ("opcua", "i=1,float32[],deadband=1", "a float32[] has no deadband", "write on_change, or nothing"),
+        ("opcua", "i=1,bytes,grid=1", "a bytes has no grid", "write on_change, or nothing"),
+        ("opcua", "i=1,float[],", "'float[]' is not a type", "write float32[]"),
+        ("opcua", "i=1,float32[3],", "'float32[3]' is not a type", "write float32[]"),
+    ],
+)
+def test_a_tag_list_says_what_a_protocol_can_carry(
+    tmp_path: Path, protocol: str, cell: str, message: str, hint: str
+) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_text(f"name,address,type,filter\na,{cell}\n")
+    (problem,) = taglist.read(path, protocol).problems
+    assert problem.message.startswith(message)
+    assert problem.hint.startswith(hint), problem.hint
+
+
+def test_a_tag_list_of_an_opc_ua_device_takes_every_type(tmp_path: Path) -> None:
+    path = tmp_path / "tags.csv"
+    rows = "".join(f"t{at},i={at},{kind},on_change\n" for at, kind in enumerate(ValueType))
+    path.write_text(f"name,address,type,filter\n{rows}")
+    found = taglist.read(path, "opcua")
+    assert not found.problems
+    assert [row.type.type for _, row in found.rows] == list(ValueType)
+
+
 def test_on_change_of_arrays_and_bytes_sees_every_bit() -> None:
     kinds = (ValueType.FLOAT64_ARRAY, ValueType.BYTES)
     buffer = Buffer([replace(tag(at, kind), filter="on_change; heartbeat=1s") for at, kind in enumerate(kinds)])
@@ -47,3 +85,39 @@ def test_on_change_of_arrays_and_bytes_sees_every_bit() -> None:
     rows = rows_of(buffer)
     assert [row.time_ns - BEGIN for row in rows if row.tag == 0] == [0, 2, 3, 5, 6, 8, 9, 10, 11]
     assert [row.time_ns - BEGIN for row in rows if row.tag == 1] == [0, 1_200_000_000]
+
+
+def test_the_plant_has_arrays_and_bytes_that_are_judged_as_they_come_back() -> None:
+    tags = [
+        replace(tag(at, kind), device="d", address=f"ns=2;i={at}")
+        for at, kind in enumerate(kind for kind in ValueType if kind.is_array or kind is ValueType.BYTES)
+    ]
+    plant = Plant(tags, seed=3)
+    buffer = Buffer(tags)
+    buffer.push([(each.index, BEGIN, plant.value(each, BEGIN), 0) for each in tags])
+    assert buffer.stats()["mistyped"] == 0
+    block = sealed(buffer)
+    columns = json.loads(to_json(block.data))["columns"]
+    for each, column in zip(tags, columns, strict=True):
+        ((_, written, _),) = column["readings"]
+        found = verify.as_plant(written, each.type)
+        if each.type.element is ValueType.FLOAT32:
+            assert isinstance(found, tuple)
+            found = tuple(single(float(value)) for value in found)  # the JSON form has the short decimal
+        assert found == plant.value(each, BEGIN)
+
+
+async def test_the_simulated_server_serves_arrays_and_bytes() -> None:
+    kinds = [kind for kind in ValueType if kind.is_array or kind is ValueType.BYTES]
+    tags = [
+        replace(tag(at, kind), device="beside", name=f"b{at}", address=f"nsu=urn:beside;i={at + 1}")
+        for at, kind in enumerate(kinds)
+    ]
+    async with opcua(lambda: BEGIN, *tags) as (_, plant, _, client):
+        space = await client.get_namespace_index("urn:beside")
+        buffer = Buffer(tags)
+        for each in tags:
+            found = await client.get_node(f"ns={space};i={each.index + 1}").read_value()
+            assert (tuple(found) if each.type.is_array else found) == plant.raw(each, BEGIN)
+            buffer.push([(each.index, BEGIN, found, 0)])
+        assert buffer.stats()["mistyped"] == 0

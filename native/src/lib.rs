@@ -10,6 +10,8 @@ pub mod column;
 pub mod decode;
 pub mod error;
 pub mod filter;
+pub mod identifier;
+pub mod joined;
 pub mod json;
 #[cfg(feature = "python")]
 mod python;

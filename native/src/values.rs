@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::codec::text::{Blobs, Joined, Texts, Whole};
+use crate::joined::{Blobs, Joined, Texts, Whole};
 use crate::tag::{Form, Value, ValueType};
 
 /// The most elements of one array: what is longer does not fit its type.

@@ -4,8 +4,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use _native::codec::run::{self, Runs};
-use _native::codec::text::{self, Blobs, Texts};
+use _native::codec::text;
 use _native::codec::{Codec, Reader, Sink, Source, integer, put_signed, put_varint, real};
+use _native::joined::{Blobs, Texts};
 use _native::tag::ValueType;
 
 use crate::cell::{Cell, KINDS};
