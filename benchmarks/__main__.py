@@ -13,12 +13,13 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from benchmarks import core, page, signals, sizes, speed
+from benchmarks import core, opcua_decode, page, signals, sizes, speed
 from benchmarks.result import Result
 
 
 def speeds(*, core_too: bool) -> Iterator[Result]:
     yield from speed.results()
+    yield from opcua_decode.results()
     if core_too:
         yield from core.results()
 

@@ -1,6 +1,8 @@
 //! The open columns of one epoch: push, then seal. Not locked by itself: its owner holds one lock over a whole push or
 //! over the `mem::take` of a seal, never over the encoding.
 
+mod opcua;
+
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use crate::block::{self, Meta};
@@ -10,6 +12,8 @@ use crate::error::{Error, Result};
 use crate::filter::{Filter, Kind};
 use crate::memory::Memory;
 use crate::tag::{BAD_DECODING_ERROR, BAD_TYPE_MISMATCH, Last, TagSpec, Value};
+
+pub use opcua::Published;
 
 /// The most memory that a buffer may be given. Half of a body's bound: the rest is for lengths, qualities and times, of
 /// which `MAX_READINGS` readings have less than that.
@@ -82,6 +86,7 @@ pub struct Stats {
 pub struct Buffer {
     slots: Vec<Slot>,
     plans: Vec<Plan>,
+    subscriptions: Vec<opcua::Handles>,
     max_bytes: usize,
     stats: Stats,
     /// Goes out with every `Taken`. Its lock is held while a block is encoded, and asked for by nothing else: no push ever
@@ -138,7 +143,7 @@ impl Buffer {
         }
         let memory = Arc::new(Mutex::new(Memory::new(tags.len())));
         let slots = tags.into_iter().map(Slot::new).collect::<Result<_>>()?;
-        Ok(Self { slots, plans: Vec::new(), max_bytes, stats: Stats::default(), memory })
+        Ok(Self { slots, plans: Vec::new(), subscriptions: Vec::new(), max_bytes, stats: Stats::default(), memory })
     }
 
     /// The tag's spec.

@@ -18,6 +18,7 @@ mod later_versions;
 mod memory;
 mod modbus;
 mod one_reading;
+mod opcua;
 mod parts;
 mod predictions;
 mod signals;
