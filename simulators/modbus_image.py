@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from agent import _native
 from agent.address import ModbusAddress, ModbusTable, registers
 from agent.model import Tag
 from simulators.plant import Plant
@@ -75,6 +76,9 @@ class Image:
 
     def __init__(self, plant: Plant, device: str, tags: Iterable[Tag]) -> None:
         self._plant = plant
+        tags = tuple(tags)
+        self.identity = _identity(device, len(tags))
+        """Objects of its device identification (function 43/14), by id."""
         self._fields: dict[ModbusTable, list[_Field]] = {table: [] for table in ModbusTable}
         self._known: dict[ModbusTable, bytearray] = {table: bytearray(65536) for table in ModbusTable}
         self.window = lru_cache(maxsize=1024)(self._window)
@@ -108,3 +112,20 @@ class Image:
             return None
         fields = [field for field in self._fields[table] if field.first < end and field.first + field.count > first]
         return _Window(self._plant, fields, first, count, table.bits)
+
+
+def _identity(device: str, tags: int) -> dict[int, bytes]:
+    """Basic, regular and a few extended objects (V1.1b3, 6.21). One is long, as some devices' are."""
+    note = f"{tags} tags of {device}, laid out as its config says. " + "Their values move as a plant's would. " * 8
+    told = {
+        0x00: "Headrace",
+        0x01: "VP-1",
+        0x02: _native.__version__,
+        0x03: "https://example.com/virtual-plant",
+        0x04: "Virtual plant",
+        0x05: "Virtual PLC",
+        0x06: device,
+        0x80: note[:200],
+        0x81: f"{tags} tags",
+    }
+    return {number: text.encode()[:240] for number, text in told.items()}

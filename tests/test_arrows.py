@@ -62,6 +62,7 @@ HOMES = {
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),
+    "cryptography": ("simulators/certificate.py",),
 }
 
 # A Rust module may use those of the floors below it; `error` and `tag` also each other.
