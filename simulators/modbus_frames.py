@@ -110,6 +110,8 @@ class Rtu:
     def _end(self) -> int | None:
         """Where the first frame ends; 0 where none begins here, None where more has to come."""
         function = self._held[1]
+        if function == 0 or function > 127:
+            return 0
         if 1 <= function <= 6:
             ends = [8]
         elif function in (15, 16):
