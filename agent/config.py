@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from agent import quantity, taglist
 from agent.document import Document, dotted
 from agent.errors import ConfigError, Problem
+from agent.limits import unreadable
 from agent.model import Tag
 from agent.tables import (
     TABLES,
@@ -30,7 +31,8 @@ from agent.tables import (
     Table,
     Uplink,
 )
-from agent.taglist import TagList, TagRow
+from agent.taglist import TagList
+from agent.tagrow import TagRow
 from agent.wire import Catalog, CatalogTag, without_password
 from agent.wording import explain, halves
 
@@ -159,7 +161,8 @@ class _Check:
         if self.problems:
             return Checked(None, self.problems, self.warnings)
         _bind(config, self.path, [tags for tags in lists if tags], names)
-        return Checked(config, [], self.warnings)
+        self.reads(config, [tags for tags in lists if tags])
+        return Checked(None if self.problems else config, self.problems, self.warnings)
 
     def validate(self) -> Config | None:
         try:
@@ -251,6 +254,20 @@ class _Check:
             self.wrong(("uplink", "ca"), f"there is no file {ca}; write the path of the broker's CA in PEM form")
         if ca is not None and config.uplink.url.startswith("mqtt://"):
             self.warn(("uplink", "ca"), 'it is not used without TLS; write url = "mqtts://host:8883"')
+
+    def reads(self, config: Config, lists: list[TagList]) -> None:
+        """Every tag must be readable within its device's limits."""
+        for device, tags in zip(config.devices, lists, strict=True):
+            if not isinstance(device, ModbusDevice):
+                continue
+            lines = {row.name: line for line, row in tags.rows}
+            for tag, column, text in unreadable(device.tags, device.limits, device.poll):
+                if len(self.problems) >= taglist.MAX_PROBLEMS:
+                    return
+                message, hint = halves(text)
+                self.problems.append(
+                    Problem(tags.file, column, f"of {device.name}: {message}", hint, lines.get(tag.name))
+                )
 
     def tag_lists(self) -> list[TagList | None]:
         """The tag list of every device; None where its name or its device's protocol is not known."""
@@ -356,6 +373,11 @@ def _tag(index: int, device: str, order: str, identifier: str, row: TagRow) -> T
         level=row.level,
         description=row.description,
         length=row.type.length,
+        form=row.type.form,
+        invalid=row.invalid,
+        poll=row.poll,
+        together=row.together,
+        alone=row.alone,
     )
 
 

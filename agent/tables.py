@@ -23,7 +23,8 @@ from pydantic import (
 )
 
 from agent import quantity
-from agent.address import Order
+from agent.address import ORDERS, Order
+from agent.limits import MAX_BITS, MAX_GAP, MAX_REGISTERS, Limits, Span
 from agent.model import Tag
 from agent.wire import ROOT, Broker, without_password
 
@@ -256,6 +257,22 @@ class _Device(Table):
         return self._tags
 
 
+def _span(value: object) -> Span:
+    if not isinstance(value, str):
+        raise ValueError(f'{quantity.shown(value)} is not a range of addresses; write "hr:200-299", or "co:7" for one')  # noqa: TRY004
+    return Span.parse(value)
+
+
+def _device_order(value: object) -> object:
+    return ORDERS.get(value.upper(), value) if isinstance(value, str) else value
+
+
+_SPAN = {"type": "string", "pattern": "^ *([cC][oO]|[dD][iI]|[hH][rR]|[iI][rR]):[0-9]{1,5}(-[0-9]{1,5})? *$"}
+Spans: TypeAlias = Annotated[
+    tuple[Annotated[Span, PlainValidator(_span), WithJsonSchema(_SPAN)], ...], Field(strict=False, max_length=1000)
+]
+
+
 class ModbusDevice(_Device):
     """A Modbus TCP device."""
 
@@ -267,7 +284,34 @@ class ModbusDevice(_Device):
     poll: Annotated[Seconds, AfterValidator(quantity.duration_within("1ms", "24h"))] = Field(
         1.0, description="Every tag is read this often.", examples=["500ms"]
     )
-    order: Order = Field("ABCD", description="Byte order of tags that name none.", examples=["ABCD"])
+    order: Annotated[Order, BeforeValidator(_device_order), WithJsonSchema({"enum": list(ORDERS)})] = Field(
+        "ABCD",
+        description="Byte order of tags that name none. ABCDEFGH, HGFEDCBA, BADCFEHG and GHEFCDAB are other names.",
+        examples=["ABCD"],
+    )
+    max_registers: int = Field(
+        MAX_REGISTERS, ge=1, le=MAX_REGISTERS, description="The most registers of one request.", examples=[125]
+    )
+    max_bits: int = Field(
+        MAX_BITS, ge=1, le=MAX_BITS, description="The most coils or discrete inputs of one request.", examples=[2000]
+    )
+    max_gap: int = Field(
+        MAX_GAP,
+        ge=0,
+        le=MAX_REGISTERS,
+        description="Registers (of coils and inputs 16 times as many) that no tag has and that are read to save a "
+        "request.",
+        examples=[10],
+    )
+    forbidden: Spans = Field((), description="Addresses that are never read.", examples=[["hr:200-299"]])
+    alone: Spans = Field(
+        (), description="A tag that begins here is read in a request of its own.", examples=[["hr:300-349"]]
+    )
+
+    @property
+    def limits(self) -> Limits:
+        """What the planner has to keep to."""
+        return Limits(self.max_registers, self.max_bits, self.max_gap, self.forbidden, self.alone)
 
     @property
     def host(self) -> str:

@@ -33,9 +33,12 @@ _PIPELINE = (*_MIDDLE, "collectors", "outbox", "uplink", "identifiers")
 PARTS = {
     "native": Part(("agent._native",), ()),
     "words": Part(("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"), ("native",)),
-    "address": Part(("agent.address",), ("native", "words")),
+    "address": Part(("agent.address", "agent.encoding", "agent.limits"), ("native", "words")),
     "config": Part(
-        tuple(f"agent.{name}" for name in ("config", "document", "places", "quantity", "tables", "taglist", "wording")),
+        tuple(
+            f"agent.{name}"
+            for name in ("config", "document", "places", "quantity", "tables", "taglist", "tagrow", "wording")
+        ),
         _CONFIG,
     ),
     "collectors": Part(("agent.collectors.",), _MIDDLE),
@@ -58,7 +61,7 @@ HOMES = {
     "pyarrow": ("datacenter/", "headrace/decode.py"),
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
-    "pydantic": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
+    "pydantic": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),

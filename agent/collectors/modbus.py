@@ -99,7 +99,7 @@ class ModbusCollector:
         self.counters: dict[str, int] = {"requests": 0, "overruns": 0, "discarded": 0}
         self._inlet = inlet
         self._client: AsyncModbusTcpClient | None = None
-        self._polls = [self._poll(request) for request in requests(device.tags)]
+        self._polls = [self._poll(request) for request in requests(device.tags, device.limits, device.poll)]
         self._next = 0.0
 
     def _poll(self, request: Request) -> _Poll:
