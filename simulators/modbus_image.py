@@ -22,6 +22,8 @@ class _Field:
     first: int
     count: int
     bit: int | None
+    byte: int | None
+    """Which byte of its register an 8-bit value is: 0 the high one."""
 
 
 class _Window:
@@ -57,6 +59,8 @@ class _Window:
             self._bit(place >> 3, place & 7, bool(raw))
         elif field.bit is not None:
             self._bit(2 * place + (field.bit < 8), field.bit & 7, bool(raw))
+        elif field.byte is not None:
+            self.bytes[2 * place + field.byte] = encode(field.tag, raw)[1]
         else:
             value = encode(field.tag, raw)
             start = 2 * place
@@ -85,12 +89,13 @@ class Image:
         overlapping = 0
         for tag in tags:
             address = ModbusAddress.parse(tag.address)
-            count = registers(tag.type, tag.length)
-            field = _Field(tag, address.number, count, address.bit)
+            count = registers(tag.type, tag.length, tag.form)
+            byte = None if address.byte is None else "hl".index(address.byte)
+            field = _Field(tag, address.number, count, address.bit, byte)
             known = self._known[address.table]
             span = slice(field.first, field.first + count)
-            # 1 marks a register that holds bits, which several tags may share; 2 one that a single tag fills.
-            mark = 2 if address.bit is None else 1
+            # 1 marks a register that holds bits or bytes, which several tags share; 2 one that a single tag fills.
+            mark = 2 if address.bit is None and byte is None else 1
             overlapping += any(known[span]) if mark == 2 else 2 in known[span]
             known[span] = bytes([mark]) * len(known[span])
             self._fields[address.table].append(field)

@@ -32,7 +32,7 @@ HOST = "127.0.0.1"
 MBPOLL_TABLES = {ModbusTable.CO: "0", ModbusTable.DI: "1", ModbusTable.IR: "3:hex", ModbusTable.HR: "4:hex"}
 
 
-def images() -> tuple[dict[int, Image], Plant, dict[int, Sequence[Tag]]]:
+def images() -> tuple[dict[int, Image], Plant, dict[int, tuple[Tag, ...]]]:
     """Both presses of the demo as units 1 and 2 of one line."""
     found = config.load(DEMO)
     plant = Plant(found.tags, 11)
