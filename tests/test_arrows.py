@@ -35,7 +35,10 @@ PARTS = {
     "words": Part(("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"), ("native",)),
     "address": Part(("agent.address",), ("native", "words")),
     "config": Part(
-        tuple(f"agent.{name}" for name in ("config", "document", "places", "quantity", "tables", "taglist", "wording")),
+        tuple(
+            f"agent.{name}"
+            for name in ("config", "document", "endpoint", "places", "quantity", "tables", "taglist", "wording")
+        ),
         _CONFIG,
     ),
     "collectors": Part(("agent.collectors.",), _MIDDLE),
@@ -51,7 +54,8 @@ PARTS = {
 # Each library of others, and where it may be imported: a file, or a folder with all in it.
 HOMES = {
     "asyncua": ("agent/collectors/opcua.py", "simulators/opcua_server.py"),
-    "pymodbus": ("agent/collectors/modbus.py",),
+    "pymodbus": ("agent/collectors/frames.py",),
+    "serial": ("agent/collectors/carrier.py",),
     "aiosqlite": ("agent/outbox.py",),
     "paho": ("agent/uplink.py", "datacenter/subscription.py"),
     "duckdb": ("datacenter/store.py",),
