@@ -1,46 +1,29 @@
-"""The tables of the config file, one model each. `agent.config` puts them together.
-
-Paths that are not absolute are relative to the config file (`base` in the validation context).
-"""
+"""The tables of the config file, one model each. `agent.config` puts them together."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     PrivateAttr,
-    ValidationInfo,
     WithJsonSchema,
-    model_validator,
 )
 
 from agent import quantity
-from agent.address import Order
-from agent.endpoint import Carrier, Endpoint, Framing, LineSettings
+from agent.address import ORDERS, ModbusTable, Order
+from agent.limits import MAX_BITS, MAX_GAP, MAX_REGISTERS, Limits, Span
+from agent.modbus_options import ModbusOptions
 from agent.model import Tag
+from agent.table import Bytes, FilePath, Name, Seconds, Table
 from agent.wire import ROOT, Broker, without_password
 
 _PLACES = {"prefix", "agent", "device", "tag"}
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _path(value: object, info: ValidationInfo) -> Path:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError(f'{quantity.shown(value)} is not a path; write text such as "./var/press-shop-1"')
-    base = info.context["base"] if info.context else Path.cwd()
-    return Path(base, value)
 
 
 def _url(text: str, wanted: str) -> SplitResult:
@@ -110,11 +93,6 @@ def _prefix(text: str) -> str:
     return quantity.printable(text)
 
 
-def _modbus_url(text: str) -> str:
-    Endpoint.parse(text)
-    return text
-
-
 def _opcua_url(text: str) -> str:
     wanted = 'url = "opc.tcp://host:4840", with a /path where the server has one'
     if not text.startswith("opc.tcp://"):
@@ -133,21 +111,6 @@ def _security(text: str) -> str:
     if text == "None" or re.fullmatch(rf"({policies})/(Sign|SignAndEncrypt)", text):
         return text
     raise ValueError(f'{quantity.shown(text)} is not a security policy; write security = "None"')
-
-
-_DURATION = {
-    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^[0-9.]+ *(ms|s|m|h)$"}]
-}
-_SIZE = {
-    "anyOf": [
-        {"type": "integer", "exclusiveMinimum": 0},
-        {"type": "string", "pattern": r"^[0-9.]+ *([kKMGT]i?)?[bB]$"},
-    ]
-}
-Name: TypeAlias = Annotated[str, AfterValidator(quantity.name)]
-Seconds: TypeAlias = Annotated[float, BeforeValidator(quantity.seconds), WithJsonSchema(_DURATION)]
-Bytes: TypeAlias = Annotated[int, BeforeValidator(quantity.byte_count), WithJsonSchema(_SIZE)]
-FilePath: TypeAlias = Annotated[Path, PlainValidator(_path), WithJsonSchema({"type": "string"})]
 
 
 class Agent(Table):
@@ -249,133 +212,66 @@ class _Device(Table):
         return self._tags
 
 
-_OF_THE_LINE = "Devices with one url share it, and what is said of the line must be the same for all of them."
+def _span(value: object) -> Span:
+    if not isinstance(value, str):
+        raise ValueError(f'{quantity.shown(value)} is not a range of addresses; write "hr:200-299", or "co:7" for one')  # noqa: TRY004
+    return Span.parse(value)
 
 
-class ModbusDevice(_Device):
-    """A Modbus device: a unit id behind a URL. Which devices need which option: docs/modbus.md."""
+def _device_order(value: object) -> object:
+    return ORDERS.get(value.upper(), value) if isinstance(value, str) else value
+
+
+_SPAN = {"type": "string", "pattern": "^ *([cC][oO]|[dD][iI]|[hH][rR]|[iI][rR]):[0-9]{1,5}(-[0-9]{1,5})? *$"}
+Spans: TypeAlias = Annotated[
+    tuple[Annotated[Span, PlainValidator(_span), WithJsonSchema(_SPAN)], ...], Field(strict=False, max_length=1000)
+]
+
+
+EVERYWHERE = tuple(Span(table, 0, 65535) for table in ModbusTable)
+
+
+class ModbusDevice(_Device, ModbusOptions):
+    """A Modbus device."""
 
     protocol: Literal["modbus"]
-    url: Annotated[str, AfterValidator(_modbus_url)] = Field(
-        description="tcp://host[:502], tls://host[:802], udp://, rtu+tcp://, ascii+tcp://, "
-        f"rtu:///dev/ttyUSB0?baudrate=9600&parity=N or ascii:///dev/ttyS1. {_OF_THE_LINE}",
-        examples=["tcp://127.0.0.1:502"],
-    )
-    backup: Annotated[str, AfterValidator(_modbus_url)] | None = Field(
-        None, description="Where to connect while nothing answers at url. Of the line.", examples=["tcp://10.0.0.8:502"]
-    )
-    unit: int = Field(1, ge=0, le=255, description="Unit id.", examples=[1])
     poll: Annotated[Seconds, AfterValidator(quantity.duration_within("1ms", "24h"))] = Field(
         1.0, description="Every tag is read this often.", examples=["500ms"]
     )
-    order: Order = Field("ABCD", description="Byte order of tags that name none.", examples=["ABCD"])
-    tries: int = Field(
-        2, ge=1, le=10, description="How often a request is sent before the device counts as lost.", examples=[2]
+    order: Annotated[Order, BeforeValidator(_device_order), WithJsonSchema({"enum": list(ORDERS)})] = Field(
+        "ABCD",
+        description="Byte order of tags that name none. ABCDEFGH, HGFEDCBA, BADCFEHG and GHEFCDAB are other names.",
+        examples=["ABCD"],
     )
-    late_after: Annotated[Seconds, AfterValidator(quantity.duration_within("1ms", "10m"))] | None = Field(
-        None,
-        alias="late",
-        description="Serial framing: the longest that an answer may come after its time-out. Left out: timeout.",
-        examples=["2s"],
+    max_registers: int = Field(
+        MAX_REGISTERS, ge=1, le=MAX_REGISTERS, description="The most registers of one request.", examples=[125]
     )
-    first_timeout: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "10m"))] | None = Field(
-        None, description="The longest wait for the first answer after connecting. Left out: timeout.", examples=["10s"]
+    max_bits: int = Field(
+        MAX_BITS, ge=1, le=MAX_BITS, description="The most coils or discrete inputs of one request.", examples=[2000]
     )
-    one_tag_per_request: bool = Field(False, description="Never read two tags in one request.", examples=[True])
-    addresses: Literal["zero_based", "one_based"] = Field(
-        "zero_based",
-        description="one_based: the tag list counts from 1, so that hr:1 is address 0 on the wire.",
-        examples=["one_based"],
+    max_gap: int = Field(
+        MAX_GAP,
+        ge=0,
+        le=MAX_REGISTERS,
+        description="Registers (of coils and inputs 16 times as many) that no tag has and that are read to save a "
+        "request.",
+        examples=[10],
     )
-    any_unit_id: bool = Field(
-        False, description="Answers may name any unit (Modbus TCP framing). Of the line.", examples=[True]
+    forbidden: Spans = Field((), description="Addresses that are never read.", examples=[["hr:200-299"]])
+    alone: Spans = Field(
+        (), description="A tag that begins here is read in a request of its own.", examples=[["hr:300-349"]]
     )
-    any_transaction_id: bool = Field(
-        False,
-        description="Answers may have any transaction id: then only their order tells them apart, as on a serial line. "
-        "Of the line.",
-        examples=[True],
-    )
-    delay: Annotated[Seconds, AfterValidator(quantity.duration_within("1ms", "1m"))] | None = Field(
-        None,
-        description="Silence between an answer and the next request. Left out: what the framing needs. Of the line.",
-        examples=["20ms"],
-    )
-    connect_pause: Annotated[Seconds, AfterValidator(quantity.duration_within("1ms", "1m"))] | None = Field(
-        None, description="Silence after connecting. Of the line.", examples=["500ms"]
-    )
-    connection: Literal["keep", "each_poll"] = Field(
-        "keep", description="each_poll: it is closed after every poll. Of the line.", examples=["each_poll"]
-    )
-    pipeline: int = Field(
-        1, ge=1, le=16, description="Transactions under way at once (Modbus TCP framing). Of the line.", examples=[4]
-    )
-    echo: bool = Field(
-        False, description="The serial adapter gives back what is sent through it. Of the line.", examples=[True]
-    )
-    ca: FilePath | None = Field(
-        None, description="tls: PEM file of the CA, or of the device's own certificate.", examples=["./ca.pem"]
-    )
-    cert: FilePath | None = Field(None, description="tls: PEM file of our certificate.", examples=["./agent.pem"])
-    key: FilePath | None = Field(None, description="tls: PEM file of its key.", examples=["./agent.key"])
-    server_name: str | None = Field(
-        None, description="tls: the name in the device's certificate. Left out: the host.", examples=["plc7.plant"]
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> ModbusDevice:
-        settings = self.line
-        first = settings.endpoints[0]
-        if any(each.framing is not first.framing for each in settings.endpoints):
-            raise ValueError('backup has another framing than url; write backup = "tcp://..." beside url = "tcp://..."')
-        serial = first.framing is not Framing.MBAP
-        if serial and self.unit == 0:
-            raise ValueError("unit 0 is a broadcast, which nobody answers on a serial line; write unit = 1 to 247")
-        if self.pipeline > 1 and settings.ordered:
-            raise ValueError("only transaction ids tell several answers apart; write pipeline = 1, or a tcp:// url")
-        if serial and (self.any_unit_id or self.any_transaction_id):
-            raise ValueError("any_unit_id and any_transaction_id are for Modbus TCP framing; leave them out")
-        if self.echo and not serial:
-            raise ValueError("only serial adapters give an echo; leave echo out")
-        tls = any(each.carrier is Carrier.TLS for each in settings.endpoints)
-        if not tls and any((self.ca, self.cert, self.key, self.server_name)):
-            raise ValueError('ca, cert, key and server_name are for TLS; write url = "tls://host:802"')
-        if (self.cert is None) != (self.key is None):
-            raise ValueError("a certificate needs its key; write cert and key, or neither")
-        return self
 
     @property
-    def line(self) -> LineSettings:
-        """What all devices with its URL share."""
-        return LineSettings(
-            tuple(Endpoint.parse(each) for each in (self.url, self.backup) if each is not None),
-            self.delay,
-            self.connect_pause or 0.0,
-            self.pipeline,
-            self.connection == "each_poll",
-            self.echo,
-            self.any_transaction_id,
-            self.any_unit_id,
-            self.ca,
-            self.cert,
-            self.key,
-            self.server_name,
-        )
+    def limits(self) -> Limits:
+        """What the planner has to keep to."""
+        alone = EVERYWHERE if self.one_tag_per_request else self.alone
+        return Limits(self.max_registers, self.max_bits, self.max_gap, self.forbidden, alone)
 
     @property
     def late(self) -> float:
         """Seconds after its time-out in which an answer may still come, where that can't be told from another."""
         return self.timeout if self.late_after is None else self.late_after
-
-    @property
-    def host(self) -> str:
-        """Empty for a serial port."""
-        return Endpoint.parse(self.url).host
-
-    @property
-    def port(self) -> int:
-        """0 for a serial port."""
-        return Endpoint.parse(self.url).port
 
 
 class OpcUaDevice(_Device):

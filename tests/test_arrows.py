@@ -33,11 +33,14 @@ _PIPELINE = (*_MIDDLE, "collectors", "outbox", "uplink", "identifiers")
 PARTS = {
     "native": Part(("agent._native",), ()),
     "words": Part(("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"), ("native",)),
-    "address": Part(("agent.address",), ("native", "words")),
+    "address": Part(("agent.address", "agent.encoding", "agent.limits"), ("native", "words")),
     "config": Part(
         tuple(
             f"agent.{name}"
-            for name in ("config", "document", "endpoint", "places", "quantity", "tables", "taglist", "wording")
+            for name in (
+                *("config", "document", "endpoint", "modbus_options", "places", "quantity"),
+                *("table", "tables", "taglist", "tagrow", "wording"),
+            )
         ),
         _CONFIG,
     ),
@@ -62,7 +65,10 @@ HOMES = {
     "pyarrow": ("datacenter/", "headrace/decode.py"),
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
-    "pydantic": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
+    "pydantic": (
+        *("agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
+        *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
+    ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),

@@ -71,21 +71,16 @@ class ModbusCollector:
         self._inlet = inlet
         self._line = line
         self._classes: list[_Class] = []
-        merge = not device.one_tag_per_request
-        for request in requests(device.tags, merge=merge):
+        for request in requests(device.tags, device.limits, device.poll):
             self._add(self._poll(request))
 
     def _poll(self, request: Request) -> _Poll:
-        first = 1 if self.device.addresses == "one_based" else 0
-        pdu = read_pdu(request.function, request.address - first, request.count)
+        pdu = read_pdu(request.function, request.address, request.count)
         plan = self._inlet.modbus_plan(request.fields(), bits=request.bits)
         return _Poll(self.unit, pdu, request.size, request, plan)
 
-    def _period(self, request: Request) -> float:  # noqa: ARG002
-        return self.device.poll
-
     def _add(self, poll: _Poll) -> None:
-        period = self._period(poll.request)
+        period = poll.request.period
         for each in self._classes:
             if each.period == period:
                 each.polls.append(poll)

@@ -243,3 +243,5 @@ impl TagSpec {
 pub const BAD_TYPE_MISMATCH: u32 = 0x8074_0000;
 /// The StatusCode of a value that can't be decoded, such as text that is not UTF-8.
 pub const BAD_DECODING_ERROR: u32 = 0x8007_0000;
+/// The StatusCode where a device says by an agreed value that it has none (a broken wire, a sensor that is not there).
+pub const BAD_SENSOR_FAILURE: u32 = 0x808C_0000;

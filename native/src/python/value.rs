@@ -4,6 +4,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
 
+use crate::decode::form::Form;
+use crate::decode::modbus::{Field, Order};
+use crate::error::Error;
 use crate::tag::{Scale, TagSpec, Value, ValueType};
 
 /// What is read of a tag.
@@ -36,12 +39,31 @@ impl Tag {
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(super) struct PlanField {
-    pub(super) tag: u32,
-    pub(super) at: usize,
-    pub(super) r#type: String,
-    pub(super) order: String,
-    pub(super) bit: Option<u8>,
-    pub(super) length: usize,
+    tag: u32,
+    at: usize,
+    r#type: String,
+    order: String,
+    bit: Option<u8>,
+    length: usize,
+    #[pyo3(default)]
+    form: String,
+    #[pyo3(default)]
+    high: bool,
+    #[pyo3(default)]
+    invalid: Vec<u64>,
+    #[pyo3(default)]
+    nan: bool,
+}
+
+impl PlanField {
+    /// The field as the core knows it.
+    pub(super) fn field(self) -> Result<Field, Error> {
+        let Self { tag, at, r#type, order, bit, length, form, high, invalid, nan } = self;
+        let (kind, order) = (ValueType::parse(&r#type)?, Order::parse(&order)?);
+        let form = Form::parse(&form, kind)
+            .ok_or_else(|| Error::Spec(format!("tag {tag}: {form:?} is no form of {}", kind.name())))?;
+        Ok(Field { tag, at, kind, form, order, bit, high, length, invalid, nan })
+    }
 }
 
 /// A value taken out of its Python object.
