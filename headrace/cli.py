@@ -79,6 +79,10 @@ def parser() -> argparse.ArgumentParser:
     simulate = command("simulate", "virtual devices at the very addresses of a config, with its very tags", _simulate)
     config(simulate)
     simulate.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
+    simulate.add_argument("--cert", type=Path, metavar="FILE", help="what TLS devices show (default: made for them)")
+    simulate.add_argument("--key", type=Path, metavar="FILE", help="its key")
+
+    _probe_options(command("probe", "what answers at a Modbus address, and what of it can be read", _probe))
 
     config(command("datacenter", "run the edge data center", _datacenter))
 
@@ -97,6 +101,26 @@ def parser() -> argparse.ArgumentParser:
     decode.add_argument("--header", action="store_true", help="only what a block says of itself, not its readings")
     decode.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
     return top
+
+
+def _probe_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("url", metavar="URL", help="tcp://host:502, rtu:///dev/ttyUSB0?baudrate=9600, and so on")
+    made.add_argument("--units", metavar="1-247", help="unit ids (default 1-247 on a serial line, else 0-8,255)")
+    made.add_argument("--tables", default="co,di,hr,ir", help="tables to look at (default %(default)s)")
+    made.add_argument("--addresses", default="0-999", help="addresses to look at (default %(default)s)")
+    made.add_argument("--timeout", type=_above_zero, default=0.5, help="seconds for an answer (default %(default)s)")
+    made.add_argument("--rate", type=_above_zero, default=50.0, help="requests a second at most (default %(default)s)")
+    made.add_argument("--requests", type=int, default=1500, help="at most, for a table of a unit (default %(default)s)")
+    made.add_argument("--ca", type=Path, metavar="FILE", help="tls: PEM file of the device's CA")
+    made.add_argument("--cert", type=Path, metavar="FILE", help="tls: our certificate")
+    made.add_argument("--key", type=Path, metavar="FILE", help="tls: its key")
+    made.add_argument("--server-name", metavar="NAME", help="tls: the name in the device's certificate")
+
+
+def _above_zero(text: str) -> float:
+    if (found := _seconds(text)) > 0:
+        return found
+    raise argparse.ArgumentTypeError(f"{text!r} is not above zero; write 0.5")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -177,6 +201,12 @@ def _simulate(options: argparse.Namespace) -> int:
     from headrace import processes
 
     return processes.simulate(options)
+
+
+def _probe(options: argparse.Namespace) -> int:
+    from headrace import probe
+
+    return probe.main(options)
 
 
 def _datacenter(options: argparse.Namespace) -> int:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
+import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from simulators.loopback import loopback
+
 DAYS = 3650
 
 
-def make(home: Path) -> tuple[Path, Path]:
-    """(certificate, key) as PEM files in `home`, for this machine's loopback names; those that are there are kept."""
-    certificate, key = home / "simulator.pem", home / "simulator.key"
+def make(certificate: Path) -> tuple[Path, Path]:
+    """(certificate, key) as PEM files, the key beside the certificate as `.key`, for this machine's loopback names.
+    Those that are there are kept."""
+    key = certificate.with_suffix(".key")
     if certificate.exists() and key.exists():
         return certificate, key
     secret = ec.generate_private_key(ec.SECP256R1())
@@ -53,12 +58,30 @@ def make(home: Path) -> tuple[Path, Path]:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(secret.public_key()), critical=False)
         .sign(secret, hashes.SHA256())
     )
-    home.mkdir(parents=True, exist_ok=True)
+    certificate.parent.mkdir(parents=True, exist_ok=True)
     pem = serialization.Encoding.PEM
     with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(secret.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     certificate.write_bytes(made.public_bytes(pem))
     return certificate, key
+
+
+def for_config(path: Path) -> list[Path]:
+    """Makes what TLS devices of a config on this machine name as their `ca` and is not there, before the config is
+    checked. Returns what it made. A config that can't be read is left to the check."""
+    try:
+        devices = tomllib.loads(path.read_text("utf-8")).get("device")
+    except (OSError, ValueError):
+        return []
+    made = []
+    for device in devices if isinstance(devices, list) else ():
+        url, ca = (device.get(key) for key in ("url", "ca")) if isinstance(device, dict) else (None, None)
+        if not (isinstance(url, str) and isinstance(ca, str) and ca and url.startswith("tls://")):
+            continue
+        wanted = path.parent / ca
+        if not wanted.exists() and loopback(urlsplit(url).hostname or ""):
+            made.append(make(wanted)[0])
+    return made
 
 
 def context(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from simulators.loopback import loopback
 from simulators.modbus_frames import Ascii, Frames, Mbap, Rtu
 from simulators.modbus_image import Image
 from simulators.modbus_pty import PtyServer
@@ -58,11 +58,3 @@ class Place(NamedTuple):
         framing, _ = _STREAMS[self.scheme]
         trust = context() if self.scheme == "tls" else None
         return ModbusServer(self.host, self.port, units, clock, framing=framing, context=trust)
-
-
-def loopback(host: str) -> bool:
-    """Whether a host is this machine by name or address; nothing is looked up."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import termios
 import time
 import tty
 from collections.abc import Callable, Mapping
@@ -16,6 +17,9 @@ from simulators.modbus_image import Image
 from simulators.modbus_server import Server
 
 log = logging.getLogger("headrace.simulators")
+
+_SPEED = 4
+"""Where the two speeds are in what termios gives."""
 
 
 class PtyServer(Server):
@@ -79,8 +83,17 @@ class PtyServer(Server):
     def _readable(self) -> None:
         try:
             received = os.read(self._files[0], 4096)
+            self._forget_speed()
             # A client that reads nothing loses answers, as on a real line; the driver holds some 4 kB.
             if replies := self.replies(self._frames, received):
                 os.write(self._files[0], replies)
         except (BlockingIOError, InterruptedError):
             return
+
+    def _forget_speed(self) -> None:
+        """So that the next client finds something to change. A pseudo-terminal has no parity, and a port that differs
+        in nothing else from what is asked can't be opened (glibc's tcsetattr gives EINVAL). Speed means nothing here."""
+        settings = termios.tcgetattr(self._files[1])
+        if settings[_SPEED] != termios.B50:
+            settings[_SPEED] = settings[_SPEED + 1] = termios.B50
+            termios.tcsetattr(self._files[1], termios.TCSANOW, settings)

@@ -9,14 +9,17 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent.config import Config, ModbusDevice, OpcUaDevice
 from agent.errors import ConfigError, HeadraceError, Problem
 from agent.model import Tag
 from simulators import certificate
+from simulators.loopback import loopback
 from simulators.modbus_image import Image
-from simulators.modbus_place import Place, loopback
+from simulators.modbus_place import Place
 from simulators.modbus_pty import PtyServer
 from simulators.modbus_server import Server
 from simulators.opcua_server import OpcUaServer
@@ -32,9 +35,17 @@ class PortTaken(HeadraceError):
 class Simulation:
     """The servers of one config. `start`, then `run`, then `stop`. Raises ConfigError for what can't be simulated."""
 
-    def __init__(self, config: Config, seed: int, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        config: Config,
+        seed: int,
+        clock: Callable[[], int] = time.time_ns,
+        shown: tuple[Path, Path] | None = None,
+    ) -> None:
+        """`shown`: certificate and key of all TLS devices. Left out, one is made where there is none."""
         self.plant = Plant(config.tags, seed)
-        self._home = config.agent.data_dir / "simulator"
+        self._shown = shown
+        self._usual = config.agent.data_dir / "simulator" / "simulator.pem"
         self._modbus: list[tuple[str, Server]] = []
         self._opcua: list[tuple[str, OpcUaServer]] = []
         lines: dict[Place, dict[int, list[ModbusDevice]]] = {}
@@ -45,17 +56,21 @@ class Simulation:
             else:
                 lines.setdefault(place, {}).setdefault(device.unit, []).append(device)
         for place, by_unit in lines.items():
+            trusts = [device.ca for devices in by_unit.values() for device in devices if device.ca is not None]
             images = {unit: Image(self.plant, _names(devices), _tags(devices)) for unit, devices in by_unit.items()}
             names = _names([device for devices in by_unit.values() for device in devices])
-            self._modbus.append((names, place.server(images, clock, self._context)))
+            self._modbus.append((names, place.server(images, clock, partial(self._context, trusts))))
         for devices in endpoints.values():
-            shown = [(device.name, device.tags) for device in devices]
-            self._opcua.append((_names(devices), OpcUaServer(devices[0].url, shown, self.plant, clock)))
+            folders = [(device.name, device.tags) for device in devices]
+            self._opcua.append((_names(devices), OpcUaServer(devices[0].url, folders, self.plant, clock)))
 
-    def _context(self) -> ssl.SSLContext:
-        made = certificate.make(self._home)
-        log.info("TLS devices show %s; a client takes it as its CA.", made[0], extra={"event": "tls_certificate"})
-        return certificate.context(*made)
+    def _context(self, trusts: list[Path]) -> ssl.SSLContext:
+        """What TLS devices show: what they were given, what their config trusts if its key is there, or one made."""
+        own = next((each for each in trusts if each.with_suffix(".key").exists()), self._usual)
+        certificate_path, key = self._shown or certificate.make(own)
+        facts = {"event": "tls_certificate", "path": str(certificate_path)}
+        log.info("TLS devices show %s; a client takes it as its CA.", certificate_path, extra=facts)
+        return certificate.context(certificate_path, key)
 
     @property
     def _servers(self) -> list[tuple[str, Server | OpcUaServer]]:
@@ -95,12 +110,19 @@ class Simulation:
         }
 
 
-async def simulate(config: Config, *, seed: int, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+async def simulate(
+    config: Config,
+    *,
+    seed: int,
+    stop: asyncio.Event,
+    ready: Callable[[], None],
+    shown: tuple[Path, Path] | None = None,
+) -> None:
     """Runs the devices of `config` until `stop` is set; calls `ready` once all of them listen.
 
     Raises ConfigError for a device that is not on this machine, PortTaken where an address is in use.
     """
-    simulation = Simulation(config, seed)
+    simulation = Simulation(config, seed, shown=shown)
     stopping = asyncio.create_task(stop.wait())
     work = asyncio.create_task(_work(simulation, ready))
     try:

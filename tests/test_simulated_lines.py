@@ -117,8 +117,8 @@ async def test_mbpoll_reads_over_rtu_what_the_plant_says(tmp_path: Path) -> None
 
 
 def test_a_certificate_is_made_once_and_its_key_is_secret(tmp_path: Path) -> None:
-    first = certificate.make(tmp_path)
-    assert certificate.make(tmp_path) == first
+    first = certificate.make(tmp_path / "plant.pem")
+    assert certificate.make(tmp_path / "plant.pem") == first
     assert first[1].stat().st_mode & 0o077 == 0
 
 
@@ -156,7 +156,7 @@ async def test_pymodbus_reads_what_the_plant_says(scheme: str) -> None:
 async def test_tls_shows_a_certificate_and_answers_modbus(tmp_path: Path) -> None:
     # pymodbus frames TLS without a header, against MB-TCP-Security V2.1: plain bytes are asked here.
     units, plant, tags = images()
-    made = certificate.make(tmp_path)
+    made = certificate.make(tmp_path / "plant.pem")
     server = Place("tls", HOST, 0).server(units, lambda: T0, lambda: certificate.context(*made))
     assert isinstance(server, ModbusServer)
     async with serving(server):
