@@ -26,7 +26,9 @@ def main(options: argparse.Namespace) -> int:
         spoken = endpoint.framing is Framing.MBAP
         units = numbers(options.units or (TCP_UNITS if spoken else SERIAL_UNITS), 255)
         span = numbers(options.addresses, 65535)
-        tables = [ModbusTable(word.strip()) for word in options.tables.split(",")]
+        if span != list(range(span[0], span[-1] + 1)):
+            raise ValueError(f"{options.addresses!r} is more than one range; write the first and the last, as 0-999")
+        tables = list(map(_table, options.tables.split(",")))
     except ValueError as wrong:
         message, _, hint = str(wrong).partition("; ")
         raise ConfigError([Problem("headrace probe", "arguments", message, hint or "see --help")]) from None
@@ -92,6 +94,13 @@ def numbers(text: str, most: int) -> list[int]:
             raise ValueError(f"{part[:40]!r} is out of order or past {most}; write the smaller number first")
         found += range(low, high + 1)
     return list(dict.fromkeys(found))
+
+
+def _table(word: str) -> ModbusTable:
+    try:
+        return ModbusTable(word.strip())
+    except ValueError:
+        raise ValueError(f"{word[:20]!r} is not a table; write some of co,di,hr,ir") from None
 
 
 def facts_of(survey: Survey, url: str, seconds: float) -> dict[str, Any]:

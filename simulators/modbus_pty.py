@@ -92,7 +92,7 @@ class PtyServer(Server):
 
     def _forget_speed(self) -> None:
         """So that the next client finds something to change. A pseudo-terminal has no parity, and a port that differs
-        in nothing else from what is asked can't be opened (glibc's tcsetattr gives EINVAL). Speed means nothing here."""
+        in nothing else from what is asked can't be opened (glibc's tcsetattr: EINVAL). Speed means nothing here."""
         settings = termios.tcgetattr(self._files[1])
         if settings[_SPEED] != termios.B50:
             settings[_SPEED] = settings[_SPEED + 1] = termios.B50
