@@ -172,19 +172,28 @@ class Line:
 
     def _leave(self, reason: str) -> None:
         """Closes the wire. Whoever waits for an answer on it has lost it."""
-        flights, self._flights = list(self._flights.values()), {}
-        self._clean = self._clean and not (self._ordered and flights)
-        self._dirty, self._echo = False, b""
+        flights = self._abandon()
         self._connection.drop()
         for turn in (*(flight.turn for flight in flights), *self._turns.clear()):
             turn.fail(NotConnected(reason))
 
+    def _abandon(self) -> list[_Flight]:
+        """Takes out what is under way, on a wire that is given up. On a serial line its answers may still come."""
+        flights, self._flights = list(self._flights.values()), {}
+        for flight in flights:
+            self._owe(flight)
+        self._dirty, self._echo = False, b""
+        return flights
+
+    def _owe(self, flight: _Flight) -> None:
+        """Sees to it that the unit is not asked while it may still answer what it was asked."""
+        if self._ordered:
+            self._clean = False
+            self._turns.rest(flight.question.unit, flight.deadline + flight.turn.member.late)
+
     def _trial_failed(self) -> None:
         """The first endpoint took the connection and does not answer: its devices need not know."""
-        flights, self._flights = list(self._flights.values()), {}
-        self._clean = self._clean and not (self._ordered and flights)
-        self._dirty, self._echo = False, b""
-        for flight in flights:
+        for flight in self._abandon():
             self._ask_again(flight)
         self._connection.return_to_backup(self._patience)
 
@@ -240,7 +249,7 @@ class Line:
         now = _now()
         for transaction, flight in list(self._flights.items()):
             if flight.deadline <= now and self._flights.pop(transaction, None) is not None:
-                self._time_out(transaction, flight, now)
+                self._time_out(transaction, flight)
         if self._dirty and now >= self._quiet_until:
             self._dirty, self._clean = False, True
             self._framer.reset()
@@ -248,25 +257,29 @@ class Line:
         if self._flights:
             self._ring_at(min(flight.deadline for flight in self._flights.values()))
 
-    def _time_out(self, transaction: int, flight: _Flight, now: float) -> None:
+    def _time_out(self, transaction: int, flight: _Flight) -> None:
         member = flight.turn.member
         member.counters["timeouts"] += 1
         self._mute += 1
         if self._connection.trial:
-            self._ask_again(flight)
-            self._clean = self._clean and not self._ordered
+            self._flights[transaction] = flight
             self._trial_failed()
             return
         why = f"no answer from unit {flight.question.unit} within {flight.turn.timeout:g} s"
         if not self._ordered:
             self._gone.append((transaction, Discard.LATE))
             self._fail(flight, why)
+            if self._framer.pending and not self._connection.datagrams:
+                # The next answer would fill what is missing of this one.
+                self._count(Discard.SHORT, flight)
+                self.lost(f"unit {flight.question.unit} gave an answer that was cut short")
+                return
         elif self._framer.pending:
             self._flights[transaction] = flight
             self._soil(Discard.SHORT, "an answer that was cut short")
         else:
-            self._turns.rest(flight.question.unit, now + member.late)
-            self._clean, self._echo = False, b""
+            self._owe(flight)
+            self._echo = b""
             self._fail(flight, why)
         if self._mute >= max(MUTE, 2 * len(self._members)):
             self._leave("no unit on the line answers")
@@ -282,6 +295,10 @@ class Line:
 
     def _by_transaction(self, chunk: bytes) -> None:
         wire = self._connection.wire
+        if self._framer.pending and self._begins_anew(chunk):
+            self._count(Discard.SHORT, None)
+            self.lost("the device broke off an answer, and began another")
+            return
         for each in self._framer.feed(chunk):
             if self._connection.wire is not wire:
                 return  # an answer before this one made someone give up the connection
@@ -308,7 +325,19 @@ class Line:
             # What is left of a datagram does not go on in the next.
             self._count(Discard.SHORT, None)
             self._framer.reset()
+        elif self._framer.pending and not self._flights:
+            self._count(Discard.LONG, None)
+            self.lost("the device sent more than it was asked for")
+            return
         self._pump()
+
+    def _begins_anew(self, chunk: bytes) -> bool:
+        """Whether this looks like the head of a frame where the rest of another is due: a device that does not finish
+        its frames would have the next one's header taken for values, which have no checksum of their own."""
+        if len(chunk) < 2 or chunk[2:4] != b"\0\0"[: len(chunk) - 2]:
+            return False
+        transaction = int.from_bytes(chunk[:2], "big")
+        return transaction in self._flights or any(transaction == gone for gone, _ in self._gone)
 
     def _in_order(self, chunk: bytes) -> None:
         flight = next(iter(self._flights.values()), None)
@@ -361,6 +390,7 @@ class Line:
         self._clean = False
         self._quiet_until = max(self._quiet_until, now + self._silence)
         if flight is not None:
+            self._owe(flight)
             # Another unit's noise is not this one's failure, as long as it does not go on and on.
             cost = 1 / DISTURBED if kind in (Discard.LATE, Discard.FOREIGN) else 1
             self._fail(flight, f"unit {flight.question.unit} gave {why}", cost)
