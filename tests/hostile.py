@@ -75,7 +75,7 @@ class Hostile:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
-    def answer(self, frame: bytes) -> list[tuple[float, bytes | None]]:
+    def answer(self, frame: bytes) -> list[tuple[float, bytes | None]]:  # noqa: C901, PLR0911, PLR0912  (one lie a case)
         self.number += 1
         transaction, unit, pdu = unwrap(self.framing, frame)
         function, address, count = struct.unpack(">BHH", pdu)
@@ -112,7 +112,8 @@ class Hostile:
                 return [(soon, whole), (soon + pause, whole)]
             case "foreign":
                 other = wrap(self.framing, dice.randrange(65536), unit % 3 + 1, bytes([function, len(values)]) + values)
-                return [*self._pieces(soon, other), *self._pieces(soon + dice.uniform(0, 0.3) * self.timeout, whole)]
+                first = self._pieces(soon, other)
+                return [*first, *self._pieces(first[-1][0] + dice.uniform(0, 0.3) * self.timeout, whole)]
             case "function":
                 return self._pieces(soon, wrap(self.framing, transaction, unit, bytes([7 - function, 12]) + values))
             case "noise":
@@ -152,7 +153,7 @@ class MemoryLine:
         self.opened = 0
         self._ears: list[Ear] = []
 
-    async def open(self, endpoint: Endpoint, trust: Trust, ear: Ear) -> _MemoryWire:  # noqa: ARG002
+    async def open(self, endpoint: Endpoint, trust: Trust, ear: Ear) -> _MemoryWire:
         self.opened += 1
         self._ears = [ear]
         return _MemoryWire(self, ear)

@@ -75,8 +75,15 @@ class Unit:
         line.detach(self)
 
 
-async def soak(framing: Framing, requests: int, seed: int, opener: Opener | None = None, port: int = 1,
-               device: Hostile | None = None) -> dict[str, object]:  # fmt: skip
+async def soak(
+    framing: Framing,
+    requests: int,
+    seed: int,
+    *,
+    device: Hostile | None = None,
+    opener: Opener | None = None,
+    port: int = 1,
+) -> dict[str, object]:
     """Runs so many requests against the device, in memory where no opener is given. The facts, with what was wrong."""
     settings = LineSettings((Endpoint.parse(f"{URLS[framing]}://127.0.0.1:{port}"),))
     device = device or Hostile(seed, framing, timeout=1.0, late=1.0, gap=settings.gap)
