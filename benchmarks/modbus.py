@@ -76,8 +76,8 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """Delivered readings a second by the clock."""
-        return self.delivered / self.seconds
+        """Delivered readings for each second of CPU: what a core sustains that has nothing else to do."""
+        return self.delivered / self.cpu
 
 
 def cpu_seconds(pid: int) -> float:

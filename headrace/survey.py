@@ -67,9 +67,9 @@ class UnitFound:
 class _Identify(Question):
     """One page of Read Device Identification: code 1, 2 or 3, from an object on."""
 
-    def judge(self, frame: Frame) -> bytes | int | Discard:
+    def judge(self, frame: Frame, *, any_unit: bool = False) -> bytes | int | Discard:
         pdu = frame.pdu
-        if frame.unit != self.unit:
+        if frame.unit != self.unit and not any_unit:
             return Discard.FOREIGN
         if pdu[0] == 0x2B | 0x80:
             return pdu[1] if len(pdu) == 2 else Discard.LONG
@@ -222,7 +222,8 @@ class Survey:
                 while at <= end:
                     share = (at - first) / (last - first + 1)
                     self._told(began + share, self._steps, f"unit {member.unit}: {NAMES[table]} from {at}")
-                    at += await _reach(readable, at, end) + 1  # what follows a range is known to be refused
+                    # What follows a range is known to be refused, unless the block ended it.
+                    at = min(at + await _reach(readable, at, end) + 1, end + 1)
         except _Enough:
             found.unknown = [(at, last)]
         except (NotConnected, _NoTable) as reason:
