@@ -263,13 +263,10 @@ class Line:
 
     def _by_transaction(self, chunk: bytes) -> None:
         wire = self._connection.wire
-        if self._framer.pending and self._transactions.breaks_off(chunk, self._flights):
-            self._count(Discard.SHORT, None)
-            self.lost("the device broke off an answer, and began another")
-            return
+        if self._framer.pending:
+            self._transactions.went_on(chunk)
         found = self._framer.feed(chunk)
-        if found:
-            self._transactions.complete()
+        patched = bool(found) and self._transactions.patched(self._flights)
         if (wrong := self._disorder(found)) is not None:
             # An answer right before it may be one that was cut, and filled with what is not its own.
             self._count(wrong, None)
@@ -287,10 +284,14 @@ class Line:
                 continue
             self._transactions.over(each.transaction, Discard.DOUBLED)
             verdict = flight.question.judge(each, any_unit=self.settings.any_unit_id)
+            if patched and each is found[0]:
+                verdict = Discard.SHORT
             if isinstance(verdict, Discard):
                 self._count(verdict, flight)
                 self._fail(flight, f"unit {flight.question.unit} gave a {verdict} answer")
             else:
+                if self._gap:
+                    self._quiet_until = max(self._quiet_until, _now() + self._gap)
                 self._deliver(flight, verdict)
         self._pump()
 
@@ -305,7 +306,7 @@ class Line:
         waiting = len(self._flights) - sum(
             isinstance(each, Frame) and each.transaction in self._flights for each in found
         )
-        return Discard.LONG if not waiting else None
+        return Discard.LONG if came == len(self._flights) else None
 
     def _in_order(self, chunk: bytes) -> None:
         flight = next(iter(self._flights.values()), None)
