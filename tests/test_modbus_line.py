@@ -48,9 +48,10 @@ def test_a_dead_a_slow_and_a_babbling_unit_cost_the_other_29_less_than_a_tenth_o
             task.cancel()
         await asyncio.wait(tasks)
         for unit in range(1, 30):
-            times = [time for time, who, _ in rig.inlet.good if who == unit]
+            # Not the first one: at the start all 32 ask at the same moment.
+            times = [time for time, who, _ in rig.inlet.good if who == unit][1:]
             worst = max(abs(b - a - 1) for a, b in pairwise(times))
-            assert len(times) >= 118, unit
+            assert len(times) >= 117, unit
             assert worst <= 0.1, (unit, worst)
             assert rig.collectors[unit].counters["overruns"] == 0
             assert states[unit].reconnects == 0

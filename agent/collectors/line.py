@@ -303,9 +303,7 @@ class Line:
             return None
         if self._connection.datagrams:
             return Discard.SHORT  # what is left of a datagram does not go on in the next
-        waiting = len(self._flights) - sum(
-            isinstance(each, Frame) and each.transaction in self._flights for each in found
-        )
+        came = sum(isinstance(each, Frame) and each.transaction in self._flights for each in found)
         return Discard.LONG if came == len(self._flights) else None
 
     def _in_order(self, chunk: bytes) -> None:
