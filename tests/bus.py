@@ -146,6 +146,6 @@ class Rig:
         made = [device(unit, mine, url, **options) for unit, mine in of.items()]
         self.line = Line(made[0].line, bus.open)
         self.collectors = {
-            each.unit: ModbusCollector(each, self.inlet.of(each.unit), self.line)  # type: ignore[arg-type]
+            each.unit: ModbusCollector(each, self.inlet.of(each.unit), self.line)
             for each in made
         }
