@@ -129,8 +129,9 @@ class Hostile:
     def _pieces(self, when: float, whole: bytes) -> list[tuple[float, bytes | None]]:
         """The bytes as a slow line delivers them."""
         found: list[tuple[float, bytes | None]] = []
-        while whole and self._random.random() < 0.2:
-            at = self._random.randrange(1, len(whole) + 1)
+        least = 2 if self.framing is Framing.MBAP else 1
+        while len(whole) > 2 * least and self._random.random() < 0.2:
+            at = self._random.randrange(least, len(whole) - least + 1)
             found.append((when, whole[:at]))
             whole = whole[at:]
             when += self._random.uniform(0, 0.1) * self.timeout

@@ -91,11 +91,13 @@ async def soak(
     dice = random.Random(seed + 1)
     units = [Unit(unit, device.timeout, device.late, device) for unit in UNITS]
     started = time.monotonic()
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(str(context)))
     await asyncio.gather(*(unit.poll(line, dice, requests) for unit in units))
     counted: Counter[str] = Counter()
     for unit in units:
         counted.update(unit.counters)
-    wrong = [each for unit in units for each in unit.wrong]
+    wrong = [*errors, *(each for unit in units for each in unit.wrong)]
     return {
         "framing": framing.value,
         "seed": seed,

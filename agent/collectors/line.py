@@ -20,7 +20,7 @@ import time
 
 from agent.collectors.carrier import open_wire
 from agent.collectors.connection import Connection, Opener
-from agent.collectors.frames import Discard, Frame, Malformed, framer
+from agent.collectors.frames import Discard, Found, Frame, Malformed, framer
 from agent.collectors.transactions import Transactions
 from agent.collectors.turns import Flight, Member, Turn, Turns
 from agent.endpoint import LineSettings
@@ -263,43 +263,48 @@ class Line:
 
     def _by_transaction(self, chunk: bytes) -> None:
         wire = self._connection.wire
-        if self._framer.pending and self._transactions.breaks_off(chunk, self._flights):
-            self._count(Discard.SHORT, None)
-            self.lost("the device broke off an answer, and began another")
-            return
+        if self._framer.pending:
+            self._transactions.went_on(chunk)
         found = self._framer.feed(chunk)
-        if found:
-            self._transactions.complete()
+        patched = bool(found) and self._transactions.patched(self._flights)
+        if (wrong := self._disorder(found)) is not None:
+            # An answer right before it may be one that was cut, and filled with what is not its own.
+            self._count(wrong, None)
+            if not self._connection.datagrams:
+                self.lost("the device sent what is no Modbus TCP frame, or more than an answer")
+                return
+            self._framer.reset()
+            found = []
         for each in found:
-            if self._connection.wire is not wire:
+            if self._connection.wire is not wire or isinstance(each, Malformed):
                 return  # an answer before this one made someone give up the connection
-            if isinstance(each, Malformed):
-                self._count(Discard.MALFORMED, None)
-                if not self._connection.datagrams:
-                    self.lost(f"the device sent {each.why}: there is no way to find the next frame")
-                    return
-                self._framer.reset()
-                break
             flight = self._flights.pop(each.transaction, None)
             if flight is None:
                 self._count(self._transactions.kind(each.transaction), None)
                 continue
             self._transactions.over(each.transaction, Discard.DOUBLED)
             verdict = flight.question.judge(each, any_unit=self.settings.any_unit_id)
+            if patched and each is found[0]:
+                verdict = Discard.SHORT
             if isinstance(verdict, Discard):
                 self._count(verdict, flight)
                 self._fail(flight, f"unit {flight.question.unit} gave a {verdict} answer")
             else:
+                if self._gap:
+                    self._quiet_until = max(self._quiet_until, _now() + self._gap)
                 self._deliver(flight, verdict)
-        if self._framer.pending and self._connection.datagrams:
-            # What is left of a datagram does not go on in the next.
-            self._count(Discard.SHORT, None)
-            self._framer.reset()
-        elif self._framer.pending and not self._flights:
-            self._count(Discard.LONG, None)
-            self.lost("the device sent more than it was asked for")
-            return
         self._pump()
+
+    def _disorder(self, found: Found) -> Discard | None:
+        """What is wrong with the stream, now that all of a chunk was taken apart; None where it is in order."""
+        if found and isinstance(found[-1], Malformed):
+            return Discard.MALFORMED
+        if not self._framer.pending:
+            return None
+        if self._connection.datagrams:
+            return Discard.SHORT  # what is left of a datagram does not go on in the next
+        came = sum(isinstance(each, Frame) and each.transaction in self._flights for each in found)
+        return Discard.LONG if came == len(self._flights) else None
 
     def _in_order(self, chunk: bytes) -> None:
         flight = next(iter(self._flights.values()), None)

@@ -38,19 +38,18 @@ class Transactions:
         """What an answer with an id that nothing waits for is."""
         return next((kind for gone, kind in reversed(self._gone) if gone == transaction), Discard.FOREIGN)
 
-    def breaks_off(self, chunk: bytes, waiting: Container[int]) -> bool:
-        """Whether this chunk, which comes while a frame is unfinished, seems to begin another, alone or with those
-        before it.
+    def went_on(self, chunk: bytes) -> None:
+        """A chunk came while a frame was unfinished."""
+        self._tails = [*(tail + chunk for tail in self._tails), chunk]
+
+    def patched(self, waiting: Container[int]) -> bool:
+        """Whether the frame that is now whole may have its end from the head of another.
 
         A device that does not finish its frames would have the next header taken for values, which have no checksum of
-        their own. Values that look like a header by chance cost a connection.
+        their own. Values that look like a header by chance, right where a chunk began, are asked for again.
         """
-        self._tails = [*(tail + chunk for tail in self._tails), chunk]
-        return any(self._is_head(tail, waiting) for tail in self._tails)
-
-    def complete(self) -> None:
-        """The unfinished frame is whole."""
-        self._tails = []
+        tails, self._tails = self._tails, []
+        return any(self._is_head(tail, waiting) for tail in tails)
 
     def _is_head(self, tail: bytes, waiting: Container[int]) -> bool:
         if len(tail) < 2 or tail[2:4] != b"\0\0"[: len(tail) - 2]:

@@ -92,7 +92,7 @@ class Turn:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A request on its way: sent at `sent_ns` UTC, `sent` by the performance counter; `deadline` by the loop's clock."""
+    """A request on its way. `sent` is by the performance counter, `deadline` by the loop's clock."""
 
     question: Question
     turn: Turn
