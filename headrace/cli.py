@@ -33,6 +33,17 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds; write 20 or 20s") from None
 
 
+def _duration(text: str) -> float:
+    number, per_second = (text.removesuffix("ms"), 1000) if text.endswith("ms") else (text.removesuffix("s"), 1)
+    try:
+        found = float(number) / per_second
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 20ms or 1.5s")
+    return found
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="headrace",
@@ -71,6 +82,11 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("directory", type=Path, nargs="?", default=Path())
 
     config(command("check", "find every problem of a config", _check))
+
+    plan = command("plan", "what a config would do: requests, time on the line, bytes a day, hours of outage", _plan)
+    config(plan)
+    plan.add_argument("--rtt", type=_duration, default=0.010, help="round trip on a network (default 10ms)")
+    plan.add_argument("--turnaround", type=_duration, default=0.010, help="until a serial device answers (default 10ms)")
 
     run = command("run", "run the agent", _run)
     config(run)
@@ -165,6 +181,12 @@ def _check(options: argparse.Namespace) -> int:
     from headrace import facts
 
     return facts.check(options)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from headrace import plan
+
+    return plan.main(options)
 
 
 def _run(options: argparse.Namespace) -> int:
