@@ -17,7 +17,9 @@ from agent import quantity, taglist
 from agent.document import Document, dotted
 from agent.errors import ConfigError, Problem
 from agent.limits import unreadable
+from agent.modbus_options import misfits
 from agent.model import Tag
+from agent.table import Table, is_file
 from agent.tables import (
     TABLES,
     Agent,
@@ -28,7 +30,6 @@ from agent.tables import (
     OpcUaDevice,
     Outbox,
     Seal,
-    Table,
     Uplink,
 )
 from agent.taglist import TagList
@@ -246,14 +247,13 @@ class _Check:
     def ways(self, config: Config) -> None:
         """What the config names on this machine must be there."""
         ca = config.uplink.ca
-        try:
-            there = ca is None or ca.is_file()
-        except OSError:
-            there = False
-        if not there:
+        if ca is not None and not is_file(ca):
             self.wrong(("uplink", "ca"), f"there is no file {ca}; write the path of the broker's CA in PEM form")
         if ca is not None and config.uplink.url.startswith("mqtt://"):
             self.warn(("uplink", "ca"), 'it is not used without TLS; write url = "mqtts://host:8883"')
+        modbus = [(at, device) for at, device in enumerate(config.devices) if isinstance(device, ModbusDevice)]
+        for at, name, text in misfits(modbus):
+            self.wrong(("device", at, name if name in self.devices()[at][1] else "url"), text)
 
     def reads(self, config: Config, lists: list[TagList]) -> None:
         """Every tag must be readable within its device's limits."""
@@ -261,6 +261,9 @@ class _Check:
             if not isinstance(device, ModbusDevice):
                 continue
             lines = {row.name: line for line, row in tags.rows}
+            for line, row in tags.rows:
+                if text := device.uncounted(row.address):
+                    self.problems.append(Problem(tags.file, "address", *halves(text), line))
             for tag, column, text in unreadable(device.tags, device.limits, device.poll):
                 if len(self.problems) >= taglist.MAX_PROBLEMS:
                     return
@@ -348,7 +351,9 @@ def _bind(config: Config, path: Path, lists: list[TagList], identifiers: list[st
     for device, tags in zip(config.devices, lists, strict=True):
         order = device.order if isinstance(device, ModbusDevice) else "ABCD"
         first = len(found)
-        found += [_tag(first + at, device.name, order, next(names), row) for at, (_, row) in enumerate(tags.rows)]
+        for at, (_, row) in enumerate(tags.rows):
+            tag = _tag(first + at, device.name, order, next(names), row)
+            found.append(device.on_wire(tag, row.address) if isinstance(device, ModbusDevice) else tag)
         device._tags = tuple(found[first:])
     config._tags = tuple(found)
     config._path = path

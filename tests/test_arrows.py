@@ -37,7 +37,10 @@ PARTS = {
     "config": Part(
         tuple(
             f"agent.{name}"
-            for name in ("config", "document", "places", "quantity", "tables", "taglist", "tagrow", "wording")
+            for name in (
+                *("config", "document", "endpoint", "modbus_options", "places", "quantity"),
+                *("table", "tables", "taglist", "tagrow", "wording"),
+            )
         ),
         _CONFIG,
     ),
@@ -54,14 +57,18 @@ PARTS = {
 # Each library of others, and where it may be imported: a file, or a folder with all in it.
 HOMES = {
     "asyncua": ("agent/collectors/opcua.py", "simulators/opcua_server.py"),
-    "pymodbus": ("agent/collectors/modbus.py",),
+    "pymodbus": ("agent/collectors/frames.py",),
+    "serial": ("agent/collectors/carrier.py",),
     "aiosqlite": ("agent/outbox.py",),
     "paho": ("agent/uplink.py", "datacenter/subscription.py"),
     "duckdb": ("datacenter/store.py",),
     "pyarrow": ("datacenter/", "headrace/decode.py"),
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
-    "pydantic": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
+    "pydantic": (
+        *("agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
+        *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
+    ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),

@@ -65,12 +65,33 @@ CASES = {
     ),
     "no protocol": Case('protocol = "modbus"\n', "", T, 22, "device[0].protocol", "protocol is missing", '"opcua"'),
     "protocol": Case('"modbus"', '"modbuss"', T, 24, "device[0].protocol", "is not a protocol", "write modbus"),
-    "transport of later": Case(
-        "tcp://127.0.0.1:5020", "rtu:///dev/ttyUSB0?baudrate=9600", T, 25, "device[0].url",
-        "rtu:// is not in this version", 'write url = "tcp://host:502"',
+    "serial option": Case(
+        "tcp://127.0.0.1:5020", "rtu:///dev/ttyUSB0?baud=9600", T, 25, "device[0].url",
+        "'baud' is not an option of a serial port", "write one of baudrate",
+    ),
+    "serial parity": Case(
+        "tcp://127.0.0.1:5020", "ascii:///dev/ttyS1?parity=even", T, 25, "device[0].url",
+        "'even' is not a parity", "parity=N, E, O, M or S",
+    ),
+    "serial port with a host": Case(
+        "tcp://127.0.0.1:5020", "rtu://gateway/dev/ttyS1", T, 25, "device[0].url", "names no port", "rtu:///dev/tty",
+    ),
+    "broadcast unit": Case(
+        'url = "tcp://127.0.0.1:5020"\nunit = 1', 'url = "rtu+tcp://127.0.0.1:5020"\nunit = 0', T, 22, "device[0]",
+        "unit 0 is a broadcast", "unit = 1 to 247",
+    ),
+    "backup of another framing": Case(
+        "unit = 1", 'backup = "rtu+tcp://127.0.0.1:5021"', T, 22, "device[0]", "another framing", 'backup = "tcp://',
+    ),
+    "pipeline without ids": Case(
+        "unit = 1", "pipeline = 2\nany_transaction_id = true", T, 22, "device[0]", "only transaction ids",
+        "pipeline = 1",
+    ),
+    "certificate without TLS": Case(
+        "unit = 1", 'ca = "ca.pem"', T, 22, "device[0]", "are for TLS", 'url = "tls://host:802"',
     ),
     "modbus URL": Case(
-        '"tcp://127.0.0.1:5020"', '"127.0.0.1"', T, 25, "device[0].url", "not a Modbus TCP", "tcp://host:502",
+        '"tcp://127.0.0.1:5020"', '"127.0.0.1"', T, 25, "device[0].url", "not a Modbus address", "tcp://host:502",
     ),
     "port": Case("0.1:5020", "0.1:502000", T, 25, "device[0].url", "not a URL", 'write url = "tcp://host:502"'),
     "opcua URL": Case(
