@@ -86,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
     plan = command("plan", "what a config would do: requests, time on the line, bytes a day, hours of outage", _plan)
     config(plan)
     plan.add_argument("--rtt", type=_duration, default=0.010, help="round trip on a network (default 10ms)")
-    plan.add_argument("--turnaround", type=_duration, default=0.010, help="until a serial device answers (default 10ms)")
+    plan.add_argument(
+        "--turnaround", type=_duration, default=0.010, help="until a serial device answers (default 10ms)"
+    )
 
     run = command("run", "run the agent", _run)
     config(run)

@@ -11,6 +11,7 @@ from typing import Any
 from agent import config
 from agent.collectors.requests import Request, requests
 from agent.config import Config, ModbusDevice, OpcUaDevice
+from agent.model import Tag
 from headrace import linetime, volume
 from headrace.linetime import Assumed
 
@@ -139,7 +140,7 @@ class Plan:
         a_day = self.bytes_per_day
         return self.config.outbox.max_bytes / a_day * 24 if a_day else None
 
-    def _tags(self) -> Iterator[tuple[config.Tag, float]]:
+    def _tags(self) -> Iterator[tuple[Tag, float]]:
         for device in self.config.devices:
             usual = device.poll if isinstance(device, ModbusDevice) else device.sampling
             for tag in device.tags:
