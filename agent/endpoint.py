@@ -104,6 +104,10 @@ class Endpoint:
     port: int = 0
     serial: SerialSettings | None = None
 
+    def travel(self, octets: int) -> float:
+        """Seconds that so many bytes and the frame of an answer take on a serial line, with some room; otherwise 0."""
+        return self.serial.character * 2 * (octets + 8) if self.serial is not None else 0.0
+
     @property
     def place(self) -> str:
         """What it is called in messages."""

@@ -14,6 +14,8 @@ from agent.errors import NotConnected
 
 log = logging.getLogger("headrace.collector")
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+"""Seconds in which a line that could not be opened is not opened again, whichever of its devices asks."""
 Opener: TypeAlias = Callable[[Endpoint, Trust, Ear], Awaitable[Wire]]
 
 
@@ -66,6 +68,9 @@ class Connection:
         self._opening: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._unproved = True
+        self._again_at = 0.0
+        self._pause = FIRST_PAUSE
+        self._why = ""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -76,13 +81,16 @@ class Connection:
     def datagrams(self) -> bool:
         return self.endpoint.carrier is Carrier.UDP
 
-    @property
-    def opening(self) -> bool:
-        return self._opening is not None
+    def open(self, patience: float, *, patiently: bool = False) -> None:
+        """Begins to connect, for up to `patience` seconds an endpoint. The owner is told how it ended.
 
-    def open(self, patience: float) -> None:
-        """Begins to connect, for up to `patience` seconds an endpoint. The owner is told how it ended."""
-        if self._opening is None and self.wire is None:
+        `patiently`: soon after it was in vain it still is.
+        """
+        if self._opening is not None or self.wire is not None:
+            return
+        if patiently and asyncio.get_running_loop().time() < self._again_at:
+            self._owner.unreachable(self._why)
+        else:
             self._opening = asyncio.create_task(self._open(patience), name="line")
 
     def close(self) -> None:
@@ -117,12 +125,14 @@ class Connection:
             except NotConnected as reason:
                 reasons.append(str(reason))
                 continue
-            self._opening = None
+            self._opening, self._pause = None, FIRST_PAUSE
             self._ways.opened(at, loop.time())
             self._take(wire, ear)
             return
-        self._opening = None
-        self._owner.unreachable("; ".join(reasons))
+        self._opening, self._why = None, "; ".join(reasons)
+        self._again_at = loop.time() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._owner.unreachable(self._why)
 
     async def _reach(self, at: int, patience: float) -> tuple[Wire, _Ear]:
         endpoint = self._settings.endpoints[at]

@@ -73,10 +73,10 @@ class Question:
     pdu: bytes
     size: int
 
-    def judge(self, frame: Frame) -> bytes | int | Discard:
+    def judge(self, frame: Frame, *, any_unit: bool = False) -> bytes | int | Discard:
         """The values, the code of an exception, or why the frame is no answer to this question."""
         pdu = frame.pdu
-        if frame.unit != self.unit:
+        if frame.unit != self.unit and not any_unit:
             return Discard.FOREIGN
         if pdu[0] == self.pdu[0]:
             if len(pdu) == self.size + 2 == pdu[1] + 2:

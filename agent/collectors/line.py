@@ -16,14 +16,13 @@ awaited one, also through a TCP gateway and over a new connection to it. Only si
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections import deque
 from dataclasses import dataclass
 
 from agent.collectors.carrier import open_wire
 from agent.collectors.connection import Connection, Opener
 from agent.collectors.frames import Discard, Frame, Malformed, Question, framer
+from agent.collectors.transactions import Transactions
 from agent.collectors.turns import Member, Turn, Turns
 from agent.endpoint import LineSettings
 from agent.errors import NotConnected
@@ -39,10 +38,6 @@ NOISE = 20.0
 """How many times the longest silence a line may stay dirty before it counts as lost."""
 DISTURBED = 8
 """How many answers spoilt by other units count as one try in vain."""
-REMEMBERED = 64
-"""Transactions whose answers may still come, or come twice. What is older counts as foreign."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
-"""Seconds in which a line that could not be opened is not opened again, whichever of its devices asks."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,18 +65,13 @@ class Line:
         self._last: Member | None = None
         self._turns = Turns()
         self._flights: dict[int, _Flight] = {}
-        self._gone: deque[tuple[int, Discard]] = deque(maxlen=REMEMBERED)
-        # Not the same ids after a restart: an answer to the agent before us is none to us.
-        self._transaction = random.getrandbits(16)
+        self._transactions = Transactions()
         self._echo = b""
         self._clean = not self._ordered
         self._dirty = False
         self._dirty_since = 0.0
         self._quiet_until = 0.0
         self._mute = 0
-        self._again_at = 0.0
-        self._pause = FIRST_PAUSE
-        self._why = ""
         self._alarm: asyncio.TimerHandle | None = None
 
     def attach(self, member: Member) -> None:
@@ -109,10 +99,9 @@ class Line:
         if self._connection.wire is not None:
             self._connection.look_back(self._patience)
             self._pump()
-        elif len(self._members) > 1 and not self._connection.opening and _now() < self._again_at:
-            turn.fail(NotConnected(self._why))
         else:
-            self._connection.open(self._patience)
+            # One device alone has its supervisor's pauses; of many, each would try in every pause of the others.
+            self._connection.open(self._patience, patiently=len(self._members) > 1)
         await turn.done
         if self.settings.each_poll and not self._turns and not self._flights:
             self._leave("closed after a poll")
@@ -129,9 +118,8 @@ class Line:
 
     def opened(self) -> None:
         now = _now()
-        self._pause = FIRST_PAUSE
         self._framer.reset()
-        self._gone.clear()
+        self._transactions.forget()
         self._echo = b""
         self._mute = 0
         self._quiet_until = max(self._quiet_until, now + self.settings.connect_pause)
@@ -141,9 +129,6 @@ class Line:
         self._pump()
 
     def unreachable(self, reason: str) -> None:
-        self._why = reason
-        self._again_at = _now() + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
         for turn in self._turns.clear():
             turn.fail(NotConnected(reason))
 
@@ -172,19 +157,28 @@ class Line:
 
     def _leave(self, reason: str) -> None:
         """Closes the wire. Whoever waits for an answer on it has lost it."""
-        flights, self._flights = list(self._flights.values()), {}
-        self._clean = self._clean and not (self._ordered and flights)
-        self._dirty, self._echo = False, b""
+        flights = self._abandon()
         self._connection.drop()
         for turn in (*(flight.turn for flight in flights), *self._turns.clear()):
             turn.fail(NotConnected(reason))
 
+    def _abandon(self) -> list[_Flight]:
+        """Takes out what is under way, on a wire that is given up. On a serial line its answers may still come."""
+        flights, self._flights = list(self._flights.values()), {}
+        for flight in flights:
+            self._owe(flight)
+        self._dirty, self._echo = False, b""
+        return flights
+
+    def _owe(self, flight: _Flight) -> None:
+        """Sees to it that the unit is not asked while it may still answer what it was asked."""
+        if self._ordered:
+            self._clean = False
+            self._turns.rest(flight.question.unit, flight.deadline + flight.turn.member.late)
+
     def _trial_failed(self) -> None:
         """The first endpoint took the connection and does not answer: its devices need not know."""
-        flights, self._flights = list(self._flights.values()), {}
-        self._clean = self._clean and not (self._ordered and flights)
-        self._dirty, self._echo = False, b""
-        for flight in flights:
+        for flight in self._abandon():
             self._ask_again(flight)
         self._connection.return_to_backup(self._patience)
 
@@ -210,9 +204,9 @@ class Line:
                     self._ring_at(self._turns.next_at)
                 return
             turn, question = taken
-            self._transaction = transaction = (self._transaction + 1) & 0xFFFF
+            transaction = self._transactions.next()
             frame = self._framer.wrap(question.unit, question.pdu, transaction)
-            deadline = now + turn.timeout + self._travel(len(frame) + question.size)
+            deadline = now + turn.timeout + self._connection.endpoint.travel(len(frame) + question.size)
             self._flights[transaction] = _Flight(question, turn, time.time_ns(), time.perf_counter_ns(), deadline)
             turn.flying += 1
             self._last = turn.member
@@ -221,11 +215,6 @@ class Line:
                 self._echo = frame
             self._ring_at(deadline)
             wire.send(frame)
-
-    def _travel(self, octets: int) -> float:
-        """Seconds that so many bytes and the frame of the answer take on a serial line, with some room."""
-        port = self._connection.endpoint.serial
-        return port.character * 2 * (octets + 8) if port is not None else 0.0
 
     def _ring_at(self, when: float) -> None:
         """Sees to it that `_tick` runs at `when` at the latest: too early costs less than a timer for each request."""
@@ -240,7 +229,7 @@ class Line:
         now = _now()
         for transaction, flight in list(self._flights.items()):
             if flight.deadline <= now and self._flights.pop(transaction, None) is not None:
-                self._time_out(transaction, flight, now)
+                self._time_out(transaction, flight)
         if self._dirty and now >= self._quiet_until:
             self._dirty, self._clean = False, True
             self._framer.reset()
@@ -248,25 +237,29 @@ class Line:
         if self._flights:
             self._ring_at(min(flight.deadline for flight in self._flights.values()))
 
-    def _time_out(self, transaction: int, flight: _Flight, now: float) -> None:
+    def _time_out(self, transaction: int, flight: _Flight) -> None:
         member = flight.turn.member
         member.counters["timeouts"] += 1
         self._mute += 1
         if self._connection.trial:
-            self._ask_again(flight)
-            self._clean = self._clean and not self._ordered
+            self._flights[transaction] = flight
             self._trial_failed()
             return
         why = f"no answer from unit {flight.question.unit} within {flight.turn.timeout:g} s"
         if not self._ordered:
-            self._gone.append((transaction, Discard.LATE))
+            self._transactions.over(transaction, Discard.LATE)
             self._fail(flight, why)
+            if self._framer.pending and not self._connection.datagrams:
+                # The next answer would fill what is missing of this one.
+                self._count(Discard.SHORT, flight)
+                self.lost(f"unit {flight.question.unit} gave an answer that was cut short")
+                return
         elif self._framer.pending:
             self._flights[transaction] = flight
             self._soil(Discard.SHORT, "an answer that was cut short")
         else:
-            self._turns.rest(flight.question.unit, now + member.late)
-            self._clean, self._echo = False, b""
+            self._owe(flight)
+            self._echo = b""
             self._fail(flight, why)
         if self._mute >= max(MUTE, 2 * len(self._members)):
             self._leave("no unit on the line answers")
@@ -282,6 +275,10 @@ class Line:
 
     def _by_transaction(self, chunk: bytes) -> None:
         wire = self._connection.wire
+        if self._framer.pending and self._transactions.begins_anew(chunk, self._flights):
+            self._count(Discard.SHORT, None)
+            self.lost("the device broke off an answer, and began another")
+            return
         for each in self._framer.feed(chunk):
             if self._connection.wire is not wire:
                 return  # an answer before this one made someone give up the connection
@@ -294,11 +291,10 @@ class Line:
                 break
             flight = self._flights.pop(each.transaction, None)
             if flight is None:
-                why = (why for transaction, why in reversed(self._gone) if transaction == each.transaction)
-                self._count(next(why, Discard.FOREIGN), None)
+                self._count(self._transactions.kind(each.transaction), None)
                 continue
-            self._gone.append((each.transaction, Discard.DOUBLED))
-            verdict = self._verdict(flight, each)
+            self._transactions.over(each.transaction, Discard.DOUBLED)
+            verdict = flight.question.judge(each, any_unit=self.settings.any_unit_id)
             if isinstance(verdict, Discard):
                 self._count(verdict, flight)
                 self._fail(flight, f"unit {flight.question.unit} gave a {verdict} answer")
@@ -308,6 +304,10 @@ class Line:
             # What is left of a datagram does not go on in the next.
             self._count(Discard.SHORT, None)
             self._framer.reset()
+        elif self._framer.pending and not self._flights:
+            self._count(Discard.LONG, None)
+            self.lost("the device sent more than it was asked for")
+            return
         self._pump()
 
     def _in_order(self, chunk: bytes) -> None:
@@ -322,7 +322,7 @@ class Line:
         if isinstance(first, Malformed):
             self._soil(Discard.MALFORMED, first.why)
             return
-        verdict = self._verdict(flight, first)
+        verdict = flight.question.judge(first, any_unit=self.settings.any_unit_id)
         if verdict is Discard.FOREIGN:
             verdict = self._stray(first)
         elif not isinstance(verdict, Discard) and (len(found) > 1 or self._framer.pending):
@@ -336,11 +336,6 @@ class Line:
         self._clean = now >= self._turns.rests_until()  # a unit that was late may still speak
         self._deliver(flight, verdict)
         self._pump()
-
-    def _verdict(self, flight: _Flight, frame: Frame) -> bytes | int | Discard:
-        if self.settings.any_unit_id:
-            frame = frame._replace(unit=flight.question.unit)
-        return flight.question.judge(frame)
 
     def _stray(self, found: Frame | Malformed | None) -> Discard:
         """What came is of a unit that is not being asked: what it most likely is."""
@@ -361,6 +356,7 @@ class Line:
         self._clean = False
         self._quiet_until = max(self._quiet_until, now + self._silence)
         if flight is not None:
+            self._owe(flight)
             # Another unit's noise is not this one's failure, as long as it does not go on and on.
             cost = 1 / DISTURBED if kind in (Discard.LATE, Discard.FOREIGN) else 1
             self._fail(flight, f"unit {flight.question.unit} gave {why}", cost)

@@ -1,0 +1,49 @@
+"""The transaction ids of one connection: the next one, and what became of the last ones."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Container
+
+from agent.collectors.frames import Discard
+
+REMEMBERED = 64
+"""Transactions whose answers may still come, or come twice. What is older counts as foreign."""
+
+
+class Transactions:
+    """Ids count up from a random one: an answer to the agent before us, or over the last connection, is none to us."""
+
+    def __init__(self) -> None:
+        self._last = random.getrandbits(16)
+        self._gone: deque[tuple[int, Discard]] = deque(maxlen=REMEMBERED)
+
+    def next(self) -> int:
+        self._last = (self._last + 1) & 0xFFFF
+        return self._last
+
+    def forget(self) -> None:
+        """A new connection brings no answer to what was asked on another."""
+        self._gone.clear()
+
+    def over(self, transaction: int, kind: Discard) -> None:
+        """Nothing waits for it any more; `kind` is what its answer would be from now on."""
+        self._gone.append((transaction, kind))
+
+    def kind(self, transaction: int) -> Discard:
+        """What an answer with an id that nothing waits for is."""
+        return next((kind for gone, kind in reversed(self._gone) if gone == transaction), Discard.FOREIGN)
+
+    def begins_anew(self, chunk: bytes, waiting: Container[int]) -> bool:
+        """Whether this looks like the head of a Modbus TCP frame, where the rest of another is due.
+
+        A device that does not finish its frames would have the next header taken for values, which have no checksum of
+        their own. Values that look like a header by chance cost a connection.
+        """
+        if len(chunk) < 2 or chunk[2:4] != b"\0\0"[: len(chunk) - 2]:
+            return False
+        if len(chunk) > 8 and int.from_bytes(chunk[4:6], "big") == len(chunk) - 6:
+            return True
+        transaction = int.from_bytes(chunk[:2], "big")
+        return transaction in waiting or any(transaction == gone for gone, _ in self._gone)
