@@ -156,13 +156,11 @@ class _Check:
         self.problems += [problem for tags in of_lists.values() for problem in tags.problems]
         self.warnings += [warning for tags in of_lists.values() for warning in tags.warnings]
         names = self.names(lists)
-        if config is None or self.problems:
-            return Checked(None, self.problems, self.warnings)
-        self.ways(config)
-        if self.problems:
-            return Checked(None, self.problems, self.warnings)
-        _bind(config, self.path, [tags for tags in lists if tags], names)
-        self.reads(config, [tags for tags in lists if tags])
+        whole = [tags for tags in lists if tags]
+        if config is not None and len(whole) == len(config.devices):
+            _bind(config, self.path, whole, names)
+            self.reads(config, whole)
+            self.ways(config)
         return Checked(None if self.problems else config, self.problems, self.warnings)
 
     def validate(self) -> Config | None:

@@ -24,12 +24,15 @@ class Poll:
 
     device: ModbusDevice
     requests: list[tuple[Request, float]]
+    round_trip: float
     why: str = ""
 
     @property
     def share(self) -> float:
-        """Of all the time, how much its line is taken by it."""
-        return sum(seconds / request.period for request, seconds in self.requests)
+        """Of all the time, how much its line is taken by it; a line that is closed after each poll is opened anew."""
+        line = self.device.line
+        again = (line.connect_pause + self.round_trip) / self.device.poll if line.each_poll else 0.0
+        return again + sum(seconds / request.period for request, seconds in self.requests)
 
     @property
     def bus_ms(self) -> float:
@@ -178,7 +181,8 @@ def plan(found: Config, assumed: Assumed | None = None) -> Plan:
     for device in found.devices:
         if isinstance(device, ModbusDevice):
             asked = requests(device.tags, device.limits, device.poll)
-            devices.append(Poll(device, [(each, linetime.seconds(device.line, each, assumed)) for each in asked]))
+            timed = [(each, linetime.seconds(device.line, each, assumed)) for each in asked]
+            devices.append(Poll(device, timed, assumed.round_trip))
         else:
             devices.append(Subscription(device))
     lines: dict[str, list[Poll]] = {}

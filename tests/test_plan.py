@@ -111,6 +111,12 @@ def test_slower_tags_count_in_proportion(tmp_path: Path, capsys: pytest.CaptureF
     assert found["readings_per_second"] == 1.1
 
 
+def test_a_line_that_is_closed_after_each_poll_costs_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = 'url = "tcp://127.0.0.1:1"\npoll = "1s"\nconnection = "each_poll"\nconnect_pause = "100ms"\ndelay = "5ms"'
+    _, found = facts(config(tmp_path, [(lines, ["a,hr:0,float32,", "b,hr:90,float32,"])]), capsys)
+    assert found["devices"][0]["bus_ms_per_cycle"] == 110 + 2 * 15
+
+
 def test_the_table_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(write(tmp_path))]) == 0
     shown = capsys.readouterr().out
