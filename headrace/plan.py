@@ -11,9 +11,9 @@ from typing import Any
 from agent import config
 from agent.collectors.requests import Request, requests
 from agent.config import Config, ModbusDevice, OpcUaDevice
-from agent.model import Tag
 from headrace import linetime, volume
 from headrace.linetime import Assumed
+from headrace.volume import Stream
 
 _NAMES = {1: "coils", 2: "discrete inputs", 3: "holding registers", 4: "input registers"}
 
@@ -128,14 +128,12 @@ class Plan:
     @property
     def readings_per_second(self) -> float:
         """At most: filters and OPC UA servers leave out what did not change."""
-        return sum(1 / seconds for _, seconds in self._tags())
+        return sum(1 / each.period for each in self._streams())
 
     @property
     def bytes_per_day(self) -> float:
         seal = self.config.seal
-        return volume.bytes_per_day(
-            [(tag.reading_type, seconds) for tag, seconds in self._tags()], seal.after, seal.bytes
-        )
+        return volume.bytes_per_day(list(self._streams()), seal.after, seal.bytes)
 
     @property
     def outage_hours(self) -> float | None:
@@ -143,11 +141,12 @@ class Plan:
         a_day = self.bytes_per_day
         return self.config.outbox.max_bytes / a_day * 24 if a_day else None
 
-    def _tags(self) -> Iterator[tuple[Tag, float]]:
+    def _streams(self) -> Iterator[Stream]:
         for device in self.config.devices:
+            modbus = isinstance(device, ModbusDevice)
             usual = device.poll if isinstance(device, ModbusDevice) else device.sampling
             for tag in device.tags:
-                yield tag, tag.poll or usual
+                yield Stream(tag.reading_type, tag.poll or usual, own_times=not modbus)
 
     def facts(self) -> dict[str, Any]:
         """The form that `headrace plan --json` prints."""

@@ -164,7 +164,7 @@ CASES = {
         "-32768 to 32767",
     ),
     "invalid NaN": Case(
-        PRESS_HEAD, INVALID_HEAD + "a,hr:1,int16,NaN\n", P, 2, "invalid", "a int16 is never NaN", "0xFFFF",
+        PRESS_HEAD, INVALID_HEAD + "a,hr:1,int16,NaN\n", P, 2, "invalid", "int16 has no NaN", "0xFFFF",
     ),
     "invalid word": Case(
         PRESS_HEAD, INVALID_HEAD + "a,hr:1,float32,none\n", P, 2, "invalid", "'none' is not a raw value", "0x7FFF",

@@ -188,7 +188,7 @@ def test_the_estimate_of_bytes_is_near_what_blocks_have(after: float, count: int
         if (scan + 1) % after == 0 and (block := buffer.seal()) is not None:
             size += len(block)
     measured = size / rounds * 86400
-    estimated = volume.bytes_per_day([(tag.type, 1.0) for tag in tags], after, 1 << 20)
+    estimated = volume.bytes_per_day([volume.Stream(tag.type, 1.0) for tag in tags], after, 1 << 20)
     assert 0.6 < estimated / measured < 1.7
 
 
