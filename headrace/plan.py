@@ -143,10 +143,9 @@ class Plan:
 
     def _streams(self) -> Iterator[Stream]:
         for device in self.config.devices:
-            modbus = isinstance(device, ModbusDevice)
             usual = device.poll if isinstance(device, ModbusDevice) else device.sampling
             for tag in device.tags:
-                yield Stream(tag.reading_type, tag.poll or usual, own_times=not modbus)
+                yield Stream(tag.reading_type, tag.poll or usual, own_times=isinstance(device, OpcUaDevice))
 
     def facts(self) -> dict[str, Any]:
         """The form that `headrace plan --json` prints."""
