@@ -112,8 +112,7 @@ class Hostile:
                 return [(soon, whole), (soon + pause, whole)]
             case "foreign":
                 other = wrap(self.framing, dice.randrange(65536), unit % 3 + 1, bytes([function, len(values)]) + values)
-                first = self._pieces(soon, other)
-                return [*first, *self._pieces(first[-1][0] + dice.uniform(0, 0.3) * self.timeout, whole)]
+                return [(soon, other), *self._pieces(soon + dice.uniform(0, 0.3) * self.timeout, whole)]
             case "function":
                 return self._pieces(soon, wrap(self.framing, transaction, unit, bytes([7 - function, 12]) + values))
             case "noise":

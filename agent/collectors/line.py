@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 
 from agent.collectors.carrier import open_wire
 from agent.collectors.connection import Connection, Opener
-from agent.collectors.frames import Discard, Frame, Malformed, Question, framer
+from agent.collectors.frames import Discard, Found, Frame, Malformed, framer
 from agent.collectors.transactions import Transactions
-from agent.collectors.turns import Member, Turn, Turns
+from agent.collectors.turns import Flight, Member, Turn, Turns
 from agent.endpoint import LineSettings
 from agent.errors import NotConnected
 
@@ -40,17 +39,6 @@ DISTURBED = 8
 """How many answers spoilt by other units count as one try in vain."""
 
 
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A request on its way."""
-
-    question: Question
-    turn: Turn
-    sent_ns: int
-    sent: int
-    deadline: float
-
-
 class Line:
     """Shared by the devices with one URL. All calls come from one event loop."""
 
@@ -64,7 +52,7 @@ class Line:
         self._members: list[Member] = []
         self._last: Member | None = None
         self._turns = Turns()
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
         self._transactions = Transactions()
         self._echo = b""
         self._clean = not self._ordered
@@ -162,7 +150,7 @@ class Line:
         for turn in (*(flight.turn for flight in flights), *self._turns.clear()):
             turn.fail(NotConnected(reason))
 
-    def _abandon(self) -> list[_Flight]:
+    def _abandon(self) -> list[Flight]:
         """Takes out what is under way, on a wire that is given up. On a serial line its answers may still come."""
         flights, self._flights = list(self._flights.values()), {}
         for flight in flights:
@@ -170,7 +158,7 @@ class Line:
         self._dirty, self._echo = False, b""
         return flights
 
-    def _owe(self, flight: _Flight) -> None:
+    def _owe(self, flight: Flight) -> None:
         """Sees to it that the unit is not asked while it may still answer what it was asked."""
         if self._ordered:
             self._clean = False
@@ -207,7 +195,7 @@ class Line:
             transaction = self._transactions.next()
             frame = self._framer.wrap(question.unit, question.pdu, transaction)
             deadline = now + turn.timeout + self._connection.endpoint.travel(len(frame) + question.size)
-            self._flights[transaction] = _Flight(question, turn, time.time_ns(), time.perf_counter_ns(), deadline)
+            self._flights[transaction] = Flight(question, turn, time.time_ns(), time.perf_counter_ns(), deadline)
             turn.flying += 1
             self._last = turn.member
             turn.member.counters["requests"] += 1
@@ -237,7 +225,7 @@ class Line:
         if self._flights:
             self._ring_at(min(flight.deadline for flight in self._flights.values()))
 
-    def _time_out(self, transaction: int, flight: _Flight) -> None:
+    def _time_out(self, transaction: int, flight: Flight) -> None:
         member = flight.turn.member
         member.counters["timeouts"] += 1
         self._mute += 1
@@ -275,20 +263,24 @@ class Line:
 
     def _by_transaction(self, chunk: bytes) -> None:
         wire = self._connection.wire
-        if self._framer.pending and self._transactions.begins_anew(chunk, self._flights):
+        if self._framer.pending and self._transactions.breaks_off(chunk, self._flights):
             self._count(Discard.SHORT, None)
             self.lost("the device broke off an answer, and began another")
             return
-        for each in self._framer.feed(chunk):
-            if self._connection.wire is not wire:
+        found = self._framer.feed(chunk)
+        if found:
+            self._transactions.complete()
+        if (wrong := self._disorder(found)) is not None:
+            # An answer right before it may be one that was cut, and filled with what is not its own.
+            self._count(wrong, None)
+            if not self._connection.datagrams:
+                self.lost("the device sent what is no Modbus TCP frame, or more than an answer")
+                return
+            self._framer.reset()
+            found = []
+        for each in found:
+            if self._connection.wire is not wire or isinstance(each, Malformed):
                 return  # an answer before this one made someone give up the connection
-            if isinstance(each, Malformed):
-                self._count(Discard.MALFORMED, None)
-                if not self._connection.datagrams:
-                    self.lost(f"the device sent {each.why}: there is no way to find the next frame")
-                    return
-                self._framer.reset()
-                break
             flight = self._flights.pop(each.transaction, None)
             if flight is None:
                 self._count(self._transactions.kind(each.transaction), None)
@@ -300,15 +292,20 @@ class Line:
                 self._fail(flight, f"unit {flight.question.unit} gave a {verdict} answer")
             else:
                 self._deliver(flight, verdict)
-        if self._framer.pending and self._connection.datagrams:
-            # What is left of a datagram does not go on in the next.
-            self._count(Discard.SHORT, None)
-            self._framer.reset()
-        elif self._framer.pending and not self._flights:
-            self._count(Discard.LONG, None)
-            self.lost("the device sent more than it was asked for")
-            return
         self._pump()
+
+    def _disorder(self, found: Found) -> Discard | None:
+        """What is wrong with the stream, now that all of a chunk was taken apart; None where it is in order."""
+        if found and isinstance(found[-1], Malformed):
+            return Discard.MALFORMED
+        if not self._framer.pending:
+            return None
+        if self._connection.datagrams:
+            return Discard.SHORT  # what is left of a datagram does not go on in the next
+        waiting = len(self._flights) - sum(
+            isinstance(each, Frame) and each.transaction in self._flights for each in found
+        )
+        return Discard.LONG if not waiting else None
 
     def _in_order(self, chunk: bytes) -> None:
         flight = next(iter(self._flights.values()), None)
@@ -364,12 +361,12 @@ class Line:
 
     # What becomes of a question
 
-    def _ask_again(self, flight: _Flight) -> None:
+    def _ask_again(self, flight: Flight) -> None:
         flight.turn.flying -= 1
         flight.turn.questions.appendleft(flight.question)
         self._turns.add(flight.turn)
 
-    def _fail(self, flight: _Flight, why: str, cost: float = 1) -> None:
+    def _fail(self, flight: Flight, why: str, cost: float = 1) -> None:
         """One try was in vain."""
         turn = flight.turn
         tries = turn.failures[flight.question] = turn.failures.get(flight.question, 0) + cost
@@ -379,7 +376,7 @@ class Line:
             turn.flying -= 1
             turn.fail(NotConnected(why))
 
-    def _deliver(self, flight: _Flight, verdict: bytes | int) -> None:
+    def _deliver(self, flight: Flight, verdict: bytes | int) -> None:
         turn, question = flight.turn, flight.question
         time_ns = flight.sent_ns + (time.perf_counter_ns() - flight.sent) // 2
         self._mute = 0
@@ -403,7 +400,7 @@ class Line:
             turn.refuse(question, verdict, time_ns)
             self._turns.add(turn)
 
-    def _count(self, kind: Discard, flight: _Flight | None) -> None:
+    def _count(self, kind: Discard, flight: Flight | None) -> None:
         """Counts a discarded response at the device that is being asked, or was last."""
         member = flight.turn.member if flight is not None else self._last
         if member is not None:

@@ -18,6 +18,8 @@ class Transactions:
     def __init__(self) -> None:
         self._last = random.getrandbits(16)
         self._gone: deque[tuple[int, Discard]] = deque(maxlen=REMEMBERED)
+        self._tails: list[bytes] = []
+        """What came since each chunk that goes on with an unfinished frame began."""
 
     def next(self) -> int:
         self._last = (self._last + 1) & 0xFFFF
@@ -26,6 +28,7 @@ class Transactions:
     def forget(self) -> None:
         """A new connection brings no answer to what was asked on another."""
         self._gone.clear()
+        self._tails = []
 
     def over(self, transaction: int, kind: Discard) -> None:
         """Nothing waits for it any more; `kind` is what its answer would be from now on."""
@@ -35,15 +38,24 @@ class Transactions:
         """What an answer with an id that nothing waits for is."""
         return next((kind for gone, kind in reversed(self._gone) if gone == transaction), Discard.FOREIGN)
 
-    def begins_anew(self, chunk: bytes, waiting: Container[int]) -> bool:
-        """Whether this looks like the head of a Modbus TCP frame, where the rest of another is due.
+    def breaks_off(self, chunk: bytes, waiting: Container[int]) -> bool:
+        """Whether this chunk, which comes while a frame is unfinished, seems to begin another, alone or with those
+        before it.
 
         A device that does not finish its frames would have the next header taken for values, which have no checksum of
         their own. Values that look like a header by chance cost a connection.
         """
-        if len(chunk) < 2 or chunk[2:4] != b"\0\0"[: len(chunk) - 2]:
+        self._tails = [*(tail + chunk for tail in self._tails), chunk]
+        return any(self._is_head(tail, waiting) for tail in self._tails)
+
+    def complete(self) -> None:
+        """The unfinished frame is whole."""
+        self._tails = []
+
+    def _is_head(self, tail: bytes, waiting: Container[int]) -> bool:
+        if len(tail) < 2 or tail[2:4] != b"\0\0"[: len(tail) - 2]:
             return False
-        if len(chunk) > 8 and int.from_bytes(chunk[4:6], "big") == len(chunk) - 6:
+        if len(tail) > 8 and int.from_bytes(tail[4:6], "big") == len(tail) - 6:
             return True
-        transaction = int.from_bytes(chunk[:2], "big")
+        transaction = int.from_bytes(tail[:2], "big")
         return transaction in waiting or any(transaction == gone for gone, _ in self._gone)

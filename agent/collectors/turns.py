@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from agent.collectors.frames import Question
@@ -87,6 +88,17 @@ class Turn:
     def _settle(self) -> None:
         if not self.flying and not self.questions and not self.done.done():
             self.done.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A request on its way. `sent` is by the performance counter, `deadline` by the loop's clock."""
+
+    question: Question
+    turn: Turn
+    sent_ns: int
+    sent: int
+    deadline: float
 
 
 class Turns:
