@@ -44,6 +44,14 @@ def _duration(text: str) -> float:
     return found
 
 
+def _planned(made: argparse.ArgumentParser) -> None:
+    made.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file; see `headrace init`")
+    made.add_argument("--rtt", type=_duration, default=0.010, help="round trip on a network (default 10ms)")
+    made.add_argument(
+        "--turnaround", type=_duration, default=0.010, help="until a serial device answers (default 10ms)"
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="headrace",
@@ -83,12 +91,7 @@ def parser() -> argparse.ArgumentParser:
 
     config(command("check", "find every problem of a config", _check))
 
-    plan = command("plan", "what a config would do: requests, time on the line, bytes a day, hours of outage", _plan)
-    config(plan)
-    plan.add_argument("--rtt", type=_duration, default=0.010, help="round trip on a network (default 10ms)")
-    plan.add_argument(
-        "--turnaround", type=_duration, default=0.010, help="until a serial device answers (default 10ms)"
-    )
+    _planned(command("plan", "what a config would do: requests, time on the line, bytes a day", _plan))
 
     run = command("run", "run the agent", _run)
     config(run)
