@@ -15,7 +15,7 @@ unexport CONDA_PREFIX PYTHONHOME
 BUILT := .venv/.built
 SOURCES := Cargo.toml Cargo.lock pyproject.toml native/Cargo.toml $(shell find native/src -name '*.rs')
 
-LIBMODBUS_SERVER := target/peers/libmodbus_server
+LIBMODBUS := target/peers/libmodbus_server target/peers/libmodbus_values
 MODBUS_LOAD := target/peers/modbus_load
 NODE_MODULES := tests/peers/node/node_modules/.package-lock.json
 
@@ -102,15 +102,15 @@ soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 
 peers: tools ## install the brokers and device servers that the tests talk to
 	@tests/peers/install.sh
-	@$(MAKE) --silent --no-print-directory $(NODE_MODULES) $(LIBMODBUS_SERVER) $(MODBUS_LOAD)
+	@$(MAKE) --silent --no-print-directory $(NODE_MODULES) $(LIBMODBUS) $(MODBUS_LOAD)
 
 $(NODE_MODULES): tests/peers/node/package.json tests/peers/node/package-lock.json
 	@echo "==> npm packages of the test peers"
 	@cd tests/peers/node && npm ci --ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error
 	@touch $@
 
-$(LIBMODBUS_SERVER): tests/peers/libmodbus_server.c
-	@echo "==> libmodbus server"
+$(LIBMODBUS): target/peers/%: tests/peers/%.c
+	@echo "==> $(@F), with libmodbus"
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O1 -Wall -Wextra -Werror -o $@ $< -lmodbus
 

@@ -30,6 +30,7 @@ from agent.tables import (
     OpcUaDevice,
     Outbox,
     Seal,
+    Status,
     Uplink,
 )
 from agent.taglist import TagList
@@ -50,6 +51,7 @@ class Config(Table):
     outbox: Outbox = Field(default_factory=lambda: Outbox.model_validate({}))
     uplink: Uplink = Field(default_factory=lambda: Uplink.model_validate({}))
     datacenter: DataCenter | None = None
+    status: Status | None = None
     devices: tuple[Annotated[Device, Field(discriminator="protocol")], ...] = Field((), alias="device", strict=False)
     _path: Path = PrivateAttr(Path())
     _tags: tuple[Tag, ...] = PrivateAttr(())
@@ -156,13 +158,11 @@ class _Check:
         self.problems += [problem for tags in of_lists.values() for problem in tags.problems]
         self.warnings += [warning for tags in of_lists.values() for warning in tags.warnings]
         names = self.names(lists)
-        if config is None or self.problems:
-            return Checked(None, self.problems, self.warnings)
-        self.ways(config)
-        if self.problems:
-            return Checked(None, self.problems, self.warnings)
-        _bind(config, self.path, [tags for tags in lists if tags], names)
-        self.reads(config, [tags for tags in lists if tags])
+        whole = [tags for tags in lists if tags]
+        if config is not None and len(whole) == len(config.devices):
+            _bind(config, self.path, whole, names)
+            self.reads(config, whole)
+            self.ways(config)
         return Checked(None if self.problems else config, self.problems, self.warnings)
 
     def validate(self) -> Config | None:

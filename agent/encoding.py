@@ -110,11 +110,11 @@ def sentinels(text: str, type: ValueType, form: str = "") -> Sentinels:  # noqa:
     for part in parts:
         if re.fullmatch(r"0[xX][0-9A-Fa-f]{1,32}", part):
             if int(part, 16) >> bits:
-                raise ValueError(f"{part} has more than the {bits} bits of a {word}; write 0x{'F' * (bits // 4)}")
+                raise ValueError(f"{part} has more than the {bits} bits of {word}; write 0x{'F' * (bits // 4)}")
             found.append(int(part, 16))
         elif part.lower() == "nan":
             if word not in _PACK:
-                raise ValueError(f"a {word} is never NaN; write a number such as 0x{'F' * (bits // 4)}")
+                raise ValueError(f"{word} has no NaN; write a number such as 0x{'F' * (bits // 4)}")
             nan = True
         else:
             found += _patterns(part, word, type, bits)
@@ -137,7 +137,7 @@ def _patterns(text: str, word: str, type: ValueType, bits: int) -> list[int]:  #
         found = int.from_bytes(packed, "big")
         return [0, 1 << (bits - 1)] if found << 1 & (1 << bits) - 1 == 0 else [found]
     if not re.fullmatch(r"[+-]?[0-9]+", text):
-        raise ValueError(f"{text} is no whole number, and a {word} is; write one such as -32768 or 0x7FFF")
+        raise ValueError(f"{text} is not whole, and every {word} is; write one such as -32768 or 0x7FFF")
     value = int(text)
     if word.startswith("bcd"):
         if not 0 <= value < 10 ** (bits // 4):

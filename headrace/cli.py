@@ -33,6 +33,25 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds; write 20 or 20s") from None
 
 
+def _duration(text: str) -> float:
+    number, per_second = (text.removesuffix("ms"), 1000) if text.endswith("ms") else (text.removesuffix("s"), 1)
+    try:
+        found = float(number) / per_second
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 20ms or 1.5s")
+    return found
+
+
+def _planned(made: argparse.ArgumentParser) -> None:
+    made.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file; see `headrace init`")
+    made.add_argument("--rtt", type=_duration, default=0.010, help="round trip on a network (default 10ms)")
+    made.add_argument(
+        "--turnaround", type=_duration, default=0.010, help="until a serial device answers (default 10ms)"
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="headrace",
@@ -72,6 +91,8 @@ def parser() -> argparse.ArgumentParser:
 
     config(command("check", "find every problem of a config", _check))
 
+    _planned(command("plan", "what a config would do: requests, time on the line, bytes a day", _plan))
+
     run = command("run", "run the agent", _run)
     config(run)
     run.add_argument("--drain", type=_seconds, default=1.5, help="seconds of delivery after a stop (default 1.5)")
@@ -94,6 +115,14 @@ def parser() -> argparse.ArgumentParser:
     query.add_argument("--limit", type=int, default=None)
     query.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
     query.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
+
+    reconcile = command(
+        "reconcile", "whether everything that agents accepted has arrived, or what is missing", _reconcile
+    )
+    reconcile.add_argument("identifier", metavar="IDENTIFIER", nargs="?", help="only the streams that carry it")
+    reconcile.add_argument("--url", default="http://127.0.0.1:8080", help="the data center (default %(default)s)")
+    reconcile.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970")
+    reconcile.add_argument("--to", dest="end", metavar="TIME", help="left out: as far as each stream is known")
 
     decode = command("decode", "what is in blocks and exported files", _decode)
     decode.add_argument("files", nargs="+", metavar="FILE", help="a block or an exported file; - is stdin")
@@ -191,6 +220,12 @@ def _check(options: argparse.Namespace) -> int:
     return facts.check(options)
 
 
+def _plan(options: argparse.Namespace) -> int:
+    from headrace import plan
+
+    return plan.main(options)
+
+
 def _run(options: argparse.Namespace) -> int:
     from headrace import processes
 
@@ -219,6 +254,12 @@ def _query(options: argparse.Namespace) -> int:
     from headrace import query
 
     return query.main(options)
+
+
+def _reconcile(options: argparse.Namespace) -> int:
+    from headrace import reconcile
+
+    return reconcile.main(options)
 
 
 def _decode(options: argparse.Namespace) -> int:

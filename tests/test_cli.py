@@ -110,7 +110,7 @@ def test_a_broken_config_is_exit_code_2_for_every_command(tmp_path: Path) -> Non
     plant = Plant.write(tmp_path, "mqtt://127.0.0.1:1883", [press()])
     broken = plant.path.read_text().replace('poll = "100ms"', 'pol = "100ms"')
     plant.path.write_text(broken)
-    for command in ("check", "run", "simulate", "datacenter"):
+    for command in ("check", "plan", "run", "simulate", "datacenter"):
         found = headrace(command, str(plant.path))
         assert found.returncode == 2, command
         assert "poll" in found.stdout + found.stderr, command
@@ -219,7 +219,8 @@ def test_ctrl_c_of_the_demo_leaves_nothing_running(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=10)
         os.close(screen)
         assert time.monotonic() - began < LIMIT + 1
-        assert process.returncode == 130
+        # A machine that is slow to start has no handler yet: then the signal itself ends the process.
+        assert process.returncode == 130 or (pause < 1 and process.returncode == -signal.SIGINT)
         assert "Traceback" not in said
         listed = subprocess.run(["ps", "-ax", "-o", "args"], capture_output=True, text=True, check=True).stdout
         assert str(home) not in listed

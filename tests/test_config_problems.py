@@ -164,7 +164,7 @@ CASES = {
         "-32768 to 32767",
     ),
     "invalid NaN": Case(
-        PRESS_HEAD, INVALID_HEAD + "a,hr:1,int16,NaN\n", P, 2, "invalid", "a int16 is never NaN", "0xFFFF",
+        PRESS_HEAD, INVALID_HEAD + "a,hr:1,int16,NaN\n", P, 2, "invalid", "int16 has no NaN", "0xFFFF",
     ),
     "invalid word": Case(
         PRESS_HEAD, INVALID_HEAD + "a,hr:1,float32,none\n", P, 2, "invalid", "'none' is not a raw value", "0x7FFF",
@@ -245,6 +245,9 @@ def test_tags_that_no_request_may_read_are_named_with_their_lines(tmp_path: Path
     assert "of press1: it lies in hr:90-100" in found[0].message
     assert "takes 2 registers, and the device's max_registers is 1" in found[1].message
     assert all(problem.file == str(tmp_path / P) and "write" in problem.hint for problem in found)
+    also = problems(tmp_path, limited, PRESS.replace("uint32", "int23"))
+    assert {(problem.line, problem.field) for problem in also} == {(2, "address"), (3, "type"), (4, "address")}
+    assert any("'int23' is not a type" in problem.message for problem in also)
 
 
 def test_every_problem_of_all_files_comes_at_once(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ answers for all i. Sorting costs the most, and the result is the best there is, 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -111,7 +112,7 @@ def requests(tags: Iterable[Tag], limits: Limits | None = None, poll: float = 1.
     for (function, period), some in shared.items():
         table = _TABLES[function]
         units = _outer(_units(some))
-        barred = [span for span in (*limits.forbidden, *holes) if span.table is table]
+        barred = _disjoint(span for span in (*limits.forbidden, *holes) if span.table is table)
         found += [
             _request(function, period, units[first:end])
             for first, end in _stretches(units, limits.most(table), limits.gap(table), barred)
@@ -172,7 +173,7 @@ def _outer(units: Iterable[_Unit]) -> list[_Unit]:
     return found
 
 
-def _stretches(units: Sequence[_Unit], most: int, gap: int, barred: Sequence[Span]) -> list[tuple[int, int]]:
+def _stretches(units: Sequence[_Unit], most: int, gap: int, barred: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The best cut of the row: (first, end) of each request's units. See the head of this file."""
     count = len(units)
     joins = [_joins(one, other, gap, barred) for one, other in pairwise(units)]
@@ -214,7 +215,21 @@ def _running(best: list[int], fewest: list[int], least: list[int], units: Sequen
         best[at] = here
 
 
-def _joins(one: _Unit, other: _Unit, gap: int, barred: Sequence[Span]) -> bool:
+def _disjoint(spans: Iterable[Span]) -> list[tuple[int, int]]:
+    """(first, last) of the addresses in any of them: sorted, and none touches another."""
+    found: list[tuple[int, int]] = []
+    for span in sorted(spans, key=lambda span: span.first):
+        if found and span.first <= found[-1][1] + 1:
+            found[-1] = found[-1][0], max(found[-1][1], span.last)
+        else:
+            found.append((span.first, span.last))
+    return found
+
+
+def _joins(one: _Unit, other: _Unit, gap: int, barred: Sequence[tuple[int, int]]) -> bool:
     """Whether one request may read both: nothing is read for nothing that must not be, and not too much."""
     hole = other.start - one.end
-    return hole <= 0 or (hole <= gap and not any(span.first < other.start and span.last >= one.end for span in barred))
+    if hole <= 0:
+        return True
+    before = bisect_left(barred, (other.start, 0))  # those that begin before the other
+    return hole <= gap and not (before and barred[before - 1][1] >= one.end)

@@ -77,6 +77,26 @@ proptest! {
     }
 
     #[test]
+    fn touching_fields_decode_as_each_alone(
+        kind in 0..KINDS.len(), order in 0..ORDERS.len(), payload in vec(any::<[u8; 8]>(), 1..15), marked in any::<u16>(),
+    ) {
+        let (kind, (order, _)) = (KINDS[kind], ORDERS[order]);
+        prop_assume!(kind != ValueType::Text);
+        let words = kind.width().div_ceil(2);
+        // Now and then a field that has to be asked more: the run of its neighbours is broken there.
+        let field = |at: usize| Field { nan: marked >> at & 1 == 1, ..Field::plain(at as u32, at * words, kind, order) };
+        let fields: Vec<Field> = (0..payload.len()).map(field).collect();
+        let bytes: Vec<u8> = payload.iter().flat_map(|value| value[..words * 2].to_vec()).collect();
+        let together = Plan::new(fields.clone(), false).unwrap();
+        let alone: Vec<(u32, Cell)> = fields
+            .into_iter()
+            .zip(bytes.chunks(words * 2))
+            .flat_map(|(field, bytes)| decoded(&Plan::new(vec![Field { at: 0, ..field }], false).unwrap(), bytes))
+            .collect();
+        prop_assert_eq!(decoded(&together, &bytes), alone);
+    }
+
+    #[test]
     fn bits_of_registers(word in any::<u16>(), bit in 0_u8..16) {
         let field = |bit| Field { bit, ..Field::plain(0, 0, ValueType::Bool, Order::Abcd) };
         let plan = Plan::new(vec![field(Some(bit)), field(None)], false).unwrap();
