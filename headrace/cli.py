@@ -99,9 +99,7 @@ def parser() -> argparse.ArgumentParser:
 
     simulate = command("simulate", "virtual devices at the very addresses of a config, with its very tags", _simulate)
     config(simulate)
-    simulate.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
-    simulate.add_argument("--cert", type=Path, metavar="FILE", help="what TLS devices show (default: made for them)")
-    simulate.add_argument("--key", type=Path, metavar="FILE", help="its key")
+    _simulate_options(simulate)
 
     _probe_options(command("probe", "what answers at a Modbus address, and what of it can be read", _probe))
 
@@ -130,6 +128,12 @@ def parser() -> argparse.ArgumentParser:
     decode.add_argument("--header", action="store_true", help="only what a block says of itself, not its readings")
     decode.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
     return top
+
+
+def _simulate_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
+    made.add_argument("--cert", type=Path, metavar="FILE", help="what TLS devices show (default: made for them)")
+    made.add_argument("--key", type=Path, metavar="FILE", help="its key")
 
 
 def _probe_options(made: argparse.ArgumentParser) -> None:
