@@ -22,8 +22,9 @@ from simulators.modbus_image import Image
 from simulators.modbus_pty import PtyServer
 from simulators.modbus_server import ModbusServer
 from tests.peers.process import free_port
-from tests.peers.servers import LibmodbusServer
+from tests.peers.servers import COUNTER, LibmodbusServer
 from tests.rig import headrace
+from tests.test_peers_available import holding
 from tests.test_plant import T0
 from tests.test_simulated_lines import HOST, images, serving
 
@@ -160,10 +161,11 @@ def test_an_interrupted_probe_prints_what_it_found(libmodbus_server: LibmodbusSe
     words = ["probe", libmodbus_server.url, "--units", "1", "--addresses", "0-65535", "--rate", "20", "--json"]
     command = [sys.executable, "-m", "headrace", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 20
-        while _asked(libmodbus_server) < 5:
+        deadline, own = time.monotonic() + 20, 1
+        while asked(libmodbus_server) < own + 5:  # it counts our own requests as well
             assert time.monotonic() < deadline
             time.sleep(0.05)
+            own += 1
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=10)
     facts = json.loads(output)
@@ -174,11 +176,9 @@ def test_an_interrupted_probe_prints_what_it_found(libmodbus_server: LibmodbusSe
     assert "Traceback" not in errors
 
 
-def _asked(server: LibmodbusServer) -> int:
-    """Its own count of requests, this one included."""
-    from tests.test_peers_available import holding
-
-    return int.from_bytes(holding(server, 8, 1), "big")
+def asked(server: LibmodbusServer) -> int:
+    """How many holding register requests it had, by its own count."""
+    return int.from_bytes(holding(server, COUNTER, 1), "big")
 
 
 def test_numbers_as_people_write_them() -> None:
