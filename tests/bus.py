@@ -145,7 +145,4 @@ class Rig:
         self.inlet = Recorder(every)
         made = [device(unit, mine, url, **options) for unit, mine in of.items()]
         self.line = Line(made[0].line, bus.open)
-        self.collectors = {
-            each.unit: ModbusCollector(each, self.inlet.of(each.unit), self.line)
-            for each in made
-        }
+        self.collectors = {each.unit: ModbusCollector(each, self.inlet.of(each.unit), self.line) for each in made}
