@@ -209,13 +209,15 @@ async def test_tls_with_a_certificate_on_both_sides(tmp_path: Path) -> None:
     context.load_verify_locations(tmp_path / "ca.pem")
     context.verify_mode = ssl.CERT_REQUIRED
 
-    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            while request := await reader.read(100):
-                writer.write(answer(request))
-        writer.close()
+    class Server(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
 
-    async with await asyncio.start_server(client, "127.0.0.1", 0, ssl=context) as server:
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(answer(data))
+
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(Server, "127.0.0.1", 0, ssl=context) as server:
         url = f"tls://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         files = {"cert": str(tmp_path / "agent.pem"), "key": str(tmp_path / "agent.key")}
         check_simple(await read(url, simple_tags(), ca=str(tmp_path / "ca.pem"), **files))
