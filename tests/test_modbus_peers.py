@@ -111,6 +111,9 @@ async def gateway(path: str) -> AsyncIterator[int]:
         loop.add_reader(port.fileno(), lambda: clients[-1].write(port.read(1000)))
         async with await asyncio.start_server(client, "127.0.0.1", 0) as server:
             yield server.sockets[0].getsockname()[1]
+            for each in clients:
+                each.close()
+                await each.wait_closed()
         loop.remove_reader(port.fileno())
 
 
