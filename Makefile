@@ -30,11 +30,12 @@ NO_CARGO_FUZZ := Fuzzing needs cargo-fuzz: cargo install cargo-fuzz
 SECONDS := 60
 TARGETS := block_decode block_sealed json modbus_plan filter_push opcua_publish
 MUTATIONS := 1000000
+REQUESTS := 1000000
 SEED := 1
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core peers clean
+.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +102,9 @@ fuzz-seeds: setup ## write the seeds of the fuzz targets anew, from the golden v
 
 soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 	@HEADRACE_SOAK=$(MUTATIONS) HEADRACE_SEED=$(SEED) nice $(CARGO) test --quiet --locked --release --test core soak -- --nocapture
+
+soak-modbus: setup ## REQUESTS=1000000 to a hostile device over each framing, from SEED=1; fails at the first wrong value
+	@nice $(BIN)/python -m tests.modbus_soak $(REQUESTS) --seed $(SEED)
 
 peers: tools ## install the brokers and device servers that the tests talk to
 	@tests/peers/install.sh

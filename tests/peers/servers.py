@@ -86,6 +86,24 @@ class LibmodbusServer(Device):
         return [str(LIBMODBUS_SERVER), str(self.port)]
 
 
+class LibmodbusRtuServer(Device):
+    """The same program as an RTU device, unit 1, at the serial port `device`."""
+
+    scheme = "rtu"
+
+    def __init__(self, home: Path, device: str) -> None:
+        super().__init__(home, 1)
+        self.device = device
+
+    def command(self) -> list[str]:
+        if not LIBMODBUS_SERVER.exists():
+            raise PeerMissing("the libmodbus server")
+        return [str(LIBMODBUS_SERVER), self.device]
+
+    def ready(self) -> bool:
+        return b"ready /" in self.log.read_bytes()
+
+
 class ModbusSerialServer(Device):
     """A Node.js program with modbus-serial; `url` is `tcp://127.0.0.1:PORT`."""
 
