@@ -15,13 +15,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from agent import _native
+from agent import _native, outbox_file
+from agent.entry import Totals
 from agent.errors import OutboxFull
 from agent.model import Tag, ValueType
 from agent.outbox import MIN_BYTES, Entry, Outbox, OutboxRefused, WhenFull
@@ -233,7 +235,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_full_disk_loses_nothing_that_was_stored(small_disk: Path, filled_by: str) -> None:
     path = small_disk / "outbox.db"
     ballast = small_disk / "ballast"
-    async with opened(path) as outbox:
+    async with opened(path, when_full="stop_collecting") as outbox:
         await outbox.append(block(outbox, 1000), 1)
         if filled_by == "others":
             with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
@@ -255,9 +257,9 @@ async def test_full_disk_loses_nothing_that_was_stored(small_disk: Path, filled_
 
 async def test_disk_that_fills_up_within_a_transaction(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite's own "disk is full", where the look at the free space before came too early."""
-    monkeypatch.setattr("agent.outbox_file.free", lambda path: 1 << 40)
+    monkeypatch.setattr("agent.disk.free", lambda path: 1 << 40)
     path = small_disk / "outbox.db"
-    async with opened(path) as outbox:
+    async with opened(path, when_full="stop_collecting") as outbox:
         with pytest.raises(OutboxFull, match="disk"):
             await fill(outbox)
         count = outbox.next_sequence - 1
@@ -356,11 +358,17 @@ async def test_damaged_file_is_set_aside(tmp_path: Path, harm: str, caplog: pyte
     caplog.clear()
     async with opened(path) as outbox:
         assert outbox.stream != stream
-        assert outbox.next_sequence == 1
+        assert outbox.next_sequence == 22  # the damaged stream's places, and the gap that says so
         await outbox.append(block(outbox), 1)
+        found = await everything(outbox)
+        assert [entry.sequence for entry in found] == sorted({entry.sequence for entry in found})
+        saved = sum(entry.readings for entry in found[:-1] if not entry.gap)
+        assert saved % 500 == 0
     [record] = [record for record in caplog.records if record.__dict__.get("event") == "outbox_damaged"]
     assert record.levelno == logging.ERROR
-    assert record.__dict__["lost"] in (-1, 10_000)
+    assert record.__dict__["saved"] == saved
+    assert record.__dict__["lost"] in (-1, 10_000 - saved)
+    assert saved >= {"not a database": 9_500, "torn page": 0, "cut short": 3_000}.get(harm, 10_000)
     aside = Path(record.__dict__["set_aside"])
     assert str(aside) in record.getMessage()
     if harm in ("not a database", "torn page", "cut short"):
@@ -372,30 +380,48 @@ async def test_later_version_is_refused_and_not_touched(tmp_path: Path) -> None:
     async with opened(path):
         pass
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     before = path.read_bytes()
     with pytest.raises(OutboxRefused, match="later version"):
         await Outbox.open(path, max_bytes=MEBIBYTE, when_full="drop_oldest")
     assert path.read_bytes() == before
-    assert {name for name, _ in files(tmp_path)} == {"outbox.db", "outbox.db.lock"}
+    assert {name for name, _ in files(tmp_path)} == {"outbox.db", "outbox.db.lock", "outbox.db.reserve"}
 
 
-async def test_opening_takes_no_longer_the_more_waits(tmp_path: Path) -> None:
+def tiny_gap(stream: UUID, at: int) -> bytes:
+    found = _native.gap(
+        stream=stream.bytes, first=at, last=at, epoch=1, from_ns=5, to_ns=5, readings=0, reason="", sealed_ns=5
+    )
+    return found.data
+
+
+def bytes_read() -> int:
+    """What this process has read from files so far, cached or not."""
+    [found] = [line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("rchar")]
+    return int(found.split()[1])
+
+
+@pytest.mark.parametrize("count", [400_000, 1_000_000])
+async def test_opening_takes_no_longer_and_reads_no_more_the_more_waits(tmp_path: Path, count: int) -> None:
     path = tmp_path / "outbox.db"
-    async with opened(path):
-        pass
+    async with opened(path) as outbox:
+        stream = outbox.stream
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.executescript(
-            "BEGIN; INSERT INTO entry SELECT value, value, 1, 10, 0, 0, 0, zeroblob(40) FROM "
-            "(WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM c LIMIT 1000000) SELECT * FROM c);"
-            "UPDATE meta SET next_sequence = 1000001, entries = 1000000, readings = 10000000; COMMIT;"
+        numbers = range(1, count + 1)
+        db.executemany(
+            "INSERT INTO entry VALUES (?, ?, 1, 0, 5, 5, 1, ?)",
+            ((at, at, tiny_gap(stream, at)) for at in numbers),
         )
-    start = time.monotonic()
+        outbox_file.save(db, stream, Totals(next_sequence=count + 1, entries=count, readings=10 * count))
+        db.commit()
+    before, start = bytes_read(), time.monotonic()
     async with opened(path, max_bytes=1 << 30) as outbox:
         await outbox.append(block(outbox), 1)
         assert [entry.sequence for entry in await outbox.peek(0, 2, MEBIBYTE)] == [1, 2]
-        assert outbox.facts()["readings"] == 10_000_010
-    assert time.monotonic() - start < 2.0
+        assert outbox.facts()["readings"] == 10 * count + 10
+        assert outbox.stream == stream
+    assert time.monotonic() - start < 1.0
+    assert bytes_read() - before < MEBIBYTE
 
 
 async def test_catalogs_are_kept_while_they_are_needed(tmp_path: Path) -> None:
