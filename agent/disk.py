@@ -92,8 +92,8 @@ class Reserve:
     to grow by a little before they free anything.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        self.size = size
+    def __init__(self, path: Path) -> None:
+        self.size = 0
         self._path = path.with_name(f"{path.name}.reserve")
 
     def held(self) -> bool:

@@ -250,7 +250,7 @@ class Outbox:
         self._totals, self._trash, self._written = now, trash, time.monotonic()
         self._unreported += now.dropped_readings - before.dropped_readings
         await asyncio.to_thread(self._session.lock.note, self.stream, now.next_sequence)
-        if self._quota.pressed:
+        if self._quota.pressed or size > self._quota.group_bytes:
             await self._session.empty_log()
 
     async def _addressed(self, group: list[_Waiting]) -> list[Entry]:

@@ -20,7 +20,7 @@ Rows: TypeAlias = Callable[..., Awaitable[list[Any]]]
 BATCH = 256
 """Rows that one step deletes or drops at most, so that none takes long."""
 LARGE = 4 * 1024 * 1024
-"""Up to this size (and to an eighth of the quota) no block takes the outbox past its quota, even for a moment."""
+"""Up to this size (and to a sixteenth of the quota) no block takes the outbox past its quota, even for a moment."""
 DROPPED = "outbox full: oldest dropped"
 ROTTEN = "the disk gave back other bytes than were stored"
 
@@ -37,7 +37,7 @@ class Quota:
         """`log_pages` is after how many the log is emptied; `room` is what the disk has at the start."""
         self.disk_bytes = 0
         self.pressed = False
-        self.group_bytes = min(min(max_bytes, room.free + room.occupied) // 8, LARGE)
+        self.group_bytes = min(min(max_bytes, room.free + room.occupied) // 16, LARGE)
         """Bytes of bodies that may share one transaction."""
         # The log is emptied only after the commit that goes past that, so it is longer by one transaction. The file
         # itself never shrinks: room for the log of a large block must be left before that block comes.

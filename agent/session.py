@@ -22,6 +22,7 @@ from agent import disk, outbox_file, renewal
 from agent.entry import Damaged
 from agent.errors import OutboxFull
 from agent.outbox_file import Lock, OutboxRefused
+from agent.quota import LARGE
 from agent.renewal import Found
 
 log = logging.getLogger("headrace.outbox")
@@ -61,7 +62,7 @@ class Session:
         self.path = path
         self.lock = lock
         self.max_bytes = max_bytes
-        self.reserve = disk.Reserve(path, min(1 << 20, max_bytes // 8))
+        self.reserve = disk.Reserve(path)
         self.log_pages = 0
         self._connect = connect
         self._known = known
@@ -69,6 +70,7 @@ class Session:
         self._db: Connection | None = None
         self._refused = False
         self._rebuilt: list[float] = []
+        self._reread = -REBUILD_SECONDS
 
     async def open(self) -> None:
         """Raises OutboxRefused where it can't be opened now."""
@@ -152,6 +154,8 @@ class Session:
             room = await asyncio.to_thread(disk.room, self.path)
             capacity = min(self.max_bytes, room.free + room.occupied)
             self.log_pages = max(8, min(1000, capacity // 16 // outbox_file.PAGE))
+            # Enough for what the log holds and the file has no room for yet: then the log can be emptied, and used anew.
+            self.reserve.size = self.log_pages * outbox_file.PAGE + min(capacity // 16, LARGE)
             for setting in (
                 "synchronous = FULL",
                 "secure_delete = OFF",  # Debian's SQLite has it on: twice the bytes written
@@ -175,17 +179,22 @@ class Session:
 
     async def _rebuild(self, reason: Exception) -> None:
         now = time.monotonic()
+        code = getattr(reason, "sqlite_errorcode", 0)
+        if code in outbox_file.UNREADABLE and now - self._reread > REBUILD_SECONDS:
+            self._reread = now  # once it may be the disk's mood: what is read again then is still the file
+            await self._disconnect()
+            return
         self._rebuilt = [at for at in self._rebuilt if now - at < REBUILD_SECONDS]
         if len(self._rebuilt) >= REBUILDS:
             raise OutboxRefused(f"{self.path} was damaged {REBUILDS} times in a minute: its disk fails ({reason})")
-        self._rebuilt.append(now)
         known = self._known()
         await self._disconnect()
         try:
             await asyncio.to_thread(renewal.rebuild, self.path, self.lock, self.max_bytes, str(reason), known)
             await self._prepare()
-        except sqlite3.OperationalError as wrong:
+        except (sqlite3.OperationalError, OSError) as wrong:
             raise self._refusal(wrong, full=False) from wrong
+        self._rebuilt.append(now)
 
     def _refusal(self, reason: Exception, *, full: bool) -> OutboxFull:
         """Says once that nothing can be written now."""
