@@ -20,7 +20,7 @@ Rows: TypeAlias = Callable[..., Awaitable[list[Any]]]
 BATCH = 256
 """Rows that one step deletes or drops at most, so that none takes long."""
 LARGE = 4 * 1024 * 1024
-"""Up to this size (and to a sixteenth of the quota) no block takes the outbox past its quota, even for a moment."""
+"""Up to this size (and to an eighth of the quota) no block takes the outbox past its quota, even for a moment."""
 DROPPED = "outbox full: oldest dropped"
 ROTTEN = "the disk gave back other bytes than were stored"
 
@@ -37,11 +37,11 @@ class Quota:
         """`log_pages` is after how many the log is emptied; `room` is what the disk has at the start."""
         self.disk_bytes = 0
         self.pressed = False
-        self.group_bytes = min(min(max_bytes, room.free + room.occupied) // 16, LARGE)
+        self.group_bytes = min(min(max_bytes, room.free + room.occupied) // 8, LARGE)
         """Bytes of bodies that may share one transaction."""
         # The log is emptied only after the commit that goes past that, so it is longer by one transaction. The file
         # itself never shrinks: room for the log of a large block must be left before that block comes.
-        kept_bytes = log_pages * (PAGE + 24) + self.group_bytes + SHM_BYTES + reserve
+        kept_bytes = log_pages * (PAGE + 24) + self.group_bytes + SHM_BYTES + reserve + 4 * PAGE
         self._rows = rows
         self._streams = streams
         self._max_bytes = max_bytes
@@ -202,16 +202,19 @@ async def bury(rows: Rows, now: Totals, wrong: list[Entry], streams: Streams) ->
         body = gap_for(entry, streams, ROTTEN).data
         await rows("DELETE FROM entry WHERE sequence = ?", (entry.sequence,))
         await rows(f"INSERT {INSERT}", to_row(replace(entry, body=body, gap=True)))
-        lost = 0 if entry.gap else entry.readings
-        now = replace(
-            now,
-            entries=now.entries + (not entry.body),
-            readings=now.readings - lost,
-            bytes=now.bytes + len(body) - len(entry.body),
-            dropped_readings=now.dropped_readings + lost,
-            dropped_entries=now.dropped_entries + (not entry.gap),
-        )
-    return now
+    # Whatever is gone was counted: what is there now tells how much that was.
+    [(entries, readings, size)] = await rows(
+        "SELECT count(*), sum(iif(gap, 0, readings)), sum(length(body)) FROM entry WHERE sequence > ?", (now.confirmed,)
+    )
+    lost = max(0, now.readings - readings)
+    return replace(
+        now,
+        entries=entries,
+        readings=readings,
+        bytes=size,
+        dropped_readings=now.dropped_readings + lost,
+        dropped_entries=now.dropped_entries + len(wrong),
+    )
 
 
 def _cost(size: int) -> int:

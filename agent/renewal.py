@@ -77,7 +77,8 @@ def prepare(path: Path, lock: Lock, max_bytes: int) -> None:
 def is_damage(reason: BaseException) -> bool:
     """Whether an error says that the file is no longer what was written, rather than that it can't be used now."""
     if isinstance(reason, sqlite3.DatabaseError):
-        code: int = getattr(reason, "sqlite_errorcode", 0)
+        # Without a code it is Python's: a blob that has become a text which is none.
+        code: int = getattr(reason, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
         return code & 0xFF in BROKEN or code in UNREADABLE
     return isinstance(reason, Damaged)
 

@@ -154,8 +154,8 @@ class Session:
             room = await asyncio.to_thread(disk.room, self.path)
             capacity = min(self.max_bytes, room.free + room.occupied)
             self.log_pages = max(8, min(1000, capacity // 16 // outbox_file.PAGE))
-            # Enough for what the log holds and the file has no room for yet: then the log can be emptied, and used anew.
-            self.reserve.size = self.log_pages * outbox_file.PAGE + min(capacity // 16, LARGE)
+            # Enough for what is in the log and not yet in the file: then the log can be emptied, and used anew.
+            self.reserve.size = self.log_pages * outbox_file.PAGE + min(capacity // 8, LARGE)
             for setting in (
                 "synchronous = FULL",
                 "secure_delete = OFF",  # Debian's SQLite has it on: twice the bytes written

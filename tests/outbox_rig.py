@@ -220,9 +220,14 @@ async def power_cuts(home: Path, kind: str, count: int, chance: random.Random) -
             off = asyncio.Event()
             writing = asyncio.create_task(write(outbox, ledger, chance, off.is_set))
             await asyncio.sleep(chance.uniform(0, 0.2))  # random on purpose: the moment is what is tried
-            await asyncio.to_thread(place.cut)
+            # A sync that is under way when the ioctl comes may still report success: only what was acknowledged before
+            # it was promised to anybody.
+            promised = set(ledger.stored)
             off.set()
+            await asyncio.to_thread(place.cut)
             await writing
+            for key in set(ledger.stored) - promised:
+                del ledger.stored[key], ledger.checksums[key]
             await outbox.close()
             await asyncio.to_thread(place.again)
         outbox = await opened(path)
@@ -347,14 +352,14 @@ def shim(home: Path) -> Path:
     return made
 
 
-async def session(path: Path, acknowledged: Path) -> None:
+async def session(path: Path, acknowledged: Path, appends: int) -> None:
     """Everything that an outbox does, with a caller that tries again as the agent does."""
     for _ in range(3):
         with contextlib.suppress(OutboxRefused, OSError):
             outbox = await opened(path, max_bytes=MIN_BYTES)
             break
     with acknowledged.open("a") as told:
-        for at in range(14):
+        for at in range(appends):
             with contextlib.suppress(OutboxFull):
                 await outbox.keep_catalog(at // 10, b"catalog %d" % at)
             for _ in range(4):
@@ -369,7 +374,7 @@ async def session(path: Path, acknowledged: Path) -> None:
                 break
             else:
                 raise AssertionError(f"append {at} failed four times")
-            if at in (4, 9):
+            if at in (3, 9):
                 print("c", at - 2, file=told, flush=True)
                 await outbox.confirm(at - 2)
                 with contextlib.suppress(OutboxFull):
@@ -377,7 +382,18 @@ async def session(path: Path, acknowledged: Path) -> None:
         await outbox.close()
 
 
-def fail_each(home: Path) -> None:
+def fail_each_apart(home: Path, appends: int) -> str:
+    """Runs `fail_each` in a process whose writes can be made to fail; returns what it said."""
+    code = (
+        f"from pathlib import Path; from tests.outbox_rig import fail_each; fail_each(Path({str(home)!r}), {appends})"
+    )
+    environment = {**os.environ, "LD_PRELOAD": str(shim(home))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fail_each(home: Path, appends: int) -> None:
     """To be run under the shim: the n-th call fails, for every n, until a session passes without a fault."""
     disk = ctypes.CDLL(None)
     disk.failing_disk_calls.restype = ctypes.c_long
@@ -389,7 +405,7 @@ def fail_each(home: Path) -> None:
             if not child:
                 try:
                     disk.failing_disk_arm(ctypes.c_long(at), number)
-                    asyncio.run(session(place / "outbox.db", place / "acknowledged"))
+                    asyncio.run(session(place / "outbox.db", place / "acknowledged", appends))
                     os._exit(0 if disk.failing_disk_calls() >= at else 9)
                 except BaseException as reason:
                     print(f"call {at}, {errno.errorcode[number]}: {reason!r}", file=sys.stderr, flush=True)
@@ -421,14 +437,15 @@ async def _after(place: Path) -> None:
 def main() -> None:
     """The long runs: one line each with what was done, how often, and from which seed."""
     asked = argparse.ArgumentParser(description=main.__doc__)
-    asked.add_argument("what", choices=["kills", "ext4", "xfs", "full", "harms"])
+    asked.add_argument("what", choices=["kills", "ext4", "xfs", "full", "harms", "each"])
     asked.add_argument("count", type=int)
     asked.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     options = asked.parse_args()
+    print(f"{options.what}: seed {options.seed}", file=sys.stderr, flush=True)
     chance, began = random.Random(options.seed), time.monotonic()
     extra: object = ""
     # Where inode numbers do not last, so that a copy is not taken for one that was put back.
-    folder = "/dev/shm" if options.what == "harms" else None
+    folder = "/dev/shm" if options.what in ("harms", "each") else None
     with tempfile.TemporaryDirectory(prefix="headrace-soak-", dir=folder) as name:
         home = Path(name)
         match options.what:
@@ -442,6 +459,9 @@ def main() -> None:
                     subprocess.run(["umount", "-l", home], check=True)
             case "harms":
                 extra = asyncio.run(harms(home, options.count, chance))
+            case "each":
+                print(fail_each_apart(home, options.count), end="")
+                return
             case kind:
                 asyncio.run(power_cuts(home, kind, options.count, chance))
     bound = 300 / options.count

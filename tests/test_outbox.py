@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import stat
@@ -18,11 +19,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from agent import _native, outbox_file
+from agent import _native, disk, outbox_file, quota
 from agent.entry import Totals
 from agent.errors import OutboxFull
 from agent.model import Tag, ValueType
@@ -35,11 +36,11 @@ TAG = Tag(0, "press1", "temp", "hr:0", ValueType.FLOAT64, "88.118.8/press1.temp"
 NOISE = [(0, 1_000_000 + n, random.Random(n).random(), 0) for n in range(20_000)]
 
 
-def block(outbox: Outbox, readings: int = 10, *, sequence: int | None = None) -> _native.Block:
+def block(outbox: Outbox, readings: int = 10, *, sequence: int | None = None, epoch: int = 7) -> _native.Block:
     """A block of `readings` float64 that don't compress, about 8 bytes each, that fits next."""
     buffer = _native.Buffer([TAG])
     buffer.push(NOISE[:readings])
-    sealed = buffer.seal(stream=outbox.stream.bytes, sequence=sequence or outbox.next_sequence, epoch=7)
+    sealed = buffer.seal(stream=outbox.stream.bytes, sequence=sequence or outbox.next_sequence, epoch=epoch)
     assert sealed is not None
     return sealed
 
@@ -468,8 +469,24 @@ async def test_cancelled_append_leaves_no_half_transaction(tmp_path: Path) -> No
         await outbox.append(block(outbox), 1)
 
 
+FREE = disk.free
+
+
+class SteppedClock:
+    """The clocks, with the wall clock so many seconds ahead."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+
+    def time_ns(self) -> int:
+        return time.time_ns() + self.seconds * 10**9
+
+
 class OutboxMachine(RuleBasedStateMachine):
-    """The outbox against a list of everything that was ever appended."""
+    """The outbox against a list of everything that was ever appended, through crashes, full disks and clock steps.
+
+    It lies where inode numbers do not last, so that what a crash leaves is not taken for an old copy put back.
+    """
 
     places: Bundle[object] = Bundle("places")
 
@@ -479,11 +496,12 @@ class OutboxMachine(RuleBasedStateMachine):
         self.appended: list[tuple[int, bytes]] = []
         self.confirmed = self.delivered = 0
         self.ranges: dict[int, int] = {}
+        self.full = False
 
     @initialize(target=places, when_full=st.sampled_from(["drop_oldest", "stop_collecting"]))
     def begin(self, when_full: WhenFull) -> int:
-        self.directory = tempfile.TemporaryDirectory()
-        self.path = Path(self.directory.name) / "outbox.db"
+        self.directory = tempfile.TemporaryDirectory(dir="/dev/shm")
+        self.path = Path(self.directory.name) / "0" / "outbox.db"
         self.when_full = when_full
         self.outbox = self.runner.run(Outbox.open(self.path, max_bytes=MIN_BYTES, when_full=when_full))
         return 0
@@ -496,7 +514,7 @@ class OutboxMachine(RuleBasedStateMachine):
             try:
                 self.runner.run(self.outbox.append(one, 7))
             except OutboxFull:
-                assert self.when_full == "stop_collecting"
+                assert self.when_full == "stop_collecting" or self.full
             else:
                 self.appended.append((readings, one.data))
                 given.append(one.sequence)
@@ -519,6 +537,27 @@ class OutboxMachine(RuleBasedStateMachine):
         self.delivered += sum(row[3] for row in gone if not row[2])
         if gone:
             self.confirmed = gone[-1][1]
+
+    @rule()
+    def crash(self) -> None:
+        """What is on the disk now is all that is left; what was confirmed since the last commit is asked for again."""
+        left = self.path.parent.with_name(str(int(self.path.parent.name) + 1))
+        shutil.copytree(self.path.parent, left)
+        self.runner.run(self.outbox.close())
+        self.path = left / "outbox.db"
+        self.outbox = self.runner.run(Outbox.open(self.path, max_bytes=MIN_BYTES, when_full=self.when_full))
+        before, self.confirmed = self.confirmed, self.outbox.facts()["confirmed"]
+        assert self.confirmed <= before
+        self.delivered -= sum(row[3] for row in self.waiting() if row[1] <= before and not row[2])
+
+    @rule(full=st.booleans())
+    def disk_fills_up(self, full: bool) -> None:
+        disk.free = (lambda path: 0) if full else FREE
+        self.full = full
+
+    @rule(seconds=st.sampled_from([-(10**9), -3600, 0, 3600, 10**8]))
+    def clock_steps(self, seconds: int) -> None:
+        vars(quota)["time"] = SteppedClock(seconds)
 
     @rule()
     def reopen(self) -> None:
@@ -556,6 +595,8 @@ class OutboxMachine(RuleBasedStateMachine):
         return [row for row in rows(self.path) if row[0] > self.confirmed]
 
     def teardown(self) -> None:
+        disk.free = FREE
+        vars(quota)["time"] = time
         if hasattr(self, "outbox"):
             self.runner.run(self.outbox.close())
             self.directory.cleanup()
@@ -563,6 +604,10 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 OutboxMachine.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 TestOutboxMachine = OutboxMachine.TestCase
