@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import subprocess
@@ -151,8 +152,8 @@ async def test_appends_that_wait_share_a_commit(tmp_path: Path) -> None:
             committed.append(1)
             await save(now)  # type: ignore[arg-type]
 
-        outbox._save = counting  # type: ignore[method-assign, assignment]
-        await outbox_rig.asyncio.gather(*(outbox.append(each, 1) for each in blocks))
+        outbox._save = counting  # type: ignore[method-assign]
+        await asyncio.gather(*(outbox.append(each, 1) for each in blocks))
         assert len(committed) <= 2
         assert [entry.sequence for entry in await everything(outbox)] == list(range(1, 51))
 
