@@ -18,7 +18,7 @@ import logging
 import sqlite3
 import time
 import uuid
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -33,12 +33,11 @@ from agent.entry import (
     Entry,
     Totals,
     check,
-    from_block,
     from_row,
-    readdressed,
     to_row,
 )
 from agent.errors import HeadraceError, OutboxFull
+from agent.group import Waiting, addressed, first
 from agent.outbox_file import Lock, OutboxRefused
 from agent.quota import Quota
 from agent.session import Connection, Session
@@ -54,19 +53,7 @@ SWEEP_SECONDS = 1.0
 REPORT_SECONDS = 10.0
 AHEAD = 1024
 """Places that `peek` marks as sent before they are, so that only one peek in many has to write."""
-GROUP = 64
-"""Appends that one commit takes at most."""
 MIN_BYTES = 256 * 1024
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """An append until its commit."""
-
-    block: _native.Block
-    epoch: int
-    done: bool = False
-    refusal: BaseException | None = None
 
 
 class Outbox:
@@ -82,7 +69,7 @@ class Outbox:
         self._session = Session(path, lock, max_bytes, connect=self._connect, known=self._known, load=self._load)
         self._rows = self._session.rows
         self._turn = asyncio.Lock()
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Waiting] = []
         self._totals = Totals()
         self._opened_at = 0  # places from here on were given out by this process
         self._past: set[bytes] = set()  # streams that this process wrote to before the current one
@@ -142,7 +129,7 @@ class Outbox:
         """
         if block.sequence != self.next_sequence and block.data[7:23] not in self._past:
             raise ValueError(f"the block carries sequence {block.sequence}; next is {self.next_sequence}")
-        waiting = _Waiting(block, epoch)
+        waiting = Waiting(block, epoch)
         self._waiting.append(waiting)
         await asyncio.shield(self._append(waiting))
 
@@ -199,11 +186,11 @@ class Outbox:
         self._report(at_once=True)
         await self._session.close()
 
-    async def _append(self, waiting: _Waiting) -> None:
+    async def _append(self, waiting: Waiting) -> None:
         async with self._turn:
             # Whoever comes first commits for all who wait.
             while not waiting.done:
-                group = self._group()
+                group = first(self._waiting, self._quota.group_bytes)
                 try:
                     await self._session.guard(lambda group=group: self._store(group))  # type: ignore[misc]
                 except BaseException as reason:
@@ -217,20 +204,10 @@ class Outbox:
         if waiting.refusal is not None:
             raise waiting.refusal
 
-    def _group(self) -> list[_Waiting]:
-        size = 0
-        group: list[_Waiting] = []
-        for each in self._waiting[:GROUP]:
-            size += len(each.block)
-            if group and size > self._quota.group_bytes:
-                break
-            group.append(each)
-        return group
-
-    async def _store(self, group: list[_Waiting]) -> None:
+    async def _store(self, group: list[Waiting]) -> None:
         """One transaction for all of a group."""
         before = self._totals
-        entries = await self._addressed(group)
+        entries = await addressed(group, self._rows, before.next_sequence, self.stream)
         size = sum(len(entry.body) for entry in entries)
         self._quota.measure(size, await asyncio.to_thread(disk.room, self.path))
         async with self._session.transaction():
@@ -252,20 +229,6 @@ class Outbox:
         await asyncio.to_thread(self._session.lock.note, self.stream, now.next_sequence)
         if self._quota.pressed or size > self._quota.group_bytes:
             await self._session.empty_log()
-
-    async def _addressed(self, group: list[_Waiting]) -> list[Entry]:
-        """The group's entries at the places that they get: their own, unless a new stream has begun since."""
-        place = self._totals.next_sequence
-        entries = []
-        for each in group:
-            body, at = each.block.data, each.block.sequence
-            if at < place and await self._rows("SELECT 1 FROM entry WHERE sequence = ? AND body = ?", (at, body)):
-                continue  # its commit was reported as failed, and had reached the disk all the same
-            if at != place or body[7:23] != self.stream.bytes:
-                body = readdressed(body, self.stream.bytes, place)
-            entries.append(replace(from_block(body), epoch=each.epoch))
-            place += 1
-        return entries
 
     async def _peek(self, after: int, limit: int, max_bytes: int) -> list[Entry]:
         async with self._turn:

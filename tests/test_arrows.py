@@ -46,6 +46,7 @@ PARTS = {
                 "outbox",
                 "outbox_file",
                 "entry",
+                "group",
                 "quota",
                 "catalogs",
                 "disk",
