@@ -58,7 +58,7 @@ demo: setup ## the whole chain on this machine, each reading checked; ARGS="--se
 	@$(BIN)/headrace demo $(ARGS)
 
 bench: setup ## one JSON line for each benchmark
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks --core $(ARGS)
 
 test: setup peers check test-rust test-python ## everything that must hold: what CI runs
 
@@ -81,6 +81,8 @@ check-rust: setup
 	@$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	@$(CARGO) clippy --quiet --locked --all-targets --features python -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --features python
+	@echo "==> the fuzz targets compile (to run them takes nightly: make fuzz)"
+	@$(CARGO) clippy --quiet --locked --manifest-path native/fuzz/Cargo.toml --no-default-features --target-dir target/fuzz-check -- -D warnings
 
 test-rust: setup
 	@$(CARGO) test --quiet --locked

@@ -4,7 +4,10 @@ Pushes hold the GIL (microseconds); `seal` and `decode` release it. Every object
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypedDict, final, type_check_only
+from typing import Literal, Protocol, TypeAlias, TypedDict, final, type_check_only
+
+_Scalar: TypeAlias = bool | float | str | bytes
+_Value: TypeAlias = _Scalar | Sequence[_Scalar] | None
 
 __version__: str
 
@@ -19,7 +22,8 @@ class _Tag(Protocol):
     """What the buffer reads of a tag; `agent.model.Tag` is one.
 
     A filter is empty, `on_change`, `deadband=E`, `deadband=P%` (of high - low), `swinging_door=E` or `grid=E`, each
-    with or without `; heartbeat=60s` after it. What each promises is in docs/filters.md.
+    with or without `; heartbeat=60s` after it. What each promises is in docs/filters.md. Bytes and arrays have no
+    distance: they take `on_change` only.
     """
 
     @property
@@ -107,11 +111,12 @@ class Buffer:
         Raises ValueError, and keeps nothing, where `payload` is not exactly as long as the plan's request asks.
         """
 
-    def push(self, rows: Sequence[tuple[int, int, bool | float | str | None, int]]) -> int:
+    def push(self, rows: Sequence[tuple[int, int, _Value, int]]) -> int:
         """(tag, time_ns, value, quality) rows from any other source. Returns by how many pending grew.
 
-        A value that does not fit its tag's type is kept as a bad reading (BadTypeMismatch) without a value and
-        counted; an unknown tag raises IndexError before anything is kept.
+        A value of bytes is bytes or a bytearray; an array is a list or a tuple of at most 1,048,576 values that fit the
+        type of its elements, none of them None. A value that does not fit its tag's type is kept as a bad reading
+        (BadTypeMismatch) without a value and counted; an unknown tag raises IndexError before anything is kept.
         """
 
     def seal(
@@ -134,8 +139,39 @@ class Buffer:
         """Bytes of memory that the next seal would take: what is asked after every push."""
 
     def stats(self) -> Stats: ...
-    def latest(self) -> list[tuple[int, int, bool | float | str | None, int]]:
+    def latest(self) -> list[tuple[int, int, _Value, int]]:
         """The last reading of every tag that has one, filtered or not: (tag, time_ns, value, quality)."""
+
+@final
+class Identifier:
+    """A resolvable industrial identifier: Handle, OID, Ecode, GS1, IRDI, DID, MA, IEC 61406 link or OPC UA node.
+
+    Equal to another where both name the same thing by the rules of their scheme. `Identifier(str(i)) == i`, always.
+    Raises ValueError that says which character is wrong, and what to write.
+    """
+
+    def __new__(cls, text: str) -> Identifier: ...
+    @property
+    def scheme(self) -> Literal["handle", "oid", "ecode", "gs1", "irdi", "did", "ma", "link", "opcua"]: ...
+    @property
+    def text(self) -> str:
+        """The canonical form."""
+
+    @property
+    def key(self) -> str:
+        """What is compared within a scheme; a Handle's prefix has no case, its suffix has."""
+
+    @property
+    def concept(self) -> str:
+        """The key without the version of an IRDI; the key itself for every other scheme."""
+
+    @property
+    def path(self) -> str:
+        """The percent-encoded path in a resolver's URL (RFC 3986), `/` left as it is."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 @final
 class Header:
@@ -199,7 +235,9 @@ class Readings:
 
     Columns: tag uint32, time int64 (ns UTC), quality uint32, and the value in the one of these that fits its tag's
     type, null in the others and where the reading has no value: boolean, integer (int64, every signed type), unsigned
-    (uint64, every unsigned type), real (float64, both floating types), text (utf8).
+    (uint64, every unsigned type), real (float64, both floating types), text (utf8), bytes (binary); and of arrays the
+    lists of the same: boolean_array, integer_array, unsigned_array, real_array, text_array, bytes_array. An empty array
+    is a list without elements, and is not null; no element is. Every block has all of these columns, in this order.
     Rows are ordered by tag, then as they were pushed.
     """
 
@@ -208,7 +246,7 @@ class Readings:
     @property
     def columns(self) -> list[Column]: ...
     def __len__(self) -> int: ...
-    def rows(self) -> list[tuple[int, int, bool | float | str | None, int]]:
+    def rows(self) -> list[tuple[int, int, _Value, int]]:
         """The readings as Python values, in the same order: for tools and tests, not for bulk."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...

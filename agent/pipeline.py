@@ -49,7 +49,7 @@ class Pipeline:
         self._delivery: Delivery
         self._refused = 0
         self._sealed_ns = time.time_ns()
-        self._started = time.monotonic()
+        self._started = self._looked = time.monotonic()
 
     async def run(self, stop: asyncio.Event, *, drain: float = 1.5, ready: Callable[[], None] = lambda: None) -> None:
         """Collects until `stop` is set, then seals, stores, and delivers for up to `drain` seconds more.
@@ -103,6 +103,7 @@ class Pipeline:
             await self._seal(halt)
 
     async def _seal(self, halt: asyncio.Event) -> None:
+        self._looked = time.monotonic()
         waiting = self._intake.waiting()
         now = time.time_ns()
         # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
@@ -129,6 +130,7 @@ class Pipeline:
         since when (ns UTC), otherwise 0."""
         stopped_ns = 0
         while True:
+            self._looked = time.monotonic()
             try:
                 await self._outbox.append(block, self._epoch)
                 break
@@ -185,6 +187,7 @@ class Pipeline:
             "stream": str(self._outbox.stream),
             "seconds": round(time.monotonic() - self._started, 1),
             "collecting": self._intake.is_open,
+            "since_seal": round(time.monotonic() - self._looked, 1),
             **stats,
             "outbox": self._outbox.facts(),
             "uplink": self._delivery.facts(),

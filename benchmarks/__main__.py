@@ -2,22 +2,32 @@
 
 `ratio` is how many times better the value is than the baseline's in the same run (see `benchmarks.result.Result`).
 Ratios travel to other machines, values do not. `--table` prints Markdown instead, and `--write-docs` puts it into
-docs/benchmarks.md. It takes about half a minute with the real signals, less without; names of signals
-(`benchmarks.signals.SETS`) leave the others' sizes out.
+docs/benchmarks.md. `--core` adds what the Rust core does by itself, and builds that with cargo first. The rest takes
+about half a minute with the real signals, less without; names of signals (`benchmarks.signals.SETS`) leave the others'
+sizes out.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 
-from benchmarks import page, signals, sizes, speed
+from benchmarks import core, page, signals, sizes, speed
+from benchmarks.result import Result
+
+
+def speeds(*, core_too: bool) -> Iterator[Result]:
+    yield from speed.results()
+    if core_too:
+        yield from core.results()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--table", action="store_true", help="Markdown for people instead of JSON lines")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--core", action="store_true", help="also the Rust core by itself; builds it with cargo")
     parser.add_argument("signals", nargs="*", metavar="NAME", help=f"{', '.join(signals.SETS)}; all without a name")
     asked = parser.parse_args()
     if unknown := set(asked.signals) - set(signals.SETS):
@@ -27,10 +37,10 @@ def main() -> None:
         for size in sizes.sizes(names):
             for result in sizes.results(size):
                 result.print()
-        for result in speed.results():
+        for result in speeds(core_too=asked.core):
             result.print()
         return
-    text = page.tables(list(sizes.sizes(names)), list(speed.results()))
+    text = page.tables(list(sizes.sizes(names)), list(speeds(core_too=asked.core)))
     if asked.write_docs:
         page.write(text)
     if asked.table:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -210,6 +212,9 @@ def test_ctrl_c_of_the_demo_leaves_nothing_running(tmp_path: Path) -> None:
             text=True,
         )
         os.close(theirs)
+        # Somebody looks at the screen: a terminal that nobody reads fills up, and blocks whoever draws on it.
+        looking = threading.Thread(target=_look, args=[screen], daemon=True)
+        looking.start()
         if pause > 1:
             _wait_for(home / "agent.log", "device_connected")
         else:
@@ -217,12 +222,20 @@ def test_ctrl_c_of_the_demo_leaves_nothing_running(tmp_path: Path) -> None:
         began = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=10)
+        looking.join(LIMIT)
         os.close(screen)
         assert time.monotonic() - began < LIMIT + 1
-        assert process.returncode == 130
+        # A machine that is slow to start has no handler yet: then the signal itself ends the process.
+        assert process.returncode == 130 or (pause < 1 and process.returncode == -signal.SIGINT)
         assert "Traceback" not in said
         listed = subprocess.run(["ps", "-ax", "-o", "args"], capture_output=True, text=True, check=True).stdout
         assert str(home) not in listed
+
+
+def _look(screen: int) -> None:
+    with contextlib.suppress(OSError):  # EIO: the other side is gone
+        while os.read(screen, 65536):
+            pass
 
 
 def _wait_for(path: Path, word: str) -> None:

@@ -8,6 +8,7 @@ use pyo3::exceptions::{PyException, PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCapsule, PyDict, PyTuple, PyType};
 
+mod identifier;
 mod value;
 
 use crate::block::{self, Meta};
@@ -15,6 +16,7 @@ use crate::buffer;
 use crate::decode::modbus::{Field, Order};
 use crate::error::Error;
 use crate::tag::ValueType;
+use identifier::Identifier;
 use value::{Owned, PlanField, Tag, to_python};
 
 const DEFAULT_MAX_BYTES: usize = 64 << 20;
@@ -29,7 +31,7 @@ impl From<Error> for PyErr {
                     .and_then(|kind| kind.call1((text,)))
                     .map_or_else(|broken| broken, PyErr::from_value)
             }),
-            Error::Spec(_) | Error::Length { .. } => PyValueError::new_err(text),
+            Error::Spec(_) | Error::Length { .. } | Error::Identifier { .. } => PyValueError::new_err(text),
             Error::Unknown { .. } => PyIndexError::new_err(text),
         }
     }
@@ -382,7 +384,7 @@ mod _native {
     use super::{Bound, PyException, PyModule, PyModuleMethods, PyResult, PyValueError, exception};
 
     #[pymodule_export]
-    use super::{Block, Buffer, Column, Header, Readings, crc32c, decode, gap, header, to_json};
+    use super::{Block, Buffer, Column, Header, Identifier, Readings, crc32c, decode, gap, header, to_json};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

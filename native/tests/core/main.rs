@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a panic in a test is a finding
 #![allow(clippy::float_cmp)] // equal means equal
 
+mod arrays;
 mod blocks;
 mod buffer;
 mod cell;
@@ -11,8 +12,10 @@ mod directory;
 mod filters;
 mod gaps;
 mod hostile;
+mod identifiers;
 mod known_errors;
 mod later_versions;
+mod memory;
 mod modbus;
 mod one_reading;
 mod parts;
