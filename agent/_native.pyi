@@ -114,6 +114,11 @@ class Buffer:
         counted; an unknown tag raises IndexError before anything is kept.
         """
 
+    def cut(self) -> bool:
+        """Sets aside everything pushed so far, in microseconds: the next `seal` makes its block of that, and of nothing
+        that is pushed after this. Returns whether there is anything; harmless while what was set aside is not sealed.
+        """
+
     def seal(
         self,
         *,
@@ -123,7 +128,7 @@ class Buffer:
         sealed_ns: int = 0,
         synchronized: bool = True,
     ) -> Block | None:
-        """Takes everything pushed so far as one block, or returns None where there is nothing.
+        """Takes what `cut` set aside, or else everything pushed so far, as one block; None where there is nothing.
 
         `stream` is the 16 bytes of the stream's uuid, `sealed_ns` the gateway's wall clock, `synchronized` whether
         that clock is known to be right. Readings pushed meanwhile go to the next block.

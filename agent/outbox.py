@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -97,13 +97,21 @@ class Outbox:
         found = {name: getattr(self._totals, name) for name in TOTALS if name != "sent"}
         return {**found, "disk_bytes": self._quota.disk_bytes}
 
-    async def append(self, block: _native.Block, epoch: int) -> None:
-        """Stores a block; it is durable when this returns.
+    async def append(self, block: _native.Block, epoch: int, marks: Mapping[str, bytes] | None = None) -> None:
+        """Stores a block, and in the same transaction the collectors' marks; both are durable when this returns.
 
         Raises OutboxFull where there is no room for it (then nothing is stored, and nothing dropped for it), and
         ValueError where the block does not carry `next_sequence`.
         """
-        await asyncio.shield(self._append(block, epoch))
+        await asyncio.shield(self._append(block, epoch, marks or {}))
+
+    async def keep_marks(self, marks: Mapping[str, bytes]) -> None:
+        """Stores marks that no block goes with. Raises OutboxFull where the disk has no room."""
+        await asyncio.shield(self._keep_marks(marks))
+
+    async def marks(self) -> dict[str, bytes]:
+        """The marks that were stored last, by name."""
+        return dict(await self._rows("SELECT name, body FROM mark"))
 
     async def peek(self, after: int, limit: int, max_bytes: int) -> list[Entry]:
         """The entries with a sequence above `after` that are not confirmed, in order.
@@ -146,7 +154,15 @@ class Outbox:
         self._report(at_once=True)
         await self._release()
 
-    async def _append(self, block: _native.Block, epoch: int) -> None:
+    async def _keep_marks(self, marks: Mapping[str, bytes]) -> None:
+        async with self._turn, self._transaction():
+            await self._write_marks(marks)
+
+    async def _write_marks(self, marks: Mapping[str, bytes]) -> None:
+        for mark in marks.items():
+            await self._rows("INSERT OR REPLACE INTO mark (name, body) VALUES (?, ?)", mark)
+
+    async def _append(self, block: _native.Block, epoch: int, marks: Mapping[str, bytes]) -> None:
         body = block.data
         async with self._turn:
             before = self._totals
@@ -156,11 +172,12 @@ class Outbox:
             async with self._transaction():
                 if trash := self._trash:
                     trash = await self._delete()
-                now, trash = await self._make_room(len(body), trash)
+                now, trash = await self._make_room(len(body) + sum(len(mark) for mark in marks.values()), trash)
                 entry = Entry(
                     block.sequence, block.sequence, epoch, block.readings, block.first_ns, block.last_ns, body
                 )
                 await self._rows(INSERT, to_row(entry))
+                await self._write_marks(marks)
                 now = replace(
                     now,
                     next_sequence=now.next_sequence + 1,
@@ -313,6 +330,8 @@ class Outbox:
             await self._rows(f"PRAGMA {setting}")
         if await self._rows("PRAGMA synchronous") != [(2,)]:
             raise OutboxRefused(f"{self.path}: SQLite does not keep synchronous = FULL, so nothing would be durable")
+        # Files of earlier versions have no marks.
+        await self._rows("CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID")
         [(stream, *totals)] = await self._rows(f"SELECT stream, {', '.join(TOTALS)} FROM meta")  # noqa: S608
         self.stream = uuid.UUID(bytes=stream)
         self._totals = Totals(*totals)

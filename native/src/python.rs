@@ -75,12 +75,18 @@ impl Block {
 struct Buffer {
     // Held for a push, or for the `mem::take` of a seal: microseconds, and never while Python code runs.
     open: Mutex<buffer::Buffer>,
+    // What `cut` took and no `seal` has had yet.
+    aside: Mutex<Option<buffer::Taken>>,
 }
 
 impl Buffer {
     fn open(&self) -> MutexGuard<'_, buffer::Buffer> {
         // A panic under the lock leaves columns that are whole up to the last push: better than none.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn aside(&self) -> MutexGuard<'_, Option<buffer::Taken>> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,7 +96,7 @@ impl Buffer {
     #[pyo3(signature = (tags, max_bytes = DEFAULT_MAX_BYTES))]
     fn new(tags: Vec<Tag>, max_bytes: usize) -> PyResult<Self> {
         let tags = tags.into_iter().map(Tag::spec).collect::<PyResult<_>>()?;
-        Ok(Self { open: Mutex::new(buffer::Buffer::new(tags, max_bytes)?) })
+        Ok(Self { open: Mutex::new(buffer::Buffer::new(tags, max_bytes)?), aside: Mutex::new(None) })
     }
 
     #[pyo3(signature = (fields, *, bits = false))]
@@ -129,6 +135,14 @@ impl Buffer {
         Ok(kept)
     }
 
+    fn cut(&self) -> bool {
+        let mut aside = self.aside();
+        if aside.is_none() {
+            *aside = self.open().take();
+        }
+        aside.is_some()
+    }
+
     #[pyo3(signature = (*, stream = [0; 16], sequence = 0, epoch = 0, sealed_ns = 0, synchronized = true))]
     fn seal(
         &self,
@@ -139,7 +153,8 @@ impl Buffer {
         sealed_ns: i64,
         synchronized: bool,
     ) -> Option<Block> {
-        let taken = self.open().take()?;
+        let cut = self.aside().take();
+        let taken = cut.or_else(|| self.open().take())?;
         let meta = Meta { stream, sequence, epoch, sealed_ns, synchronized };
         let data = py.detach(|| taken.encode(&meta));
         let (first_ns, last_ns) = taken.bounds();
