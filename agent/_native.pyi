@@ -107,6 +107,43 @@ class Buffer:
         Raises ValueError, and keeps nothing, where `payload` is not exactly as long as the plan's request asks.
         """
 
+    def opcua_subscription(self, handles: Sequence[tuple[int, int]]) -> int:
+        """(ClientHandle, tag) pairs of one OPC UA subscription. Returns the subscription for `push_publish`.
+
+        The same pairs again return the same number. Raises IndexError for an unknown tag, ValueError for a handle that
+        stands for two tags.
+        """
+
+    def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published:
+        """Decodes one PublishResponse or RepublishResponse, whole as it came: type id, ResponseHeader, and so on
+        (OPC 10000-4, 5.14.5 and 5.14.6; OPC 10000-6, 5.2).
+
+        All or nothing: raises ValueError, with the byte and what is wrong there, and keeps nothing, where the body is
+        malformed, past a bound, of another type, or says that the service failed (ServiceFault, bad ServiceResult). The
+        bounds: 100 values nested in each other, no array of Nulls, no count or length past the end.
+
+        A value's time is its source time stamp with its picoseconds, else the server's, else `received_ns`. A time
+        stamp of 0, of the maximum, or that int64 ns can't hold is none. A value becomes what its tag's type is:
+
+        - any integer type, StatusCode, Float and Double: a number that the tag's type holds exactly. An integer never
+          comes from Float or Double, and a number neither from nor to Boolean
+        - DateTime: int64 ns, at the ends of what that holds where it is out of range
+        - String, XmlElement, LocalizedText (its text), QualifiedName (`2:name`, `name` in namespace 0), Guid, NodeId
+          and ExpandedNodeId (`ns=2;s=x`, `svr=1;nsu=urn:x;i=5`): string. What is not UTF-8 is kept with
+          BadDecodingError and without a value
+        - anything else is kept with BadTypeMismatch and without a value, and counted as mistyped; a null value is kept
+          without a value and with its own status
+
+        ExtensionObjects, matrices, and values of type Variant, DataValue or DiagnosticInfo are left to the caller
+        (`Published.undecoded`).
+        """
+
+    def push_read(self, tags: Sequence[int], body: bytes, received_ns: int) -> Published:
+        """Decodes one ReadResponse, as `push_publish` does: result i is of `tags[i]`.
+
+        Raises ValueError also where there are not as many results as tags, IndexError for an unknown tag.
+        """
+
     def push(self, rows: Sequence[tuple[int, int, bool | float | str | None, int]]) -> int:
         """(tag, time_ns, value, quality) rows from any other source. Returns by how many pending grew.
 
@@ -141,6 +178,92 @@ class Buffer:
     def stats(self) -> Stats: ...
     def latest(self) -> list[tuple[int, int, bool | float | str | None, int]]:
         """The last reading of every tag that has one, filtered or not: (tag, time_ns, value, quality)."""
+
+@final
+class Published:
+    """What an OPC UA response brought (`Buffer.push_publish`, `Buffer.push_read`)."""
+
+    @property
+    def sequence(self) -> int:
+        """Of the NotificationMessage; of a keep-alive the next one's, of a ReadResponse 0."""
+
+    @property
+    def more(self) -> bool:
+        """Whether more notifications wait at the server."""
+
+    @property
+    def readings(self) -> int:
+        """Readings decoded: kept, filtered and refused ones, but neither `undecoded` nor `unknown_handles`."""
+
+    @property
+    def grew(self) -> int:
+        """By how many pending grew."""
+
+    @property
+    def refused(self) -> int:
+        """Readings lost because the buffer was at its limit."""
+
+    @property
+    def overflows(self) -> list[int]:
+        """Tags whose StatusCode says that the server's queue was full and dropped values next to this one."""
+
+    @property
+    def status(self) -> int | None:
+        """The StatusCode of a StatusChangeNotification."""
+
+    @property
+    def undecoded(self) -> list[tuple[int, int, int, bytes]]:
+        """(tag, time_ns, quality, encoded Variant) of each value that is not decoded here: a row for `push` once it is.
+
+        A Variant and not a DataValue, since asyncua 2.1 reads a DataValue wrongly that has both picoseconds of the
+        source and a time of the server: it expects the times first, OPC 10000-6 (5.2.2.17) each with its picoseconds.
+        """
+
+    @property
+    def others(self) -> list[bytes]:
+        """Encoded ExtensionObjects of other notifications, such as events."""
+
+    @property
+    def unknown_handles(self) -> int:
+        """Values of handles that the subscription does not have. They are not kept."""
+
+@final
+class PublishHeader:
+    """What a PublishResponse or RepublishResponse says around its values. A ServiceFault has only `service_result`."""
+
+    @property
+    def service_result(self) -> int: ...
+    @property
+    def subscription_id(self) -> int:
+        """0 of a RepublishResponse, which does not say."""
+
+    @property
+    def available(self) -> list[int]:
+        """Sequence numbers that the server can send again."""
+
+    @property
+    def more(self) -> bool:
+        """Whether more notifications wait at the server."""
+
+    @property
+    def sequence(self) -> int:
+        """Of the NotificationMessage; of a keep-alive the next one's."""
+
+    @property
+    def publish_time_ns(self) -> int:
+        """The server's time of sending; 0 where it says none."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether it notifies of nothing."""
+
+    @property
+    def results(self) -> list[int]:
+        """The StatusCode of each acknowledgement, in the order of the request."""
+
+    @property
+    def status(self) -> int | None:
+        """The StatusCode of a StatusChangeNotification."""
 
 @final
 class Header:
@@ -220,6 +343,10 @@ class Readings:
 
 def header(data: bytes) -> Header:
     """Verifies a block's checksum and reads its header. Raises BlockError."""
+
+def publish_header(body: bytes) -> PublishHeader:
+    """Reads what is around the values of a PublishResponse or RepublishResponse, without reading those: what to know
+    before `Buffer.push_publish`. Raises ValueError where the body is malformed there, or of another type."""
 
 def decode(data: bytes) -> Readings:
     """Verifies and decodes a block; a gap has no rows. Raises BlockError. A column of an unknown codec is left out,

@@ -1,12 +1,16 @@
 //! The open columns of one epoch: push, then seal. Not locked by itself: its owner holds one lock over a whole push or
 //! over the `mem::take` of a seal, never over the encoding.
 
+mod opcua;
+
 use crate::block::{self, Meta};
 use crate::column::{self, Column, Note, NoteKind};
 use crate::decode::modbus::{Field, Plan};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, Kind};
 use crate::tag::{BAD_DECODING_ERROR, BAD_TYPE_MISMATCH, Last, TagSpec, Value};
+
+pub use opcua::Published;
 
 /// The most memory that a buffer may be given. Half of a body's bound: the rest is for lengths, qualities and times, of
 /// which `MAX_READINGS` readings have less than that.
@@ -79,6 +83,7 @@ pub struct Stats {
 pub struct Buffer {
     slots: Vec<Slot>,
     plans: Vec<Plan>,
+    subscriptions: Vec<opcua::Handles>,
     max_bytes: usize,
     stats: Stats,
 }
@@ -116,7 +121,7 @@ impl Buffer {
             return Err(Error::Spec(format!("max_bytes of {max_bytes}; at most {MAX_BYTES}")));
         }
         let slots = tags.into_iter().map(Slot::new).collect::<Result<_>>()?;
-        Ok(Self { slots, plans: Vec::new(), max_bytes, stats: Stats::default() })
+        Ok(Self { slots, plans: Vec::new(), subscriptions: Vec::new(), max_bytes, stats: Stats::default() })
     }
 
     /// The tag's spec.
@@ -149,7 +154,7 @@ impl Buffer {
     /// Decodes one Modbus response into its tags' columns. Returns how many readings passed their filters.
     pub fn push_registers(&mut self, plan: usize, payload: &[u8], time_ns: i64) -> Result<usize> {
         let count = self.plans.len();
-        let Self { slots, plans, max_bytes, stats } = self;
+        let Self { slots, plans, max_bytes, stats, .. } = self;
         let plan = plans.get(plan).ok_or(Error::Unknown { what: "plan", number: plan, count })?;
         let mut kept = 0;
         plan.decode(payload, |tag, raw| {

@@ -17,6 +17,17 @@ pub enum Error {
         /// Bytes that came.
         found: usize,
     },
+    /// An OPC UA response that can't be one, or that is past a bound.
+    #[error("not a readable response: {what} at byte {offset}")]
+    Response {
+        /// Bytes from the body's start.
+        offset: usize,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// A StatusCode instead of a response.
+    #[error("the server answers with status 0x{0:08X}")]
+    Service(u32),
     /// A tag or plan number that does not exist.
     #[error("no {what} {number}; there are {count}")]
     Unknown {

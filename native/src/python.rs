@@ -8,6 +8,7 @@ use pyo3::exceptions::{PyException, PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCapsule, PyDict, PyTuple, PyType};
 
+mod opcua;
 mod value;
 
 use crate::block::{self, Meta};
@@ -15,6 +16,7 @@ use crate::buffer;
 use crate::decode::modbus::{Field, Order};
 use crate::error::Error;
 use crate::tag::ValueType;
+use opcua::{PublishHeader, Published, publish_header};
 use value::{Owned, PlanField, Tag, to_python};
 
 const DEFAULT_MAX_BYTES: usize = 64 << 20;
@@ -29,7 +31,9 @@ impl From<Error> for PyErr {
                     .and_then(|kind| kind.call1((text,)))
                     .map_or_else(|broken| broken, PyErr::from_value)
             }),
-            Error::Spec(_) | Error::Length { .. } => PyValueError::new_err(text),
+            Error::Spec(_) | Error::Length { .. } | Error::Response { .. } | Error::Service(_) => {
+                PyValueError::new_err(text)
+            }
             Error::Unknown { .. } => PyIndexError::new_err(text),
         }
     }
@@ -114,6 +118,20 @@ impl Buffer {
     }
 
     #[allow(clippy::needless_pass_by_value)] // extracted from Python objects: there is nothing to borrow from
+    fn opcua_subscription(&self, handles: Vec<(u32, u32)>) -> PyResult<usize> {
+        Ok(self.open().opcua_subscription(&handles)?)
+    }
+
+    fn push_publish(&self, subscription: usize, body: &[u8], received_ns: i64) -> PyResult<Published> {
+        Ok(self.open().push_publish(subscription, body, received_ns)?.into())
+    }
+
+    #[allow(clippy::needless_pass_by_value)]
+    fn push_read(&self, tags: Vec<u32>, body: &[u8], received_ns: i64) -> PyResult<Published> {
+        Ok(self.open().push_read(&tags, body, received_ns)?.into())
+    }
+
+    #[allow(clippy::needless_pass_by_value)]
     fn push(&self, rows: Vec<Row<'_>>) -> PyResult<usize> {
         let kinds = {
             let open = self.open();
@@ -397,7 +415,10 @@ mod _native {
     use super::{Bound, PyException, PyModule, PyModuleMethods, PyResult, PyValueError, exception};
 
     #[pymodule_export]
-    use super::{Block, Buffer, Column, Header, Readings, crc32c, decode, gap, header, to_json};
+    use super::{Block, Buffer, Column, Header, PublishHeader, Published, Readings};
+
+    #[pymodule_export]
+    use super::{crc32c, decode, gap, header, publish_header, to_json};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
