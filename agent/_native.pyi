@@ -114,6 +114,14 @@ class Buffer:
         stands for two tags.
         """
 
+    def opcua_renewed(self, subscription: int, known_ns: int) -> None:
+        """Says that the server begins anew: it sends the value of every item once, changed or not.
+
+        Of each tag's next value, one with a time up to `known_ns`, or with the time of the tag's last reading, was read
+        before: it is kept with the time `received_ns`, as what holds now, and not as the same reading again.
+        Raises IndexError for an unknown subscription.
+        """
+
     def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published:
         """Decodes one PublishResponse or RepublishResponse, whole as it came: type id, ResponseHeader, and so on
         (OPC 10000-4, 5.14.5 and 5.14.6; OPC 10000-6, 5.2).

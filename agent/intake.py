@@ -66,6 +66,9 @@ class Intake:
     def opcua_subscription(self, handles: Sequence[tuple[int, int]]) -> int:
         return self.buffer.opcua_subscription(handles)
 
+    def opcua_renewed(self, subscription: int, known_ns: int) -> None:
+        self.buffer.opcua_renewed(subscription, known_ns)
+
     def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published:
         published = self.buffer.push_publish(subscription, body, received_ns)
         self._weigh()

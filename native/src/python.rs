@@ -122,6 +122,10 @@ impl Buffer {
         Ok(self.open().opcua_subscription(&handles)?)
     }
 
+    fn opcua_renewed(&self, subscription: usize, known_ns: i64) -> PyResult<()> {
+        Ok(self.open().opcua_renewed(subscription, known_ns)?)
+    }
+
     fn push_publish(&self, subscription: usize, body: &[u8], received_ns: i64) -> PyResult<Published> {
         Ok(self.open().push_publish(subscription, body, received_ns)?.into())
     }

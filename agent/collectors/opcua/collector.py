@@ -1,8 +1,8 @@
 """The collector of one OPC UA server: connecting, and recovering what the server kept in the meantime.
 
-After a lost connection, or a kill -9 of the agent (OPC 10000-4, 6.7): a new channel; ActivateSession on the old session;
-Republish from the next notification on; then Publish. Only where the session is gone a new one, and the subscription
-transferred into it; only where that is gone as well a fresh one, and a gap.
+After a lost connection, or a kill -9 of the agent (OPC 10000-4, 6.7): a new channel; ActivateSession on the old
+session; Republish from the next notification on; then Publish. Only where the session is gone a new one, and the
+subscription transferred into it; only where that is gone as well a fresh one, and a gap.
 """
 
 from __future__ import annotations
@@ -142,7 +142,8 @@ class OpcUaCollector:
         """Whether there is a subscription to publish: the old one, or a fresh one. False where the server has no
         subscriptions at all."""
         memory, items = self._memory, self._items
-        self._publisher.begin(link, self._inlet.opcua_subscription(items.handles))
+        core = self._inlet.opcua_subscription(items.handles)
+        self._publisher.begin(link, core)
         if await self._recovered(link, resumed=resumed):
             if self._spoken_for():
                 await self._say_again(link)
@@ -162,6 +163,7 @@ class OpcUaCollector:
         if since:
             self._inlet.lost(since, begun, -1, f"{self.device.name}: the server did not keep the subscription")
         memory.clean_ns = begun
+        self._inlet.opcua_renewed(core, since)
         self.counters["renewed"] += 1
         return True
 

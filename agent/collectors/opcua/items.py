@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import UaError
 
 from agent.address import NodeAddress
@@ -39,10 +40,10 @@ _TRIGGERS = {
     "timestamp": ua.DataChangeTrigger.StatusValueTimestamp,
 }
 _FILTER_REFUSED = (
-    ua.StatusCodes.BadMonitoredItemFilterUnsupported,
-    ua.StatusCodes.BadFilterNotAllowed,
-    ua.StatusCodes.BadDeadbandFilterInvalid,
-    ua.StatusCodes.BadMonitoredItemFilterInvalid,
+    StatusCodes.BadMonitoredItemFilterUnsupported,
+    StatusCodes.BadFilterNotAllowed,
+    StatusCodes.BadDeadbandFilterInvalid,
+    StatusCodes.BadMonitoredItemFilterInvalid,
 )
 Each = TypeVar("Each")
 
@@ -268,11 +269,13 @@ def _numeric(number: int) -> ua.NodeId:
 
 
 def _browse_path(address: NodeAddress, index: int) -> ua.BrowsePath:
+    backwards: Any = False  # asyncua's own types for bools are only their annotation
+    narrower: Any = True
     elements = [
         ua.RelativePathElement(
             ReferenceTypeId=_numeric(ObjectIds.HierarchicalReferences),
-            IsInverse=False,
-            IncludeSubtypes=True,
+            IsInverse=backwards,
+            IncludeSubtypes=narrower,
             TargetName=ua.QualifiedName(name, ua.UInt16(index if space is None else space)),
         )
         for space, name in address.steps

@@ -78,7 +78,7 @@ class Link:
             endpoints = await within(self.timeout, client.get_endpoints())
             policy = client.security_policy
             client._policy_ids = Client.find_endpoint(endpoints, policy.Mode, policy.URI).UserIdentityTokens
-            client._server_nonce = memory.nonce or None
+            client._server_nonce = memory.nonce or None  # type: ignore[assignment]
             client.uaclient.session.restore_authentication_token(nodeid_from_binary(Buffer(memory.token)))
             await within(self.timeout, self._activate())
         except UaError:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from asyncua import ua
+from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import struct_from_binary
 
 from agent._native import Published
@@ -74,10 +75,10 @@ class Poller:
 
 _NO_NODE = frozenset(
     {
-        ua.StatusCodes.BadNodeIdUnknown,
-        ua.StatusCodes.BadNodeIdInvalid,
-        ua.StatusCodes.BadAttributeIdInvalid,
-        ua.StatusCodes.BadNotReadable,
-        ua.StatusCodes.BadUserAccessDenied,
+        StatusCodes.BadNodeIdUnknown,
+        StatusCodes.BadNodeIdInvalid,
+        StatusCodes.BadAttributeIdInvalid,
+        StatusCodes.BadNotReadable,
+        StatusCodes.BadUserAccessDenied,
     }
 )

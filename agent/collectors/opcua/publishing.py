@@ -2,7 +2,7 @@
 
 Several wait at the server at any time. An answer goes to the core undecoded, in the order of its sequence number: what
 is missing is asked for with Republish first, and what the server no longer has is a gap. An answer is acknowledged,
-with the next request, only when the outbox has committed it: until then the server keeps it for who comes after a crash.
+with the next request, only when the outbox has committed it: until then the server keeps it for whoever comes next.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from asyncua import ua
+from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import (
     BadMessageNotAvailable,
     BadNoSubscription,
@@ -133,8 +134,7 @@ class Publisher:
             self._told.update(known)
             request = ua.PublishRequest()
             request.Parameters.SubscriptionAcknowledgements = [
-                ua.SubscriptionAcknowledgement(self._memory.subscription, sequence)  # type: ignore[arg-type]
-                for sequence in known
+                ua.SubscriptionAcknowledgement(self._memory.subscription, sequence) for sequence in known
             ]
             future = self._link.send(request)
             self._waiting += 1
@@ -228,7 +228,7 @@ class Publisher:
         try:
             body = bytes(await self._link.raw(request))
             header = publish_header(body)
-            ua.StatusCode(header.service_result).check()
+            ua.StatusCode(ua.UInt32(header.service_result)).check()
         except (BadMessageNotAvailable, BadServiceUnsupported):
             return False
         except BadSubscriptionIdInvalid as reason:
@@ -248,7 +248,7 @@ class Publisher:
         if found is None:
             pass
         elif found.status is not None and found.status & 0x8000_0000:
-            raise SubscriptionLost(f"the server ended the subscription: {ua.StatusCode(found.status).name}")
+            raise SubscriptionLost(f"the server ended the subscription: {ua.StatusCode(ua.UInt32(found.status)).name}")
         else:
             self._look_at(found, received_ns, published_ns)
         self._memory.sequence = sequence
@@ -312,9 +312,9 @@ def mark_of(device: OpcUaDevice) -> str:
 def is_unsupported(reason: BaseException) -> bool:
     """Whether a server says that it has no such service."""
     return isinstance(reason, UaStatusCodeError) and reason.code in (
-        ua.StatusCodes.BadServiceUnsupported,
-        ua.StatusCodes.BadNotImplemented,
-        ua.StatusCodes.BadNotSupported,
+        StatusCodes.BadServiceUnsupported,
+        StatusCodes.BadNotImplemented,
+        StatusCodes.BadNotSupported,
     )
 
 
