@@ -16,6 +16,7 @@ BUILT := .venv/.built
 SOURCES := Cargo.toml Cargo.lock pyproject.toml native/Cargo.toml $(shell find native/src -name '*.rs')
 
 LIBMODBUS_SERVER := target/peers/libmodbus_server
+ASYNC_OPCUA_SERVER := target/peers/opcua/release/opcua-server
 NODE_MODULES := tests/peers/node/node_modules/.package-lock.json
 
 NO_PYTHON := Headrace needs Python 3.11 or newer with its venv module: install your system's `python3` and `python3-venv` packages
@@ -30,10 +31,11 @@ SECONDS := 60
 TARGETS := block_decode block_sealed json modbus_plan filter_push
 MUTATIONS := 1000000
 SEED := 1
+MINUTES := 30
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core peers clean
+.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-opcua peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,9 +101,12 @@ fuzz-seeds: setup ## write the seeds of the fuzz targets anew, from the golden v
 soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 	@HEADRACE_SOAK=$(MUTATIONS) HEADRACE_SEED=$(SEED) nice $(CARGO) test --quiet --locked --release --test core soak -- --nocapture
 
+soak-opcua: setup peers ## faults of OPC UA servers for MINUTES=30, from SEED=1 (docs/opcua.md)
+	@HEADRACE_SOAK_MINUTES=$(MINUTES) HEADRACE_SEED=$(SEED) nice $(BIN)/python -m pytest -q -s --timeout 0 tests/test_opcua_soak.py
+
 peers: tools ## install the brokers and device servers that the tests talk to
 	@tests/peers/install.sh
-	@$(MAKE) --silent --no-print-directory $(NODE_MODULES) $(LIBMODBUS_SERVER)
+	@$(MAKE) --silent --no-print-directory $(NODE_MODULES) $(LIBMODBUS_SERVER) $(ASYNC_OPCUA_SERVER)
 
 $(NODE_MODULES): tests/peers/node/package.json tests/peers/node/package-lock.json
 	@echo "==> npm packages of the test peers"
@@ -112,6 +117,11 @@ $(LIBMODBUS_SERVER): tests/peers/libmodbus_server.c
 	@echo "==> libmodbus server"
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O1 -Wall -Wextra -Werror -o $@ $< -lmodbus
+
+$(ASYNC_OPCUA_SERVER): tests/peers/opcua_server/Cargo.toml tests/peers/opcua_server/Cargo.lock tests/peers/opcua_server/src/main.rs
+	@echo "==> async-opcua server (a few minutes the first time)"
+	@$(CARGO) build --quiet --release --locked --manifest-path tests/peers/opcua_server/Cargo.toml --target-dir target/peers/opcua
+	@touch $@
 
 clean: ## remove what was built; the readings in ./var stay
 	rm -rf .venv target agent/_native*.so tests/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

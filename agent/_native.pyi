@@ -259,7 +259,11 @@ class PublishHeader:
 
     @property
     def publish_time_ns(self) -> int:
-        """The server's time of sending; 0 where it says none."""
+        """When the server made the notification; 0 where it does not say (node-opcua never does)."""
+
+    @property
+    def sent_ns(self) -> int:
+        """When the server sent this response; 0 where it does not say."""
 
     @property
     def keep_alive(self) -> bool:

@@ -11,6 +11,8 @@ The OPC UA server has `nsu=urn:headrace:test;s=NAME` for each name in OPCUA_VALU
 
     Counter  Int32: 0, 1, 2, ... one every 100 ms; its source times are exactly 100 ms apart
     Bad      Double without a value and with the status OPCUA_BAD_STATUS
+
+The second OPC UA server has Counter, Fast (the same every 10 ms) and Still (never changes).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from tests.peers.process import Peer, PeerMissing, program
 
 HERE = Path(__file__).parent
 NODE = HERE / "node"
+ASYNC_OPCUA_SERVER = HERE.parent.parent / "target" / "peers" / "opcua" / "release" / "opcua-server"
 LIBMODBUS_SERVER = HERE.parent.parent / "target" / "peers" / "libmodbus_server"
 
 FLOAT32: float = struct.unpack(">f", b"\x44\x9a\x52\x25")[0]
@@ -93,6 +96,17 @@ class NodeOpcUaServer(Device):
 
     def command(self) -> list[str]:
         return [*_node("node-opcua", "opcua_server.js"), str(self.port), str(self.home)]
+
+
+class AsyncOpcUaServer(Device):
+    """A Rust program with async-opcua, security policy None; `url` is `opc.tcp://127.0.0.1:PORT`."""
+
+    scheme = "opc.tcp"
+
+    def command(self) -> list[str]:
+        if not ASYNC_OPCUA_SERVER.exists():
+            raise PeerMissing("the async-opcua server")
+        return [str(ASYNC_OPCUA_SERVER), str(self.port), str(self.home)]
 
 
 def _node(package: str, script: str) -> list[str]:

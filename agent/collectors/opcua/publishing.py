@@ -184,16 +184,17 @@ class Publisher:
             self._counters["strangers"] += 1
             return
         self._counters["publishes"] += 1
+        published_ns = header.publish_time_ns or header.sent_ns or time.time_ns()
         steps = ahead(header.sequence, after(self._memory.sequence))
         if steps > 0:
             await self._fill(header.sequence, steps, header.available)
         if header.keep_alive:
             # Its number is that of the notification to come: everything before it is here, or known to be missing.
-            self._end_of_gap(header.publish_time_ns)
-            self._memory.clean_ns = header.publish_time_ns
+            self._end_of_gap(published_ns)
+            self._memory.clean_ns = published_ns
         elif steps >= 0:
-            self._end_of_gap(header.publish_time_ns)
-            self._push(body, header.sequence, header.publish_time_ns, more=header.more)
+            self._end_of_gap(published_ns)
+            self._push(body, header.sequence, published_ns, more=header.more)
         else:
             self._counters["repeated"] += 1
         self._acknowledge_again(header.available)
@@ -234,8 +235,9 @@ class Publisher:
         except BadSubscriptionIdInvalid as reason:
             raise SubscriptionLost(said(reason)) from reason
         self._counters["republished"] += 1
-        self._end_of_gap(header.publish_time_ns)
-        self._push(body, sequence, header.publish_time_ns, more=True)
+        published_ns = header.publish_time_ns or header.sent_ns or time.time_ns()
+        self._end_of_gap(published_ns)
+        self._push(body, sequence, published_ns, more=True)
         return True
 
     def _push(self, body: bytes, sequence: int, published_ns: int, *, more: bool) -> None:

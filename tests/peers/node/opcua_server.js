@@ -1,5 +1,6 @@
 // An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE`. Prints "ready PORT" once it listens.
 // STORE is the directory for its certificates. The nodes and their values are listed in servers.py.
+// SIGUSR2: it forgets every subscription. SIGHUP: it closes every session as timed out, and keeps their subscriptions.
 "use strict";
 
 const path = require("node:path");
@@ -83,6 +84,16 @@ async function main() {
   });
   await server.initialize();
   addVariables(server);
+  const sessions = () => Object.values(server.engine._sessions);
+  process.on("SIGUSR2", () => {
+    for (const session of sessions())
+      for (const id of Object.keys(session.publishEngine._subscriptions)) session.deleteSubscription(Number(id));
+    console.log("forgot");
+  });
+  process.on("SIGHUP", () => {
+    for (const session of sessions()) server.engine.closeSession(session.authenticationToken, false, "Timeout");
+    console.log("closed");
+  });
   await server.start();
   console.log(`ready ${port}`);
 }

@@ -19,7 +19,7 @@ pub use data_value::{DataValue, Stamps};
 pub use fit::{Fitted, fit};
 pub use node_id::{Key, NodeId};
 pub use notification::{Part, Publish};
-pub use response::{READ, read_results};
+pub use response::{READ, read_results, sent_ns};
 pub use time::{ns, stamp};
 pub use variant::{Array, Scalar, Variant};
 
