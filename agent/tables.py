@@ -142,6 +142,12 @@ def _security(text: str) -> str:
     raise ValueError(f'{quantity.shown(text)} is not a security policy; write security = "None"')
 
 
+def _sampling(value: object) -> float:
+    if value == "every change":
+        return 0.0
+    return quantity.duration_within("1ms", "24h")(quantity.seconds(value))
+
+
 _DURATION = {
     "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^[0-9.]+ *(ms|s|m|h)$"}]
 }
@@ -296,10 +302,11 @@ class OpcUaDevice(_Device):
     publish: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "24h"))] = Field(
         1.0, description="Publishing interval.", examples=["500ms"]
     )
-    sampling_interval: Annotated[Seconds, AfterValidator(quantity.duration_within("1ms", "24h"))] | None = Field(
+    sampling_interval: Annotated[float, BeforeValidator(_sampling), WithJsonSchema(_DURATION)] | None = Field(
         None,
         alias="sampling",
-        description="How often the server looks for a change. Left out: once each publishing interval.",
+        description='How often the server looks for a change; "every change", where the server can tell without '
+        "looking. Left out: once each publishing interval.",
         examples=["100ms"],
     )
     timeout: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "10m"))] = Field(
@@ -337,7 +344,7 @@ class OpcUaDevice(_Device):
 
     @property
     def sampling(self) -> float:
-        """Seconds between the server's looks at a node."""
+        """Seconds between the server's looks at a node; 0 for every change."""
         return self.publish if self.sampling_interval is None else self.sampling_interval
 
     @property

@@ -143,7 +143,13 @@ class Committed:
 def opcua_plant(home: Path, url: str, *lines: str, tags: tuple[str, ...] = ("Counter",)) -> Plant:
     """An agent with one OPC UA device. Its uplink has no broker: what it commits stays in its outbox."""
     rows = [f"{name},nsu={OPCUA_NAMESPACE};s={name},int32," for name in tags]
-    settings = ['protocol = "opcua"', f'url = "{url}"', 'security = "None"', 'publish = "200ms"', 'sampling = "50ms"']
+    settings = [
+        'protocol = "opcua"',
+        f'url = "{url}"',
+        'security = "None"',
+        'publish = "200ms"',
+        'sampling = "every change"',
+    ]
     settings += ['keep_alive = "1s"', 'timeout = "2s"', *lines]
     return Plant.write(home, f"mqtt://127.0.0.1:{free_port()}", [Device("server", "\n".join(settings), rows)])
 

@@ -235,8 +235,9 @@ class OpcUaCollector:
             await poller.read()
             self.counters["polls"] += 1
             # A poll that took longer than its period leaves out those that it missed.
+            period = self.device.sampling or self.device.publish
             late = max(0.0, loop.time() - self._due)
-            self._due += self.device.sampling * (1 + late // self.device.sampling)
+            self._due += period * (1 + late // period)
 
     def _fail(self, link: Link, reason: str) -> None:
         if self._link is link and not self._fault.done():

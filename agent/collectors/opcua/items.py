@@ -20,7 +20,7 @@ from agent.address import NodeAddress
 from agent.collectors.base import Inlet
 from agent.collectors.opcua.link import Link, nanoseconds, session_seconds
 from agent.collectors.opcua.memory import Memory
-from agent.collectors.opcua.profile import Limits, deadband, queue_size
+from agent.collectors.opcua.profile import EVERY_CHANGE, Limits, deadband, queue_size
 from agent.config import OpcUaDevice
 from agent.model import StatusCode, Tag
 
@@ -250,9 +250,9 @@ class Items:
         """Keeps what the server makes of our wishes, where it is less."""
         sampling = max(result.RevisedSamplingInterval / 1000, 0.0)
         count = self._counters
-        if sampling > self._device.sampling:
+        if sampling > self._device.sampling > 0:
             count["slowest_sampling_ms"] = max(count.get("slowest_sampling_ms", 0), round(sampling * 1000))
-        covered = int(result.RevisedQueueSize * (sampling or self._memory.interval))
+        covered = int(result.RevisedQueueSize * (sampling or EVERY_CHANGE))
         count["covered_seconds"] = min(count.get("covered_seconds") or covered, covered)
 
 

@@ -15,6 +15,8 @@ S7_CHUNK = 200
 """An S7-1200 or S7-1500 states more, and takes some 50 times as long for each item past this (measured by others)."""
 MOST_QUEUED = 10_000
 """Values that a server is asked to queue for one item, however short the sampling interval."""
+EVERY_CHANGE = 0.05
+"""Seconds from one change to the next that a queue is made for where every change is asked for."""
 _NO_DEADBAND = (ValueType.BOOL, ValueType.STRING)
 
 
@@ -37,7 +39,7 @@ class Limits:
 
 def queue_size(outage: float, sampling: float) -> int:
     """Values to queue for each item, so that a break of `outage` seconds loses none (one more is the newest)."""
-    return min(MOST_QUEUED, math.ceil(outage / max(sampling, 0.001)) + 1)
+    return min(MOST_QUEUED, math.ceil(outage / (max(sampling, 0.001) if sampling else EVERY_CHANGE)) + 1)
 
 
 def deadband(device: OpcUaDevice, tag: Tag) -> float:

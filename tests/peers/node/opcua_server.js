@@ -40,7 +40,7 @@ function addVariables(server) {
       nodeId: `s=${name}`,
       dataType,
       accessLevel: "CurrentRead",
-      minimumSamplingInterval: 10,
+      minimumSamplingInterval: 0, // changes are reported, not looked for: none is missed, however late a timer
     });
 
   const started = new Date();
