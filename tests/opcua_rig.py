@@ -31,7 +31,7 @@ class Line:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.Transport] = set()
+        self._open: set[asyncio.WriteTransport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._light = asyncio.Event()
 
@@ -117,13 +117,12 @@ class Committed:
         found = cls()
         path = plant.path.parent / "agent" / "outbox.db"
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            rows = db.execute("SELECT gap, body FROM entry ORDER BY sequence").fetchall()
-        for gap, body in rows:
-            if gap:
-                header = _native.header(body)
+            rows = db.execute("SELECT body FROM entry ORDER BY sequence").fetchall()
+        for (body,) in rows:
+            if (header := _native.header(body)).kind == "gap":
                 found.gaps.append((header.first_ns, header.last_ns, header.reason))
-            for tag, *reading in _native.decode(body).rows():
-                found.readings.setdefault(tag, []).append((reading[0], reading[1], reading[2]))
+            for tag, time_ns, value, quality in _native.decode(body).rows():
+                found.readings.setdefault(tag, []).append((time_ns, value, quality))
         return found
 
     def counted(self, tag: int = 0) -> list[tuple[int, int]]:

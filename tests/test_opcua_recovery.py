@@ -21,7 +21,7 @@ from tests.peers.servers import AsyncOpcUaServer, Device, NodeOpcUaServer
 from tests.rig import Command, Plant, agent, until
 
 SERVERS = (NodeOpcUaServer, AsyncOpcUaServer)
-WHOLE = {"lost": [], "doubled": [], "wrong": []}
+WHOLE: dict[str, list[int]] = {"lost": [], "doubled": [], "wrong": []}
 BAD_NOT_CONNECTED = 0x808A0000
 
 
@@ -41,7 +41,7 @@ def begin(home: Path, running: ExitStack, kind: type[Device], *lines: str) -> tu
     server = running.enter_context(kind(home / "server"))
     line = running.enter_context(Line(server.port))
     plant = opcua_plant(home, line.url, *lines)
-    process = running.enter_context(agent(home, plant))
+    process = running.enter_context(agent(home, plant, "--drain", "0"))
     until(lambda: (plant.path.parent / "agent" / "outbox.db").exists())
     counts(plant)
     return server, line, plant, process
@@ -96,3 +96,71 @@ def test_a_stopped_agent_goes_on_where_it_was(tmp_path: Path, running: ExitStack
     counts(plant)
     found = Committed.of(plant)
     assert (found.faults(), found.gaps) == (WHOLE, [])
+
+
+def test_a_server_that_is_killed_leaves_a_gap_with_its_bounds(tmp_path: Path, running: ExitStack) -> None:
+    server, _, plant, process = begin(tmp_path, running, NodeOpcUaServer)
+    killed = time.time_ns()
+    server.kill()
+    until(lambda: events(process)["device_lost"])
+    server.start()
+    until(lambda: events(process)["subscribed"] == 2)
+    until(lambda: Committed.of(plant).gaps)
+    counted = Committed.of(plant).counted()
+    # The counter began again: what came before the gap is whole, and what comes after it, and the gap is all between.
+    again = next(at for at in range(1, len(counted)) if counted[at][1] < counted[at - 1][1])
+    before, after = counted[:again], counted[again:]
+    [(from_ns, to_ns, reason)] = Committed.of(plant).gaps
+    assert [value for _, value in before] == list(range(before[0][1], before[-1][1] + 1))
+    assert from_ns <= killed <= to_ns
+    assert before[-1][0] <= from_ns + 200_000_000
+    assert from_ns <= after[0][0] <= to_ns
+    assert "server: the server did not keep the subscription" in reason
+    [lost] = [line for line in process.lines() if line.get("event") == "readings_lost"]
+    assert (lost["lost"], lost["from_ns"], lost["to_ns"]) == (-1, from_ns, to_ns)
+
+
+def test_a_subscription_that_the_server_forgets_is_made_anew(tmp_path: Path, running: ExitStack) -> None:
+    server, _, plant, process = begin(tmp_path, running, NodeOpcUaServer)
+    kill(server.pid, signal.SIGUSR2)
+    until(lambda: events(process)["subscribed"] == 2)
+    counts(plant)
+    found = Committed.of(plant)
+    faults = found.faults()
+    [(from_ns, to_ns, _)] = found.gaps
+    first_ns, first = found.counted()[0]
+    assert faults["doubled"] == []
+    # Whatever is missing lies in the gap; and a first value that was known before is kept as what holds now.
+    assert all(from_ns <= first_ns + (value - first) * 100_000_000 <= to_ns for value in faults["lost"])
+    assert len(faults["wrong"]) <= 1
+
+
+def test_a_session_that_times_out_hands_its_subscription_on(tmp_path: Path, running: ExitStack) -> None:
+    server, _, plant, process = begin(tmp_path, running, NodeOpcUaServer)
+    kill(server.pid, signal.SIGHUP)
+    until(lambda: events(process)["device_connected"] == 2)
+    counts(plant)
+    found = Committed.of(plant)
+    assert (found.faults(), found.gaps) == (WHOLE, [])
+    assert [line["session"] for line in process.lines() if line.get("event") == "resumed"] == ["new"]
+
+
+def test_what_a_queue_can_not_hold_is_a_gap(tmp_path: Path, running: ExitStack) -> None:
+    """The server's queues cover 1 s; the line is away for longer."""
+    _, line, plant, _ = begin(tmp_path, running, NodeOpcUaServer, 'outage = "1s"')
+    line.cut()
+    time.sleep(5.0)
+    line.heal()
+    until(lambda: Committed.of(plant).gaps)
+    counts(plant)
+    found = Committed.of(plant)
+    faults = found.faults()
+    first_ns, first = found.counted()[0]
+    # The tag read bad for longer than the server could cover: so its value is said once more, with the time of now.
+    assert BAD_NOT_CONNECTED in {quality for _, _, quality in found.readings[0]}
+    assert len(faults["doubled"]) == 1
+    assert faults["doubled"] == faults["wrong"]
+    assert faults["lost"]
+    [(from_ns, to_ns, reason)] = found.gaps
+    assert "overflowed" in reason
+    assert all(from_ns <= first_ns + (value - first) * 100_000_000 <= to_ns for value in faults["lost"])

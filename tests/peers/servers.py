@@ -90,12 +90,17 @@ class ModbusSerialServer(Device):
 
 
 class NodeOpcUaServer(Device):
-    """A Node.js program with node-opcua, security policy None; `url` is `opc.tcp://127.0.0.1:PORT`."""
+    """A Node.js program with node-opcua, security policy None; `url` is `opc.tcp://127.0.0.1:PORT`.
+
+    SIGUSR2: it forgets every subscription. SIGHUP: it closes every session as timed out.
+    """
 
     scheme = "opc.tcp"
+    options: tuple[str, ...] = ()
+    """`no-subscriptions`: it has no such service."""
 
     def command(self) -> list[str]:
-        return [*_node("node-opcua", "opcua_server.js"), str(self.port), str(self.home)]
+        return [*_node("node-opcua", "opcua_server.js"), str(self.port), str(self.home), *self.options]
 
 
 class AsyncOpcUaServer(Device):

@@ -1,4 +1,4 @@
-// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE`. Prints "ready PORT" once it listens.
+// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions]`. Prints "ready PORT" once it listens.
 // STORE is the directory for its certificates. The nodes and their values are listed in servers.py.
 // SIGUSR2: it forgets every subscription. SIGHUP: it closes every session as timed out, and keeps their subscriptions.
 "use strict";
@@ -10,6 +10,7 @@ const {
   OPCUACertificateManager,
   OPCUAServer,
   SecurityPolicy,
+  ServiceFault,
   StatusCodes,
   Variant,
   VariantArrayType,
@@ -94,6 +95,13 @@ async function main() {
     for (const session of sessions()) server.engine.closeSession(session.authenticationToken, false, "Timeout");
     console.log("closed");
   });
+  if (process.argv[4] === "no-subscriptions") {
+    server._on_CreateSubscriptionRequest = (message, channel) => {
+      const { requestHandle } = message.request.requestHeader;
+      const responseHeader = { requestHandle, serviceResult: StatusCodes.BadServiceUnsupported, timestamp: new Date() };
+      channel.send_response("MSG", new ServiceFault({ responseHeader }), message, () => {});
+    };
+  }
   await server.start();
   console.log(`ready ${port}`);
 }
