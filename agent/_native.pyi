@@ -278,6 +278,37 @@ class PublishHeader:
         """The StatusCode of a StatusChangeNotification."""
 
 @final
+class Identifier:
+    """A resolvable industrial identifier: Handle, OID, Ecode, GS1, IRDI, DID, MA, IEC 61406 link or OPC UA node.
+
+    Equal to another where both name the same thing by the rules of their scheme. `Identifier(str(i)) == i`, always.
+    Raises ValueError that says which character is wrong, and what to write.
+    """
+
+    def __new__(cls, text: str) -> Identifier: ...
+    @property
+    def scheme(self) -> Literal["handle", "oid", "ecode", "gs1", "irdi", "did", "ma", "link", "opcua"]: ...
+    @property
+    def text(self) -> str:
+        """The canonical form."""
+
+    @property
+    def key(self) -> str:
+        """What is compared within a scheme; a Handle's prefix has no case, its suffix has."""
+
+    @property
+    def concept(self) -> str:
+        """The key without the version of an IRDI; the key itself for every other scheme."""
+
+    @property
+    def path(self) -> str:
+        """The percent-encoded path in a resolver's URL (RFC 3986), `/` left as it is."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
 class Header:
     """What a block says of itself, readable without decoding its columns."""
 

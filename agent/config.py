@@ -27,6 +27,7 @@ from agent.tables import (
     OpcUaDevice,
     Outbox,
     Seal,
+    Status,
     Table,
     Uplink,
 )
@@ -47,6 +48,7 @@ class Config(Table):
     outbox: Outbox = Field(default_factory=lambda: Outbox.model_validate({}))
     uplink: Uplink = Field(default_factory=lambda: Uplink.model_validate({}))
     datacenter: DataCenter | None = None
+    status: Status | None = None
     devices: tuple[Annotated[Device, Field(discriminator="protocol")], ...] = Field((), alias="device", strict=False)
     _path: Path = PrivateAttr(Path())
     _tags: tuple[Tag, ...] = PrivateAttr(())

@@ -33,7 +33,7 @@ PEEK_BYTES = 4 * 1024 * 1024
 STATE_SECONDS = 5.0
 RESEND_SECONDS = 10.0
 LONGEST_RESEND = 300.0
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 15.0
 TAKEN_OVER_PAUSE = 60.0
 SUSPICIOUS = 3
 """So many short connections in a row, with no failed attempt between them, are worth an error."""

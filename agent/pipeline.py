@@ -49,7 +49,7 @@ class Pipeline:
         self._delivery: Delivery
         self._refused = 0
         self._sealed_ns = time.time_ns()
-        self._started = time.monotonic()
+        self._started = self._looked = time.monotonic()
 
     async def run(self, stop: asyncio.Event, *, drain: float = 1.5, ready: Callable[[], None] = lambda: None) -> None:
         """Collects until `stop` is set, then seals, stores, and delivers for up to `drain` seconds more.
@@ -104,6 +104,7 @@ class Pipeline:
             await self._seal(halt)
 
     async def _seal(self, halt: asyncio.Event) -> None:
+        self._looked = time.monotonic()
         # No await among these: whoever waits, the marks, the losses and the readings are of the same moment.
         waiting = self._intake.waiting()
         now = time.time_ns()
@@ -137,6 +138,7 @@ class Pipeline:
 
     async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event) -> None:
         while True:
+            self._looked = time.monotonic()
             try:
                 return await self._outbox.keep_marks(marks)
             except OutboxFull:
@@ -149,6 +151,7 @@ class Pipeline:
         since when (ns UTC), otherwise 0."""
         stopped_ns = 0
         while True:
+            self._looked = time.monotonic()
             try:
                 await self._outbox.append(block, self._epoch, marks)
                 break
@@ -205,6 +208,7 @@ class Pipeline:
             "stream": str(self._outbox.stream),
             "seconds": round(time.monotonic() - self._started, 1),
             "collecting": self._intake.is_open,
+            "since_seal": round(time.monotonic() - self._looked, 1),
             **stats,
             "outbox": self._outbox.facts(),
             "uplink": self._delivery.facts(),

@@ -248,6 +248,16 @@ class DataCenter(Table):
     )
 
 
+class Status(Table):
+    """Metrics and health of the agent over HTTP. Off where the table is left out."""
+
+    http: Annotated[str, AfterValidator(_authority)] = Field(
+        "127.0.0.1:9464",
+        description="Host and port of /metrics, /healthz and /readyz. They know no users: keep them on this machine.",
+        examples=["127.0.0.1:9464"],
+    )
+
+
 class _Device(Table):
     name: Name = Field(examples=["press1"])
     timeout: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "10m"))] = Field(
@@ -360,6 +370,7 @@ TABLES: dict[str, type[Table]] = {
     "outbox": Outbox,
     "uplink": Uplink,
     "datacenter": DataCenter,
+    "status": Status,
     "modbus": ModbusDevice,
     "opcua": OpcUaDevice,
 }

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from datacenter import moment, query
+from datacenter import completeness, metrics, moment, query
 from datacenter.query import Cursor, Named, Span
 from datacenter.store import Snapshot, Store
 
@@ -68,9 +68,11 @@ class Api:
             routes=[
                 Route("/", self._front),
                 Route("/healthz", self._healthz),
+                Route("/metrics", self._metrics),
                 Route("/v1/readings", self._readings),
                 Route("/v1/catalog", self._catalog),
                 Route("/v1/streams", self._streams),
+                Route("/v1/completeness", self._completeness),
                 Route("/v1/agents", self._agents),
                 Route("/v1/summary", self._summary),
             ],
@@ -121,9 +123,28 @@ class Api:
         facts = self._health()
         return _json(facts, 200 if facts["status"] == "ok" else 503)
 
+    async def _metrics(self, request: Request) -> Response:
+        _only(request)
+        page = metrics.page(self._health(), self._counters())
+        return Response(page, headers=_HEADERS, media_type=metrics.MEDIA_TYPE)
+
     async def _streams(self, request: Request) -> Response:
         _only(request)
         return _json(await self._ask(query.streams))
+
+    async def _completeness(self, request: Request) -> Response:
+        _only(request, "id", "from", "to")
+        identifier = request.query_params.get("id")
+        from_ns = _moment(request, "from", moment.LOWEST)
+        to_ns = _moment(request, "to", moment.HIGHEST) if "to" in request.query_params else None
+        if to_ns is not None and from_ns > to_ns:
+            raise Problem(400, "from is later than to")
+
+        def answer(view: Snapshot) -> dict[str, Any]:
+            who = None if identifier is None else _known(view, identifier)
+            return completeness.account(view, from_ns, to_ns, who)
+
+        return _json(await self._ask(answer))
 
     async def _agents(self, request: Request) -> Response:
         _only(request)
@@ -157,9 +178,7 @@ class Api:
             raise Problem(400, "from is later than to; readings are those with from <= time < to")
 
         def answer(view: Snapshot) -> tuple[bytes, Cursor | None]:
-            who = query.named(view, identifier)
-            if who is None:
-                raise Problem(404, f"no tag has the identifier {identifier!r}; /v1/catalog lists those that are known")
+            who = _known(view, identifier)
             return _as_json(view, who, span) if format_ == "json" else _as_table(view, who, span, format_)
 
         body, following = await self._ask(answer)
@@ -169,6 +188,13 @@ class Api:
             asked = urlencode([*(item for item in there if item[0] != "after"), ("after", _opaque(following))])
             headers["Link"] = f'</v1/readings?{asked}>; rel="next"'
         return Response(body, media_type=FORMATS[format_], headers=headers)
+
+
+def _known(view: Snapshot, identifier: str) -> Named:
+    who = query.named(view, identifier)
+    if who is None:
+        raise Problem(404, f"no tag has the identifier {identifier!r}; /v1/catalog lists those that are known")
+    return who
 
 
 def _as_json(view: Snapshot, who: Named, span: Span) -> tuple[bytes, Cursor | None]:

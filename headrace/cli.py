@@ -91,6 +91,14 @@ def parser() -> argparse.ArgumentParser:
     query.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
     query.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
 
+    reconcile = command(
+        "reconcile", "whether everything that agents accepted has arrived, or what is missing", _reconcile
+    )
+    reconcile.add_argument("identifier", metavar="IDENTIFIER", nargs="?", help="only the streams that carry it")
+    reconcile.add_argument("--url", default="http://127.0.0.1:8080", help="the data center (default %(default)s)")
+    reconcile.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970")
+    reconcile.add_argument("--to", dest="end", metavar="TIME", help="left out: as far as each stream is known")
+
     decode = command("decode", "what is in blocks and exported files", _decode)
     decode.add_argument("files", nargs="+", metavar="FILE", help="a block or an exported file; - is stdin")
     decode.add_argument("--format", choices=["table", "json", "csv", "parquet"], default="table")
@@ -189,6 +197,12 @@ def _query(options: argparse.Namespace) -> int:
     from headrace import query
 
     return query.main(options)
+
+
+def _reconcile(options: argparse.Namespace) -> int:
+    from headrace import reconcile
+
+    return reconcile.main(options)
 
 
 def _decode(options: argparse.Namespace) -> int:

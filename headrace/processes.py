@@ -69,19 +69,37 @@ def agent(options: argparse.Namespace) -> int:
         raise ConfigError(
             [Problem(str(config.path), "device", "there is no [[device]]", "write at least one [[device]]")]
         )
+    from agent import status
     from agent.pipeline import Pipeline
 
     pipeline = Pipeline(config)
+    face = status.Status(config.status.http, pipeline.facts, config.seal.after) if config.status else None
 
     async def work(stop: asyncio.Event) -> None:
         started = asyncio.Event()
+
+        def ready() -> None:
+            started.set()
+            if face is not None:
+                face.ready = True
+
+        async def beside() -> None:
+            await started.wait()
+            await asyncio.gather(
+                status.notify(pipeline.facts, config.seal.after),
+                *([_report(pipeline.facts)] if options.json else []),
+            )
+
         async with asyncio.TaskGroup() as group:
-            status = group.create_task(_report(pipeline.facts, started)) if options.json else None
+            if face is not None:
+                face.open()
+            telling = group.create_task(beside())
             try:
-                await pipeline.run(stop, drain=options.drain, ready=started.set)
+                await pipeline.run(stop, drain=options.drain, ready=ready)
             finally:
-                if status is not None:
-                    status.cancel()
+                telling.cancel()
+                if face is not None:
+                    await asyncio.to_thread(face.close)
         if options.json:
             show({"stopped": True, **pipeline.facts()})
 
@@ -89,8 +107,7 @@ def agent(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _report(facts: Callable[[], dict[str, Any]], started: asyncio.Event) -> None:
-    await started.wait()
+async def _report(facts: Callable[[], dict[str, Any]]) -> None:
     while True:
         show(facts())
         await asyncio.sleep(EVERY)

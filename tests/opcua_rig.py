@@ -1,17 +1,12 @@
-"""What the tests of OPC UA recovery share: a line that can be cut, and what the agent has committed."""
+"""What the tests of OPC UA recovery share: an agent with one OPC UA device, and what it has committed."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
-import threading
 from collections import Counter
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from agent import _native
 from tests.peers.process import Peer, free_port
@@ -20,89 +15,6 @@ from tests.rig import Device, Plant
 
 Reading = tuple[int, object, int]
 """(time_ns, value, quality)"""
-
-
-class Line:
-    """A TCP line to a server, which can be cut (connections reset, none accepted) or go dark (nothing gets through)."""
-
-    def __init__(self, target: int) -> None:
-        self.port = free_port()
-        self._target = target
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.WriteTransport] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._light = asyncio.Event()
-
-    @property
-    def url(self) -> str:
-        return f"opc.tcp://127.0.0.1:{self.port}"
-
-    def cut(self) -> None:
-        self._run(self._cut())
-
-    def heal(self) -> None:
-        """After `cut`, or after `dark`: a line that was dark comes back as one whose connections are gone."""
-        self._run(self._heal())
-
-    def dark(self) -> None:
-        self._loop.call_soon_threadsafe(self._light.clear)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._run(self._heal())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._run(self._cut())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _run(self, work: object) -> None:
-        future: Future[None] = asyncio.run_coroutine_threadsafe(work, self._loop)  # type: ignore[arg-type]
-        future.result(10)
-
-    async def _heal(self) -> None:
-        if not self._light.is_set() and self._server is not None:
-            await self._cut()
-        self._light.set()
-        if self._server is None:
-            self._server = await asyncio.start_server(self._joined, "127.0.0.1", self.port)
-
-    async def _cut(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for transport in self._open:
-            transport.abort()
-        self._open.clear()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
-
-    async def _joined(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
-        try:
-            await self._light.wait()
-            far_in, far_out = await asyncio.open_connection("127.0.0.1", self._target)
-        except (OSError, asyncio.CancelledError):
-            near_out.transport.abort()
-            return
-        self._open |= {near_out.transport, far_out.transport}
-        for ours, theirs in ((near_in, far_out), (far_in, near_out)):
-            self._tasks.add(asyncio.create_task(self._copy(ours, theirs)))
-
-    async def _copy(self, ours: asyncio.StreamReader, theirs: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            while some := await ours.read(65536):
-                await self._light.wait()
-                theirs.write(some)
-                await theirs.drain()
-        theirs.transport.abort()
 
 
 @dataclass(slots=True)

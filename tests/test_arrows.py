@@ -42,7 +42,7 @@ PARTS = {
     "outbox": Part(("agent.outbox", "agent.outbox_file", "agent.entry", "agent.quota"), _MIDDLE),
     "uplink": Part(("agent.uplink",), _MIDDLE),
     "identifiers": Part(("agent.identifiers.",), _MIDDLE),
-    "pipeline": Part(("agent.pipeline", "agent.intake", "agent.delivery"), _PIPELINE),
+    "pipeline": Part(("agent.pipeline", "agent.intake", "agent.delivery", "agent.status"), _PIPELINE),
     "datacenter": Part(("datacenter.",), ("native", "words")),
     "simulators": Part(("simulators.",), (*_PIPELINE, "pipeline", "datacenter")),
     "headrace": Part(("headrace.",), (*_PIPELINE, "pipeline", "datacenter", "simulators")),
@@ -62,11 +62,12 @@ HOMES = {
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),
+    "prometheus_client": ("agent/status.py", "datacenter/metrics.py"),
 }
 
-# A Rust module may use those of the floors below it; `error` and `tag` also each other.
+# A Rust module may use those of the floors below it; those of the lowest floor also each other.
 RUST_FLOORS = (
-    ("error", "tag"),
+    ("error", "tag", "identifier"),
     ("filter", "codec", "decode"),
     ("column",),
     ("body",),

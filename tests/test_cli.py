@@ -219,7 +219,8 @@ def test_ctrl_c_of_the_demo_leaves_nothing_running(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=10)
         os.close(screen)
         assert time.monotonic() - began < LIMIT + 1
-        assert process.returncode == 130
+        # A machine that is slow to start has no handler yet: then the signal itself ends the process.
+        assert process.returncode == 130 or (pause < 1 and process.returncode == -signal.SIGINT)
         assert "Traceback" not in said
         listed = subprocess.run(["ps", "-ax", "-o", "args"], capture_output=True, text=True, check=True).stdout
         assert str(home) not in listed

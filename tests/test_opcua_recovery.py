@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.opcua_rig import Committed, Line, events, opcua_plant
+from simulators.proxy import Fault, Kind
+from tests.opcua_rig import Committed, events, opcua_plant
+from tests.peers.line import Line
 from tests.peers.servers import AsyncOpcUaServer, Device, NodeOpcUaServer
 from tests.rig import Command, Plant, agent, until
 
@@ -39,10 +41,10 @@ def counts(plant: Plant) -> int:
 
 def begin(home: Path, running: ExitStack, kind: type[Device], *lines: str) -> tuple[Device, Line, Plant, Command]:
     server = running.enter_context(kind(home / "server"))
-    line = running.enter_context(Line(server.port))
-    plant = opcua_plant(home, line.url, *lines)
+    line = running.enter_context(Line(server.port, seed=1))
+    plant = opcua_plant(home, f"opc.tcp://127.0.0.1:{line.port}", *lines)
     process = running.enter_context(agent(home, plant, "--drain", "0"))
-    until(lambda: (plant.path.parent / "agent" / "outbox.db").exists())
+    until((plant.path.parent / "agent" / "outbox.db").exists)
     counts(plant)
     return server, line, plant, process
 
@@ -50,13 +52,13 @@ def begin(home: Path, running: ExitStack, kind: type[Device], *lines: str) -> tu
 @pytest.mark.parametrize("kind", SERVERS)
 def test_a_line_that_is_cut_goes_dark_or_stops(tmp_path: Path, running: ExitStack, kind: type[Device]) -> None:
     server, line, plant, process = begin(tmp_path, running, kind)
-    line.cut()
+    line.apply(Fault(Kind.RESET))
     time.sleep(1.0)
-    line.heal()
+    line.apply(None)
     counts(plant)
-    line.dark()
+    line.apply(Fault(Kind.VANISH))
     until(lambda: events(process)["device_lost"] == 2)
-    line.heal()
+    line.apply(None)
     counts(plant)
     kill(server.pid, signal.SIGSTOP)
     until(lambda: events(process)["device_lost"] == 3)
@@ -148,9 +150,9 @@ def test_a_session_that_times_out_hands_its_subscription_on(tmp_path: Path, runn
 def test_what_a_queue_can_not_hold_is_a_gap(tmp_path: Path, running: ExitStack) -> None:
     """The server's queues cover 1 s; the line is away for longer."""
     _, line, plant, _ = begin(tmp_path, running, NodeOpcUaServer, 'outage = "1s"')
-    line.cut()
+    line.apply(Fault(Kind.RESET))
     time.sleep(5.0)
-    line.heal()
+    line.apply(None)
     until(lambda: Committed.of(plant).gaps)
     counts(plant)
     found = Committed.of(plant)

@@ -9,6 +9,14 @@ pub enum Error {
     /// A tag, filter or plan can't be as it was asked for.
     #[error("{0}")]
     Spec(String),
+    /// A text is not an identifier of any known scheme.
+    #[error("character {at}: {what}")]
+    Identifier {
+        /// Which character, from 1.
+        at: usize,
+        /// What is wrong there, and what to write.
+        what: String,
+    },
     /// A device's response does not have the length that its request asks for.
     #[error("response of {found} bytes where {expected} were asked for")]
     Length {

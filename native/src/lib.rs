@@ -10,6 +10,7 @@ pub mod column;
 pub mod decode;
 pub mod error;
 pub mod filter;
+pub mod identifier;
 pub mod json;
 #[cfg(feature = "python")]
 mod python;

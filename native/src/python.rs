@@ -8,6 +8,7 @@ use pyo3::exceptions::{PyException, PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCapsule, PyDict, PyTuple, PyType};
 
+mod identifier;
 mod opcua;
 mod value;
 
@@ -16,6 +17,7 @@ use crate::buffer;
 use crate::decode::modbus::{Field, Order};
 use crate::error::Error;
 use crate::tag::ValueType;
+use identifier::Identifier;
 use opcua::{PublishHeader, Published, publish_header};
 use value::{Owned, PlanField, Tag, to_python};
 
@@ -31,9 +33,11 @@ impl From<Error> for PyErr {
                     .and_then(|kind| kind.call1((text,)))
                     .map_or_else(|broken| broken, PyErr::from_value)
             }),
-            Error::Spec(_) | Error::Length { .. } | Error::Response { .. } | Error::Service(_) => {
-                PyValueError::new_err(text)
-            }
+            Error::Spec(_)
+            | Error::Length { .. }
+            | Error::Identifier { .. }
+            | Error::Response { .. }
+            | Error::Service(_) => PyValueError::new_err(text),
             Error::Unknown { .. } => PyIndexError::new_err(text),
         }
     }
@@ -419,7 +423,7 @@ mod _native {
     use super::{Bound, PyException, PyModule, PyModuleMethods, PyResult, PyValueError, exception};
 
     #[pymodule_export]
-    use super::{Block, Buffer, Column, Header, PublishHeader, Published, Readings};
+    use super::{Block, Buffer, Column, Header, Identifier, PublishHeader, Published, Readings};
 
     #[pymodule_export]
     use super::{crc32c, decode, gap, header, publish_header, to_json};

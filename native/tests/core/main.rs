@@ -11,6 +11,7 @@ mod directory;
 mod filters;
 mod gaps;
 mod hostile;
+mod identifiers;
 mod known_errors;
 mod later_versions;
 mod modbus;

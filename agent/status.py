@@ -1,0 +1,219 @@
+"""The agent's face for machines: /metrics (Prometheus), /healthz and /readyz over HTTP, and systemd's notifications.
+
+Off unless the config has [status]. Everything is read from the running agent's facts when it is asked for: nothing is
+counted twice, and nothing is paid for while nobody asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import orjson
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import make_wsgi_app
+from prometheus_client.registry import Collector
+
+from agent.errors import HeadraceError
+
+log = logging.getLogger("headrace.status")
+
+Facts: TypeAlias = Callable[[], dict[str, Any]]
+
+STUCK = 10.0
+"""Seconds without a seal, beyond the configured age of a block, after which an agent counts as stuck."""
+READ_SECONDS = 5.0
+"""How long one HTTP request may take to arrive."""
+
+_GAUGES = {
+    "pending_readings": "Readings in the open block.",
+    "pending_bytes": "Memory of the open block.",
+}
+_COUNTERS = {
+    "accepted": ("readings_accepted", "Readings that the buffer took, filtered ones included."),
+    "filtered": ("readings_filtered", "Readings that their tag's filter held back."),
+    "refused": ("readings_refused", "Readings lost because the buffer was full."),
+    "mistyped": ("readings_mistyped", "Readings whose value did not fit their tag's type."),
+    "sealed_readings": ("readings_sealed", "Readings sealed in blocks."),
+    "sealed_blocks": ("blocks_sealed", "Blocks sealed."),
+}
+_OUTBOX = {
+    "entries": "Blocks and gaps that wait for their receipt.",
+    "readings": "Readings that wait for their receipt.",
+    "bytes": "Bytes of what waits.",
+    "disk_bytes": "Bytes of the outbox on disk.",
+}
+_UPLINK = {
+    "connected": "Whether the broker is connected.",
+    "in_flight": "Entries sent and not acknowledged by the broker.",
+    "rejected": "Entries that the broker will not take.",
+}
+
+
+class CannotListen(HeadraceError):
+    """The status address can't be listened at. The message says why and what to set."""
+
+
+class _Metrics(Collector):
+    """Turns facts into metrics at each scrape."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    def collect(self) -> Iterable[Metric]:
+        facts = self._facts()
+        yield _gauge("collecting", "Whether readings are taken.", facts["collecting"])
+        yield _gauge("since_seal_seconds", "Seconds since the open block was last looked after.", facts["since_seal"])
+        for name, text in _GAUGES.items():
+            yield _gauge(name, text, facts[name])
+        for name, (as_name, text) in _COUNTERS.items():
+            yield _counter(as_name, text, facts[name])
+        yield from _part("outbox", _OUTBOX, facts["outbox"])
+        yield from _part("uplink", _UPLINK, facts["uplink"])
+        yield from _devices(facts["devices"])
+
+
+def _part(part: str, gauges: dict[str, str], facts: dict[str, Any]) -> Iterator[Metric]:
+    """The gauges of a part; every other number of it is a counter."""
+    for name, value in facts.items():
+        if name in gauges:
+            yield _gauge(f"{part}_{name}", gauges[name], value)
+        elif isinstance(value, int | float):
+            yield _counter(f"{part}_{name}", f"{name.replace('_', ' ').capitalize()}, since the start.", value)
+
+
+def _devices(devices: dict[str, dict[str, Any]]) -> Iterator[Metric]:
+    connected = GaugeMetricFamily("headrace_device_connected", "Whether the device is connected.", labels=["device"])
+    events = CounterMetricFamily("headrace_device_events", "What a collector counts.", labels=["device", "event"])
+    for device, facts in devices.items():
+        connected.add_metric([device], float(bool(facts["connected"])))
+        for name, value in facts.items():
+            if isinstance(value, int) and not isinstance(value, bool):
+                events.add_metric([device, name], float(value))
+    yield connected
+    yield events
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"headrace_{name}", text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"headrace_{name}", text, value=float(value))
+
+
+def health(facts: dict[str, Any], seal_after: float) -> tuple[bool, dict[str, Any]]:
+    """Whether the agent does its work, and what is wrong where it does not. `seal_after` is in seconds."""
+    wrong = []
+    if facts["since_seal"] > seal_after + STUCK:
+        wrong.append(f"no seal for {facts['since_seal']:.0f} s")
+    if not facts["collecting"]:
+        wrong.append("collection waits for room in the outbox")
+    return not wrong, {"status": ", ".join(wrong) or "ok", "agent": facts["agent"], "stream": facts["stream"]}
+
+
+class _Server(WSGIServer):
+    """One request at a time, in one thread: a scraper and a prober are all that ask."""
+
+    allow_reuse_address = True
+    request_queue_size = 16
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is nothing to tell."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = READ_SECONDS
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        """Scrapes are not logged."""
+
+
+class Status:
+    """The HTTP server. `open` listens, in a thread of its own; `close` ends it."""
+
+    def __init__(self, http: str, facts: Facts, seal_after: float) -> None:
+        """`http` is "host:port". Raises CannotListen."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Metrics(facts))
+        self._metrics: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
+        self._facts = facts
+        self._seal_after = seal_after
+        self.ready = False
+        host, _, port = http.rpartition(":")
+        try:
+            self._server = make_server(host.strip("[]"), int(port), self._answer, _Server, _Handler)
+        except OSError as reason:
+            text = f"can't listen at {http}: {reason.strerror or reason}; set another [status] http"
+            raise CannotListen(text) from reason
+        self.port = int(self._server.server_port)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="status", daemon=True)
+
+    def open(self) -> None:
+        self._thread.start()
+        log.info("status at port %d", self.port, extra={"event": "status_ready", "port": self.port})
+
+    def close(self) -> None:
+        """Returns within a second, whatever a client does."""
+        stopping = threading.Thread(target=self._server.shutdown, daemon=True)
+        stopping.start()
+        stopping.join(1.0)
+        self._server.server_close()
+
+    def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        path, method = environ.get("PATH_INFO"), environ.get("REQUEST_METHOD")
+        if method not in ("GET", "HEAD"):
+            return _json(start, "405 Method Not Allowed", {"status": "write GET"})
+        if path == "/metrics":
+            return self._metrics(environ, start)
+        if path not in ("/healthz", "/readyz"):
+            return _json(start, "404 Not Found", {"status": "there are /metrics, /healthz and /readyz"})
+        if not self.ready:
+            # Starting is healthy, and not ready.
+            return _json(start, "200 OK" if path == "/healthz" else "503 Service Unavailable", {"status": "starting"})
+        fine, found = health(self._facts(), self._seal_after)
+        return _json(start, "200 OK" if fine else "503 Service Unavailable", found)
+
+
+def _json(start: Callable[..., Any], status: str, body: dict[str, Any]) -> Iterable[bytes]:
+    start(status, [("Content-Type", "application/json"), ("Cache-Control", "no-store")])
+    return [orjson.dumps(body)]
+
+
+async def notify(facts: Facts, seal_after: float) -> None:
+    """Tells systemd that the agent is ready, then feeds its watchdog while the agent is not stuck (sd_notify(3)).
+
+    Returns at once where nobody listens; otherwise runs until it is cancelled, and then says that the agent stops.
+    """
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    _say(address, "READY=1")
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    pause = int(microseconds) / 2e6 if microseconds.isdigit() and int(microseconds) else 3600.0
+    try:
+        while True:
+            await asyncio.sleep(pause)
+            now = facts()
+            _, found = health(now, seal_after)
+            # A full outbox is no reason to start again: only what is stuck is.
+            stuck = now["since_seal"] > seal_after + STUCK
+            _say(address, f"STATUS={found['status']}" + ("" if stuck else "\nWATCHDOG=1"))
+    finally:
+        _say(address, "STOPPING=1")
+
+
+def _say(address: str, text: str) -> None:
+    target = "\0" + address[1:] if address.startswith("@") else address
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as there:
+            there.sendto(text.encode(), target)
+    except OSError as reason:
+        log.warning("systemd does not listen: %s", reason, extra={"event": "notify_failed"})
