@@ -102,7 +102,7 @@ soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 	@HEADRACE_SOAK=$(MUTATIONS) HEADRACE_SEED=$(SEED) nice $(CARGO) test --quiet --locked --release --test core soak -- --nocapture
 
 soak-opcua: setup peers ## faults of OPC UA servers for MINUTES=30, from SEED=1 (docs/opcua.md)
-	@HEADRACE_SOAK_MINUTES=$(MINUTES) HEADRACE_SEED=$(SEED) nice $(BIN)/python -m pytest -q -s --timeout 0 tests/test_opcua_soak.py
+	@nice $(BIN)/python -m tests.opcua_soak $(MINUTES) $(SEED)
 
 peers: tools ## install the brokers and device servers that the tests talk to
 	@tests/peers/install.sh

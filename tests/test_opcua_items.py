@@ -55,7 +55,7 @@ class Rig:
 
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  (what is waited for tells nobody)
             await asyncio.sleep(0.02)
 
 

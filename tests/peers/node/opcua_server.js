@@ -80,6 +80,7 @@ async function main() {
     securityPolicies: [SecurityPolicy.None],
     securityModes: [MessageSecurityMode.None],
     disableDiscovery: true,
+    serverCapabilities: { minSupportedSampleRate: 0 }, // else changes that follow each other closely become one
     serverCertificateManager: new OPCUACertificateManager({ rootFolder: path.join(store, "pki") }),
     userCertificateManager: new OPCUACertificateManager({ rootFolder: path.join(store, "users") }),
   });
