@@ -38,18 +38,24 @@ def test_ahead_counts_the_steps_of_after(start: int, steps: int) -> None:
 
 def test_a_memory_is_kept_whole_and_is_only_for_its_server() -> None:
     known = Memory("opc.tcp://h:1", b"\x05\xff", b"n", 7, "f", 0.5, 5.0, LAST, 123, [3, 4])
-    assert Memory.decode(known.encode(), "opc.tcp://h:1") == known
-    assert Memory.decode(known.encode(), "opc.tcp://other:1") == Memory("opc.tcp://other:1")
+    assert Memory.decode(known.encode(), known.place, "opc.tcp://h:1") == known
+    assert Memory.decode(known.encode(), known.place, "opc.tcp://other:1") == Memory("opc.tcp://other:1")
+
+
+def test_a_place_counts_only_in_its_own_subscription() -> None:
+    known = Memory("s", subscription=8, sequence=3, clean_ns=20)
+    found = Memory.decode(known.encode(), b"7 900 30", "s")
+    assert (found.subscription, found.sequence, found.clean_ns) == (8, 0, 30)
 
 
 @pytest.mark.parametrize("body", [None, b"", b"{}", b"[]", b'{"server": 1}', b"\xff", b'{"token": "zz", "nonce": ""}'])
 def test_a_memory_that_can_not_be_read_is_none(body: bytes | None) -> None:
-    assert Memory.decode(body, "opc.tcp://h:1") == Memory("opc.tcp://h:1")
+    assert Memory.decode(body, b"7 1 1", "opc.tcp://h:1") == Memory("opc.tcp://h:1")
 
 
 def test_a_memory_has_a_bound() -> None:
     known = Memory("s", subscription=7, clean_ns=5, bad=list(range(MOST_BAD + 1)))
-    found = Memory.decode(known.encode(), "s")
+    found = Memory.decode(known.encode(), None, "s")
     assert (found.subscription, found.bad, found.clean_ns) == (0, [], 5)
 
 

@@ -23,7 +23,7 @@ from agent.collectors.opcua.items import Items, Server
 from agent.collectors.opcua.link import FAULTS, Link, lost, said
 from agent.collectors.opcua.memory import Memory
 from agent.collectors.opcua.polling import Poller
-from agent.collectors.opcua.publishing import Publisher, SubscriptionLost, is_unsupported, mark_of
+from agent.collectors.opcua.publishing import Publisher, SubscriptionLost, is_unsupported, mark_of, place_of
 from agent.config import OpcUaDevice
 from agent.errors import NotConnected
 from agent.model import StatusCode
@@ -98,6 +98,7 @@ class OpcUaCollector:
             if self._items.bad and self._poller is None:
                 self._server = await self._items.look(self._link)
                 await self._items.monitor(self._link, self._server, self._items.bad)
+                self._note()
         except FAULTS as reason:
             raise lost(reason) from reason
 
@@ -118,7 +119,9 @@ class OpcUaCollector:
         if self._recalled:
             return
         self._recalled = True
-        known = Memory.decode(self._inlet.marked(mark_of(self.device)), self.device.url)
+        known = Memory.decode(
+            self._inlet.marked(mark_of(self.device)), self._inlet.marked(place_of(self.device)), self.device.url
+        )
         for name in Memory.__slots__:
             setattr(self._memory, name, getattr(known, name))
 
@@ -135,8 +138,12 @@ class OpcUaCollector:
             await self._poller.begin(link, self._server, self.device.tags)
             self._due = asyncio.get_running_loop().time()
             return
-        self._inlet.mark(mark_of(self.device), memory.encode())
+        self._note()
         self._publishing = asyncio.create_task(self._publish(link), name=f"opc ua publish {self.device.name}")
+
+    def _note(self) -> None:
+        self._inlet.mark(mark_of(self.device), self._memory.encode())
+        self._inlet.mark(place_of(self.device), self._memory.place)
 
     async def _subscribed(self, link: Link, *, resumed: bool) -> bool:
         """Whether there is a subscription to publish: the old one, or a fresh one. False where the server has no

@@ -1,7 +1,8 @@
 """What a collector remembers of its server: enough to go on where it was, after a lost connection or a kill -9.
 
-It is kept as a mark (`Inlet.mark`), in one transaction with the block of the last notification that it speaks of: so
-what is republished after a crash is exactly what no block holds.
+It is kept as two marks (`Inlet.mark`): what seldom changes, and the place in the subscription. The latter goes in one
+transaction with the block of the notification that it names: so what is republished after a crash is exactly what no
+block holds.
 """
 
 from __future__ import annotations
@@ -48,20 +49,33 @@ class Memory:
     """Tags whose node the server refused."""
 
     def encode(self) -> bytes:
+        """All but the place."""
         known = asdict(self)
         if len(self.bad) > MOST_BAD:
             known |= {"subscription": 0, "bad": []}
-        return json.dumps(known | {"token": self.token.hex(), "nonce": self.nonce.hex()}).encode()
+        known |= {"token": self.token.hex(), "nonce": self.nonce.hex(), "sequence": 0}
+        return json.dumps(known).encode()
+
+    @property
+    def place(self) -> bytes:
+        """How far it is: written for every notification, so it is short."""
+        return b"%d %d %d" % (self.subscription, self.sequence, self.clean_ns)
 
     @classmethod
-    def decode(cls, body: bytes | None, server: str) -> Memory:
+    def decode(cls, body: bytes | None, place: bytes | None, server: str) -> Memory:
         """What an earlier run knew of this server; nothing where it was another one, or a later version wrote it."""
         try:
             known = json.loads(body or b"{}")
             found = cls(**known | {name: binascii.unhexlify(known[name]) for name in ("token", "nonce")})
+            subscription, sequence, clean_ns = map(int, (place or b"0 0 0").split())
         except (KeyError, TypeError, ValueError):
             return cls(server)
-        return found if found.server == server else cls(server)
+        if found.server != server:
+            return cls(server)
+        found.clean_ns = max(found.clean_ns, clean_ns)
+        if subscription == found.subscription:
+            found.sequence = sequence
+        return found
 
     def forget_subscription(self) -> None:
         """`clean_ns` stays: it is where the gap begins."""

@@ -8,6 +8,7 @@ with the next request, only when the outbox has committed it: until then the ser
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -181,7 +182,7 @@ class Publisher:
         if header.service_result & 0x8000_0000:
             raise NotConnected(f"publishing failed with status 0x{header.service_result:08X}")
         if header.subscription_id != self._memory.subscription:
-            self._counters["strangers"] += 1
+            await self._drop(header.subscription_id)
             return
         self._counters["publishes"] += 1
         published_ns = header.publish_time_ns or header.sent_ns or time.time_ns()
@@ -198,6 +199,14 @@ class Publisher:
         else:
             self._counters["repeated"] += 1
         self._acknowledge_again(header.available)
+
+    async def _drop(self, subscription: int) -> None:
+        """Ends another subscription of our session: left over from a run that was killed before it could note it."""
+        self._counters["strangers"] += 1
+        request = ua.DeleteSubscriptionsRequest()
+        request.Parameters.SubscriptionIds = [subscription]
+        with contextlib.suppress(UaStatusCodeError):
+            await self._link.ask(request, ua.DeleteSubscriptionsResponse)
 
     async def _fill(self, sequence: int, steps: int, available: Iterable[int]) -> None:
         """Asks for the notifications before `sequence` that did not come: `steps` of them."""
@@ -234,6 +243,7 @@ class Publisher:
             return False
         except BadSubscriptionIdInvalid as reason:
             raise SubscriptionLost(said(reason)) from reason
+        self._heard = asyncio.get_running_loop().time()
         self._counters["republished"] += 1
         published_ns = header.publish_time_ns or header.sent_ns or time.time_ns()
         self._end_of_gap(published_ns)
@@ -256,7 +266,7 @@ class Publisher:
         self._memory.sequence = sequence
         if not more:
             self._memory.clean_ns = published_ns
-        self._inlet.mark(mark_of(self._device), self._memory.encode())
+        self._inlet.mark(place_of(self._device), self._memory.place)
         self._pushed.append(sequence)
         if self._commit is None:
             self._commit = asyncio.create_task(self._committing(), name=f"opc ua commits {self._device.name}")
@@ -311,6 +321,11 @@ def mark_of(device: OpcUaDevice) -> str:
     return f"opcua/{device.name}"
 
 
+def place_of(device: OpcUaDevice) -> str:
+    """The name of the mark of its place."""
+    return f"opcua/{device.name}/place"
+
+
 def is_unsupported(reason: BaseException) -> bool:
     """Whether a server says that it has no such service."""
     return isinstance(reason, UaStatusCodeError) and reason.code in (
@@ -320,4 +335,4 @@ def is_unsupported(reason: BaseException) -> bool:
     )
 
 
-__all__ = ["FAULTS", "Publisher", "SubscriptionLost", "is_unsupported", "mark_of"]
+__all__ = ["FAULTS", "Publisher", "SubscriptionLost", "is_unsupported", "mark_of", "place_of"]
