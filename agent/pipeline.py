@@ -102,6 +102,7 @@ class Pipeline:
                     await self._intake.ripe.wait()
             self._intake.ripe.clear()
             await self._seal(halt)
+        await self._seal(halt)  # what came while the last one was written
 
     async def _seal(self, halt: asyncio.Event) -> None:
         self._looked = time.monotonic()
