@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from simulators.proxy import Fault, Kind
-from tests.opcua_rig import Committed, opcua_plant
+from tests.opcua_plant import Committed, opcua_plant
 from tests.peers.line import Line
 from tests.peers.servers import AsyncOpcUaServer, Device, NodeOpcUaServer
 from tests.rig import agent, until

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from asyncua import ua
@@ -22,7 +23,8 @@ def buffer(count: int = 1) -> _native.Buffer:
 def published(value: int, second: int, handle: int = 0) -> bytes:
     answer = ua.PublishResponse()
     answer.Parameters.NotificationMessage.SequenceNumber = ua.UInt32(1)
-    found = ua.DataValue(ua.Variant(value, ua.VariantType.Int32), SourceTimestamp=EPOCH + timedelta(seconds=second))
+    stamp: Any = EPOCH + timedelta(seconds=second)
+    found = ua.DataValue(ua.Variant(value, ua.VariantType.Int32), SourceTimestamp=stamp)
     item = ua.MonitoredItemNotification(ua.UInt32(handle), found)
     answer.Parameters.NotificationMessage.NotificationData = [ua.DataChangeNotification([item])]  # type: ignore[list-item]
     return struct_to_binary(answer)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from simulators.proxy import Fault, Kind
-from tests.opcua_rig import Committed, events, opcua_plant
+from tests.opcua_plant import Committed, events, opcua_plant
 from tests.peers.line import Line
 from tests.peers.servers import AsyncOpcUaServer, Device, NodeOpcUaServer
 from tests.rig import Command, Plant, agent, until
