@@ -28,7 +28,7 @@ NO_CARGO_FUZZ := Fuzzing needs cargo-fuzz: cargo install cargo-fuzz
 
 # For `make fuzz` and `make soak-core`: seconds for each target, the targets, mutated blocks and their seed.
 SECONDS := 60
-TARGETS := block_decode block_sealed json modbus_plan filter_push
+TARGETS := block_decode block_sealed json modbus_plan filter_push opcua_publish
 MUTATIONS := 1000000
 SEED := 1
 MINUTES := 30

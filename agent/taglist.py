@@ -31,7 +31,7 @@ _PLC = {
     "real": "float32", "float": "float32", "lreal": "float64", "double": "float64", "boolean": "bool", "bit": "bool",
     "sint": "int8", "int": "int16", "dint": "int32", "lint": "int64", "usint": "uint8", "byte": "uint8",
     "uint": "uint16", "word": "uint16", "udint": "uint32", "dword": "uint32", "ulint": "uint64", "lword": "uint64",
-    "str": "string", "text": "string",
+    "str": "string", "text": "string", "bytestring": "bytes", "blob": "bytes",
 }  # fmt: skip
 _BOUNDS = {"deadband": "0.1", "swinging_door": "0.5", "grid": "0.05"}
 """The filters that have a bound, with one that people might write."""
@@ -52,10 +52,14 @@ def _address(text: str, info: ValidationInfo) -> Address:
 def _type(text: str, info: ValidationInfo) -> DataType:
     sized = re.fullmatch(r"string\[([0-9]{1,9})\]", text)
     if not sized and text not in _TYPES:
-        known = _PLC.get(text.lower())
-        wanted = f"write {known}" if known else likely(text, _TYPES)
+        element = text.lower().removesuffix("[]")
+        known = _PLC.get(element)
+        wanted = f"write {known}{text[len(element) :]}" if known else likely(text, _TYPES)
         raise ValueError(f"{quantity.shown(text)} is not a type; {wanted.replace('? write', '?; write')}")
     found = DataType(ValueType.STRING, int(sized[1])) if sized else DataType(ValueType(text))
+    if _protocol(info) == "modbus" and (found.type.is_array or found.type is ValueType.BYTES):
+        meant = "a tag for each element" if found.type.is_array else "string[16], or a number's type"
+        raise ValueError(f"Modbus has no {found.type}; write {meant}")
     if _protocol(info) != "modbus":
         if sized:
             raise ValueError(f"{text!r}: an OPC UA string brings its own length; write string")
@@ -91,7 +95,7 @@ def _order(text: str) -> str:
 
 def _factor(text: str, info: ValidationInfo) -> float:
     kind = info.data.get("type")
-    if kind and kind.type in (ValueType.BOOL, ValueType.STRING):
+    if kind and not kind.type.is_number:
         raise ValueError(f"a {kind.type} can't be scaled; write nothing in this column")
     found = quantity.number(text)
     if info.field_name == "scale" and found == 0:
@@ -127,7 +131,7 @@ def _bound(word: str, text: str, info: ValidationInfo) -> str:
     """A filter's bound as the core reads it: a number above zero, for a deadband also with a % after it, or zero."""
     noun = word.replace("_", " ")
     kind = info.data.get("type")
-    if kind and kind.type in (ValueType.BOOL, ValueType.STRING):
+    if kind and not kind.type.is_number:
         raise ValueError(f"a {kind.type} has no {noun}; write on_change, or nothing")
     share = text.removesuffix("%").rstrip()
     percent = share != text

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import page, signals, sizes, speed
+from benchmarks import opcua_decode, page, signals, sizes, speed
 
 
 def main() -> None:
@@ -27,10 +27,10 @@ def main() -> None:
         for size in sizes.sizes(names):
             for result in sizes.results(size):
                 result.print()
-        for result in speed.results():
+        for result in (*speed.results(), *opcua_decode.results()):
             result.print()
         return
-    text = page.tables(list(sizes.sizes(names)), list(speed.results()))
+    text = page.tables(list(sizes.sizes(names)), [*speed.results(), *opcua_decode.results()])
     if asked.write_docs:
         page.write(text)
     if asked.table:

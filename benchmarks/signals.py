@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from agent.model import Reading, Tag, ValueType
+from agent.model import Reading, Tag, Value, ValueType
 from simulators.plant import Plant
 from simulators.signals import mix
 
@@ -37,7 +37,7 @@ class Signals:
 
     name: str
     tags: list[Tag]
-    rows: list[list[bool | int | float | str | None]]
+    rows: list[list[Value]]
     times: list[int]
 
     def shared(self, scans: int, first: int = 0) -> list[Reading]:

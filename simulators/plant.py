@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fractions import Fraction
 from hashlib import blake2b
 from math import ceil, floor
@@ -19,6 +20,8 @@ from simulators.signals import Shape, mix
 
 MILLISECOND = 1_000_000
 """In nanoseconds."""
+ELEMENTS = 4
+"""Of every array."""
 
 INTEGER_RANGES = {
     ValueType.INT8: (-(2**7), 2**7 - 1),
@@ -124,8 +127,14 @@ def _signal(tag: Tag, seed: int) -> _Signal:
     digest = blake2b(f"{seed}/{tag.device}/{tag.name}".encode(), digest_size=8).digest()
     key = int.from_bytes(digest, "big")
     words = frozenset(word.lower() for word in _WORD.findall(tag.name))
+    if tag.type.is_array:
+        parts = [_signal(replace(tag, name=f"{tag.name}[{n}]", type=tag.type.element), seed) for n in range(ELEMENTS)]
+        return _Signal(tag, parts[0].step_ns, lambda k: tuple(part.at(k) for part in parts))  # type: ignore[misc]
     if tag.type is ValueType.STRING:
         return _Signal(tag, 2000 * MILLISECOND, _text(tag, key))
+    if tag.type is ValueType.BYTES:
+        text = _text(tag, key)
+        return _Signal(tag, 2000 * MILLISECOND, lambda k: str(text(k)).encode())
     if tag.type is ValueType.BOOL:
         return _Signal(tag, 500 * MILLISECOND, _bit(key, words))
     if tag.type in (ValueType.FLOAT32, ValueType.FLOAT64):

@@ -67,7 +67,7 @@ HOMES = {
 
 # A Rust module may use those of the floors below it; those of the lowest floor also each other.
 RUST_FLOORS = (
-    ("error", "tag", "identifier"),
+    ("error", "tag", "value", "values", "joined", "identifier"),
     ("filter", "codec", "decode"),
     ("column",),
     ("body",),

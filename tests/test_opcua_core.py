@@ -26,7 +26,7 @@ def published(value: int, second: int, handle: int = 0) -> bytes:
     stamp: Any = EPOCH + timedelta(seconds=second)
     found = ua.DataValue(ua.Variant(value, ua.VariantType.Int32), SourceTimestamp=stamp)
     item = ua.MonitoredItemNotification(ua.UInt32(handle), found)
-    answer.Parameters.NotificationMessage.NotificationData = [ua.DataChangeNotification([item])]  # type: ignore[list-item]
+    answer.Parameters.NotificationMessage.NotificationData = [ua.DataChangeNotification([item])]
     return struct_to_binary(answer)
 
 

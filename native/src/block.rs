@@ -14,7 +14,7 @@ use crate::codec::{Reader, broken, put_signed, put_varint};
 use crate::column::Column;
 use crate::error::Result;
 
-pub use crate::body::{DecodedColumn, MAX_BODY, MAX_COLUMNS, MAX_READINGS};
+pub use crate::body::{DecodedColumn, MAX_BODY, MAX_COLUMNS, MAX_ELEMENTS, MAX_READINGS};
 
 /// The first four bytes of every block.
 pub const MAGIC: [u8; 4] = *b"HDRC";

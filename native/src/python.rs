@@ -35,9 +35,9 @@ impl From<Error> for PyErr {
             }),
             Error::Spec(_)
             | Error::Length { .. }
-            | Error::Identifier { .. }
             | Error::Response { .. }
-            | Error::Service(_) => PyValueError::new_err(text),
+            | Error::Service(_)
+            | Error::Identifier { .. } => PyValueError::new_err(text),
             Error::Unknown { .. } => PyIndexError::new_err(text),
         }
     }

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
+from typing import Any
 
 from tests.peers.process import Peer, PeerMissing, program
 
@@ -47,7 +48,7 @@ COUNTER = 8
 """The holding register that grows by one with each request, and wraps at 65,536."""
 
 OPCUA_NAMESPACE = "urn:headrace:test"
-OPCUA_VALUES: dict[str, tuple[str, bool | int | float | str]] = {
+OPCUA_VALUES: dict[str, tuple[str, bool | int | float | str | list[Any]]] = {
     "Float": ("float32", FLOAT32),
     "Double": ("float64", math.pi),
     "Boolean": ("bool", True),
@@ -55,8 +56,16 @@ OPCUA_VALUES: dict[str, tuple[str, bool | int | float | str]] = {
     "UInt16": ("uint16", 65535),
     "Int64": ("int64", -(2**53) - 1),
     "UInt64": ("uint64", 2**64 - 1),
+    "ByteString": ("bytes", "AP/+"),
+    "Bools": ("bool[]", [True, False, True]),
+    "Floats": ("float32[]", [FLOAT32, -0.5]),
+    "Int16s": ("int16[]", [-32768, 0, 32767]),
+    "Bytes": ("uint8[]", [0, 255]),
+    "Strings": ("string[]", ["press 7 · 压力机", ""]),
+    "ByteStrings": ("bytes[]", ["/w==", ""]),
+    "None": ("float64[]", []),
 }
-"""The constant OPC UA nodes: name -> (type, value)."""
+"""The constant OPC UA nodes: name -> (type, value as JSON has it)."""
 
 OPCUA_BAD_STATUS = 0x808C0000
 """BadSensorFailure."""

@@ -95,6 +95,9 @@ impl Plan {
                     field.kind.name()
                 )));
             }
+            if field.kind.is_opaque() && field.kind != ValueType::Text {
+                return Err(Error::Spec(format!("tag {}: registers can't hold {}", field.tag, field.kind.name())));
+            }
             if words == 0 {
                 return Err(Error::Spec(format!("tag {}: a string needs a length; write string[20]", field.tag)));
             }
@@ -165,6 +168,7 @@ fn register<'a>(bytes: &'a [u8], field: &Field, text: &'a mut Vec<u8>) -> Option
         ValueType::Int64 => Value::Integer(big_endian::<8>(bytes, field.order)? as i64),
         ValueType::UInt64 => Value::Unsigned(big_endian::<8>(bytes, field.order)?),
         ValueType::Float64 => Value::Real64(f64::from_bits(big_endian::<8>(bytes, field.order)?)),
+        _ => return None,
     })
 }
 

@@ -2,9 +2,10 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use crate::tag::{Scale, TagSpec, Value, ValueType};
+use crate::tag::{Form, Scale, TagSpec, Value, ValueType};
+use crate::values::{Items, MAX_LENGTH, Values};
 
 /// What is read of a tag.
 #[derive(FromPyObject)]
@@ -25,8 +26,8 @@ impl Tag {
             (factor, offset) => Some(Scale { factor: factor.unwrap_or(1.0), offset: offset.unwrap_or(0.0) }),
         };
         let raw = ValueType::parse(&self.r#type)?;
-        if scale.is_some() && raw == ValueType::Text {
-            return Err(PyValueError::new_err("a string can't be scaled"));
+        if scale.is_some() && raw.is_opaque() {
+            return Err(PyValueError::new_err(format!("a tag of type {} can't be scaled", raw.name())));
         }
         Ok(TagSpec { raw, scale, filter: self.filter, range: self.low.zip(self.high) })
     }
@@ -54,30 +55,58 @@ pub(super) enum Owned {
     Real32(f32),
     Real64(f64),
     Text(String),
+    Bytes(Vec<u8>),
+    Array(Values),
 }
 
 impl Owned {
-    /// The object as a value of `kind`. Python's bool is no number here, and no integer is cut to fit.
+    /// The object as a value of `kind`. Python's bool is no number here, and no integer is cut to fit. An array is a list
+    /// or a tuple, each element of which is a value of the element's type, and none is None.
     pub(super) fn of(object: &Bound<'_, PyAny>, kind: ValueType) -> Self {
         if object.is_none() {
             return Self::Absent;
         }
-        let number = !object.is_instance_of::<PyBool>();
-        let integer = || object.cast::<PyInt>().ok().filter(|_| number).and_then(|value| value.extract::<i128>().ok());
-        let found = match kind {
-            ValueType::Bool => object.cast::<PyBool>().ok().map(|value| Self::Bool(value.is_true())),
-            ValueType::Text => object.cast::<PyString>().ok().and_then(|value| value.extract().ok()).map(Self::Text),
-            ValueType::Float32 => Self::real(object, number)
-                .filter(|value| f64::from(*value as f32).to_bits() == value.to_bits() || value.is_nan())
-                .map(|value| Self::Real32(value as f32)),
-            ValueType::Float64 => Self::real(object, number).map(Self::Real64),
-            kind => integer().zip(kind.range()).filter(|(value, (low, high))| low <= value && value <= high).map(
-                |(value, (low, _))| {
-                    if low < 0 { Self::Integer(value as i64) } else { Self::Unsigned(value as u64) }
-                },
-            ),
+        let found = match kind.element() {
+            Some(element) => Self::array(object, element).map(Self::Array),
+            None => Self::one(object, kind),
         };
         found.unwrap_or(Self::Mistyped)
+    }
+
+    fn array(object: &Bound<'_, PyAny>, element: ValueType) -> Option<Values> {
+        let mut values = Values::new(element);
+        let mut push =
+            |item: Bound<'_, PyAny>| Self::one(&item, element).filter(|item| values.push(item.value())).map(|_| ());
+        if let Ok(list) = object.cast::<PyList>() {
+            list.iter().take(MAX_LENGTH + 1).try_for_each(&mut push)?;
+        } else {
+            object.cast::<PyTuple>().ok()?.iter().take(MAX_LENGTH + 1).try_for_each(&mut push)?;
+        }
+        (values.len() <= MAX_LENGTH).then_some(values)
+    }
+
+    fn one(object: &Bound<'_, PyAny>, kind: ValueType) -> Option<Self> {
+        let number = !object.is_instance_of::<PyBool>();
+        let integer = || object.cast::<PyInt>().ok().filter(|_| number).and_then(|value| value.extract::<i128>().ok());
+        match kind.form() {
+            Form::Bool => object.cast::<PyBool>().ok().map(|value| Self::Bool(value.is_true())),
+            Form::Text => object.cast::<PyString>().ok().and_then(|value| value.extract().ok()).map(Self::Text),
+            Form::Bytes => object.cast::<PyBytes>().map_or_else(
+                |_| object.cast::<PyByteArray>().ok().map(|value| Self::Bytes(value.to_vec())),
+                |value| Some(Self::Bytes(value.as_bytes().to_owned())),
+            ),
+            Form::Real32 => Self::real(object, number)
+                .filter(|value| f64::from(*value as f32).to_bits() == value.to_bits() || value.is_nan())
+                .map(|value| Self::Real32(value as f32)),
+            Form::Real64 => Self::real(object, number).map(Self::Real64),
+            Form::Integer | Form::Unsigned => {
+                integer().zip(kind.range()).filter(|(value, (low, high))| low <= value && value <= high).map(
+                    |(value, (low, _))| {
+                        if low < 0 { Self::Integer(value as i64) } else { Self::Unsigned(value as u64) }
+                    },
+                )
+            }
+        }
     }
 
     /// A Python number as float64, if that changes nothing about it.
@@ -100,6 +129,8 @@ impl Owned {
             Self::Real32(value) => Value::Real32(*value),
             Self::Real64(value) => Value::Real64(*value),
             Self::Text(value) => Value::Text(value),
+            Self::Bytes(value) => Value::Bytes(value),
+            Self::Array(values) => Value::Array(Items::of(values)),
         }
     }
 }
@@ -114,5 +145,10 @@ pub(super) fn to_python<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Boun
         Value::Real32(value) => f64::from(value).into_pyobject(py)?.into_any(),
         Value::Real64(value) => value.into_pyobject(py)?.into_any(),
         Value::Text(value) => value.into_pyobject(py)?.into_any(),
+        Value::Bytes(value) => PyBytes::new(py, value).into_any(),
+        Value::Array(items) => {
+            let values = items.iter().map(|item| to_python(py, item)).collect::<PyResult<Vec<_>>>()?;
+            PyList::new(py, values)?.into_any()
+        }
     })
 }

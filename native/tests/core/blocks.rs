@@ -8,7 +8,7 @@ use _native::arrow;
 use _native::block::{self, MAX_READINGS};
 use _native::body;
 use _native::column::Column;
-use _native::tag::{Value, ValueType};
+use _native::tag::{Form, Value, ValueType};
 
 use crate::columns::{META, all_rows, cases, columns, meta, rows};
 use crate::parts::Parts;
@@ -65,14 +65,19 @@ proptest! {
         let mut row = 0;
         for (_, column) in &columns {
             for (_, value, _) in column.iter() {
-                let valid: Vec<usize> = (3..8).filter(|place| batch.column(*place).is_valid(row)).collect();
+                let valid: Vec<usize> = (3..15).filter(|place| batch.column(*place).is_valid(row)).collect();
+                let place = match column.kind.form() {
+                    Form::Bool => 3,
+                    Form::Integer => 4,
+                    Form::Unsigned => 5,
+                    Form::Real32 | Form::Real64 => 6,
+                    Form::Text => 7,
+                    Form::Bytes => 8,
+                };
                 let wanted = match value {
                     Value::Absent => vec![],
-                    Value::Bool(_) => vec![3],
-                    Value::Integer(_) => vec![4],
-                    Value::Unsigned(_) => vec![5],
-                    Value::Real32(_) | Value::Real64(_) => vec![6],
-                    Value::Text(_) => vec![7],
+                    Value::Array(_) => vec![place + 6],
+                    _ => vec![place],
                 };
                 prop_assert_eq!(valid, wanted);
                 row += 1;

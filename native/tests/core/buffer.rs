@@ -85,6 +85,8 @@ impl Model {
             Cell::Real32(_) => 4,
             Cell::Integer(_) | Cell::Unsigned(_) | Cell::Real64(_) => 8,
             Cell::Text(text) => 8 + text.len(),
+            Cell::Bytes(bytes) => 8 + bytes.len(),
+            Cell::Array(list) => 8 + 8 * list.0.len(),
         };
         if self.bytes + size > most {
             self.refused += 1;

@@ -4,8 +4,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use _native::codec::run::{self, Runs};
-use _native::codec::text::{self, Texts};
+use _native::codec::text;
 use _native::codec::{Codec, Reader, Sink, Source, integer, put_signed, put_varint, real};
+use _native::joined::{Blobs, Texts};
 use _native::tag::ValueType;
 
 use crate::cell::{Cell, KINDS};
@@ -159,6 +160,19 @@ proptest! {
     }
 
     #[test]
+    fn byte_strings(values in cells(ValueType::Bytes)) {
+        let mut blobs = Blobs::default();
+        for cell in &values {
+            if let Cell::Bytes(bytes) = cell { blobs.push(bytes) }
+        }
+        let (_, decoded) = there_and_back(
+            |out| text::encode(&blobs, out),
+            |codec, source| text::decode::<Vec<u8>>(codec, source, blobs.len(), usize::MAX).unwrap(),
+        );
+        prop_assert_eq!(decoded.iter().map(|bytes| Cell::Bytes(bytes.to_owned())).collect::<Vec<_>>(), values);
+    }
+
+    #[test]
     fn qualities(values in vec(prop_oneof![Just(0_u32), Just(0x8005_0000), any::<u32>()], 0..200)) {
         let mut runs = Runs::default();
         for value in &values {
@@ -205,7 +219,9 @@ proptest! {
         prop_assert!(found.is_err() || found.unwrap().len() == count);
         let found = run::decode_bools(codec, &mut Reader::new(&soft), count);
         prop_assert!(found.is_err() || found.unwrap().len() == count);
-        let found = text::decode(codec, &mut all.clone(), count, 1000);
+        let found = text::decode::<String>(codec, &mut all.clone(), count, 1000);
+        prop_assert!(found.is_err() || found.as_ref().unwrap().iter().count() == count);
+        let found = text::decode::<Vec<u8>>(codec, &mut all.clone(), count, 1000);
         prop_assert!(found.is_err() || found.as_ref().unwrap().iter().count() == count);
         let found = run::decode::<u8>(&mut Reader::new(&soft), count);
         prop_assert!(found.is_err() || found.unwrap().iter().count() == count);
@@ -279,7 +295,7 @@ fn a_decimal_with_exceptions_is_still_a_decimal() {
 #[test]
 fn strings_are_bounded_by_how_often_they_are_used() {
     let sink = Sink { soft: b"\x0a0123456789".to_vec(), ..Sink::default() };
-    let read = |count| text::decode(Codec::Constant, &mut source(&sink, Codec::Constant), count, 100);
+    let read = |count| text::decode::<String>(Codec::Constant, &mut source(&sink, Codec::Constant), count, 100);
     assert!(read(10).is_ok());
     assert!(read(11).is_err());
 }

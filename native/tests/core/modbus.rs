@@ -7,7 +7,7 @@ use _native::decode::modbus::{Field, Order, Plan};
 use _native::error::Error;
 use _native::tag::ValueType;
 
-use crate::cell::{Cell, Habit, KINDS};
+use crate::cell::{Cell, Habit, KINDS, OF_REGISTERS};
 use crate::columns::{cases, habit};
 
 const ORDERS: [(Order, &str); 4] =
@@ -58,7 +58,7 @@ proptest! {
 
     #[test]
     fn every_type_in_every_order(
-        tags in vec((0..KINDS.len(), 0..ORDERS.len(), habit(), any::<u64>(), 0_usize..3), 1..12),
+        tags in vec((0..OF_REGISTERS, 0..ORDERS.len(), habit(), any::<u64>(), 0_usize..3), 1..12),
     ) {
         let (mut fields, mut payload, mut expected) = (Vec::new(), Vec::new(), Vec::new());
         for (tag, (kind, order, habit, random, skip)) in tags.into_iter().enumerate() {
