@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -20,6 +20,7 @@ class Waiting:
 
     block: _native.Block
     epoch: int
+    marks: Mapping[str, bytes]
     done: bool = False
     refusal: BaseException | None = None
 

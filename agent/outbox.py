@@ -18,13 +18,14 @@ import logging
 import sqlite3
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import aiosqlite
 
-from agent import _native, catalogs, disk, outbox_file, quota, renewal
+from agent import _native, catalogs, disk, marks, outbox_file, quota, renewal
 from agent.entry import (
     COLUMNS,
     INSERT,
@@ -121,8 +122,8 @@ class Outbox:
         found = {name: getattr(self._totals, name) for name in TOTALS if name not in ("first", "sent")}
         return {**found, "disk_bytes": self._quota.disk_bytes}
 
-    async def append(self, block: _native.Block, epoch: int) -> None:
-        """Stores a block; it is durable when this returns.
+    async def append(self, block: _native.Block, epoch: int, kept: Mapping[str, bytes] | None = None) -> None:
+        """Stores a block, and in the same transaction the collectors' marks; both are durable when this returns.
 
         Several may wait at once, each with the place after the one before. Raises OutboxFull where there is no room for
         it, or the disk takes no writes (then nothing is stored, nothing dropped for it, and those that wait behind it
@@ -131,9 +132,18 @@ class Outbox:
         """
         if block.sequence != self.next_sequence and block.data[7:23] not in self._past:
             raise ValueError(f"the block carries sequence {block.sequence}; next is {self.next_sequence}")
-        waiting = Waiting(block, epoch)
+        waiting = Waiting(block, epoch, kept or {})
         self._waiting.append(waiting)
         await asyncio.shield(self._append(waiting))
+
+    async def keep_marks(self, kept: Mapping[str, bytes]) -> None:
+        """Stores marks that no block goes with. Raises OutboxFull where the disk has no room."""
+        await asyncio.shield(self._keep_marks(kept))
+
+    async def marks(self) -> dict[str, bytes]:
+        """The marks that were stored last, by name."""
+        async with self._turn:
+            return await self._session.guard(lambda: marks.read(self._rows))
 
     async def peek(self, after: int, limit: int, max_bytes: int) -> list[Entry]:
         """The entries with a sequence above `after` that are not confirmed, in order.
@@ -188,6 +198,14 @@ class Outbox:
         self._report(at_once=True)
         await self._session.close()
 
+    async def _keep_marks(self, kept: Mapping[str, bytes]) -> None:
+        async def keep() -> None:
+            async with self._session.transaction():
+                await marks.keep(self._rows, kept)
+
+        async with self._turn:
+            await self._session.guard(keep)
+
     async def _append(self, waiting: Waiting) -> None:
         async with self._turn:
             # Whoever comes first commits for all who wait.
@@ -210,7 +228,8 @@ class Outbox:
         """One transaction for all of a group."""
         before = self._totals
         entries = await addressed(group, self._rows, before.next_sequence, self.stream)
-        size = sum(len(entry.body) for entry in entries)
+        bodies = sum(len(entry.body) for entry in entries)
+        size = bodies + sum(len(mark) for each in group for mark in each.marks.values())
         self._quota.measure(size, await asyncio.to_thread(disk.room, self.path))
         async with self._session.transaction():
             trash = self._trash and await quota.delete(self._rows, before.confirmed)
@@ -218,12 +237,14 @@ class Outbox:
             now, trash = await self._quota.make_room(before, size, trash, self._handed, drop_oldest=drop_oldest)
             for entry in entries:
                 await self._rows(f"INSERT {INSERT}", to_row(entry))
+            for each in group:
+                await marks.keep(self._rows, each.marks)
             now = replace(
                 now,
                 next_sequence=now.next_sequence + len(entries),
                 entries=now.entries + len(entries),
                 readings=now.readings + sum(0 if entry.gap else entry.readings for entry in entries),
-                bytes=now.bytes + size,
+                bytes=now.bytes + bodies,
             )
             await self._save(now)
         self._totals, self._trash, self._written = now, trash, time.monotonic()

@@ -55,6 +55,7 @@ PARTS = {
                 "group",
                 "quota",
                 "catalogs",
+                "marks",
                 "disk",
                 "renewal",
                 "salvage",
@@ -74,7 +75,7 @@ PARTS = {
 
 # Each library of others, and where it may be imported: a file, or a folder with all in it.
 HOMES = {
-    "asyncua": ("agent/collectors/opcua.py", "simulators/opcua_server.py"),
+    "asyncua": ("agent/collectors/opcua/", "simulators/opcua_server.py"),
     "pymodbus": ("agent/collectors/frames.py",),
     "serial": ("agent/collectors/carrier.py",),
     "aiosqlite": ("agent/outbox.py",),
@@ -248,7 +249,7 @@ def test_the_command_line_loads_no_part_before_its_command_is_used() -> None:
         ("datacenter/store.py", "import simulators", "datacenter may not import simulators (simulators)"),
         ("simulators/plant.py", "import headrace.cli", "simulators may not import headrace.cli (headrace)"),
         ("simulators/plant.py", "import_module('headrace.cli')", "simulators may not import headrace.cli"),
-        ("agent/pipeline.py", "import asyncua.ua", "asyncua may be imported only in agent/collectors/opcua.py"),
+        ("agent/pipeline.py", "import asyncua.ua", "asyncua may be imported only in agent/collectors/opcua/"),
         ("datacenter/ledger.py", "import duckdb", "duckdb may be imported only in datacenter/store.py"),
         ("agent/uplink.py", "import requests", "requests may be imported only in no file"),
         ("agent/novelty.py", "", "agent/novelty.py: has no place"),

@@ -28,6 +28,8 @@ struct Slot {
     column: Column,
     /// The last reading, whether the filter let it through or not.
     latest: Last,
+    /// Set while the first value of a fresh OPC UA subscription is to come: what is not after this time (ns) is known.
+    awaited: Option<i64>,
 }
 
 impl Slot {
@@ -45,7 +47,7 @@ impl Slot {
             };
             Note { kind, bound }
         });
-        Ok(Self { spec, filter, column, latest: Last::default() })
+        Ok(Self { spec, filter, column, latest: Last::default(), awaited: None })
     }
 
     /// Everything up to now, and an empty column in its place.
