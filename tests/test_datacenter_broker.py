@@ -20,6 +20,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.errors import HeadraceError
+from agent.model import ValueType
 from agent.wire import CatalogWanted, Receipt, State, Topics
 from datacenter.run import AddressInUse, serve
 from datacenter.store import StoreError
@@ -251,4 +252,4 @@ async def test_what_keeps_it_from_starting_is_said(tmp_path: Path) -> None:
 async def test_every_type_is_in_the_catalog(tmp_path: Path) -> None:
     async with running(tmp_path, "mqtt://127.0.0.1:1") as (url, _), httpx.AsyncClient(base_url=url) as client:
         assert (await client.get("/v1/catalog")).json() == []
-        assert len(TAGS) == 12
+        assert len(TAGS) == len(ValueType)
