@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 _CONFIG = ("native", "words", "address")
 _MIDDLE = (*_CONFIG, "config")
-_PIPELINE = (*_MIDDLE, "collectors", "outbox", "uplink", "identifiers")
+_PIPELINE = (*_MIDDLE, "pki", "collectors", "outbox", "uplink", "identifiers")
 
 PARTS = {
     "native": Part(("agent._native",), ()),
@@ -38,7 +38,8 @@ PARTS = {
         tuple(f"agent.{name}" for name in ("config", "document", "places", "quantity", "tables", "taglist", "wording")),
         _CONFIG,
     ),
-    "collectors": Part(("agent.collectors.",), _MIDDLE),
+    "collectors": Part(("agent.collectors.",), (*_MIDDLE, "pki")),
+    "pki": Part(("agent.pki.",), _CONFIG),
     "outbox": Part(("agent.outbox", "agent.outbox_file", "agent.entry", "agent.quota"), _MIDDLE),
     "uplink": Part(("agent.uplink",), _MIDDLE),
     "identifiers": Part(("agent.identifiers.",), _MIDDLE),
@@ -51,6 +52,7 @@ PARTS = {
 # Each library of others, and where it may be imported: a file, or a folder with all in it.
 HOMES = {
     "asyncua": ("agent/collectors/opcua/", "simulators/opcua_server.py"),
+    "cryptography": ("agent/pki/", "agent/collectors/opcua/", "headrace/trust.py"),
     "pymodbus": ("agent/collectors/modbus.py",),
     "aiosqlite": ("agent/outbox.py",),
     "paho": ("agent/uplink.py", "datacenter/subscription.py"),

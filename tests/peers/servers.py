@@ -97,7 +97,8 @@ class NodeOpcUaServer(Device):
 
     scheme = "opc.tcp"
     options: tuple[str, ...] = ()
-    """`no-subscriptions`: it has no such service."""
+    """`no-subscriptions`: it has no such service. `secure`: every current policy, users reader/s3cret and any
+    certificate; it is STORE/server.crt, server.pem. `secure-strict`: and only clients in STORE/pki/trusted/certs."""
 
     def command(self) -> list[str]:
         return [*_node("node-opcua", "opcua_server.js"), str(self.port), str(self.home), *self.options]
@@ -107,11 +108,13 @@ class AsyncOpcUaServer(Device):
     """A Rust program with async-opcua, security policy None; `url` is `opc.tcp://127.0.0.1:PORT`."""
 
     scheme = "opc.tcp"
+    options: tuple[str, ...] = ()
+    """`secure`: every current policy, users reader/s3cret and STORE/user.der; it is STORE/server.der, server.pem."""
 
     def command(self) -> list[str]:
         if not ASYNC_OPCUA_SERVER.exists():
             raise PeerMissing("the async-opcua server")
-        return [str(ASYNC_OPCUA_SERVER), str(self.port), str(self.home)]
+        return [str(ASYNC_OPCUA_SERVER), str(self.port), str(self.home), *self.options]
 
 
 def _node(package: str, script: str) -> list[str]:

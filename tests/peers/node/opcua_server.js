@@ -1,5 +1,7 @@
-// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions]`. Prints "ready PORT" once it listens.
-// STORE is the directory for its certificates. The nodes and their values are listed in servers.py.
+// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions|secure|secure-strict]`. Prints "ready PORT" once it listens.
+// STORE is the directory for its certificates. `secure`: all current policies, no anonymous line without security; users
+// are reader/s3cret, or have any certificate; every client's certificate is taken. `secure-strict`: only those that lie
+// in STORE/pki/trusted/certs. The nodes and their values are listed in servers.py.
 // SIGUSR2: it forgets every subscription. SIGHUP: it closes every session as timed out, and keeps their subscriptions.
 "use strict";
 
@@ -16,6 +18,7 @@ const {
   VariantArrayType,
 } = require("node-opcua");
 
+const secure = (process.argv[4] || "").startsWith("secure");
 const PERIOD_MS = 100;
 const port = Number(process.argv[2]);
 const store = path.resolve(process.argv[3]);
@@ -77,12 +80,28 @@ async function main() {
     host: "127.0.0.1",
     hostname: "127.0.0.1",
     allowAnonymous: true,
-    securityPolicies: [SecurityPolicy.None],
-    securityModes: [MessageSecurityMode.None],
-    disableDiscovery: true,
+    securityPolicies: secure
+      ? [SecurityPolicy.Basic256Sha256, SecurityPolicy.Aes128_Sha256_RsaOaep, SecurityPolicy.Aes256_Sha256_RsaPss]
+      : [SecurityPolicy.None],
+    securityModes: secure
+      ? [MessageSecurityMode.Sign, MessageSecurityMode.SignAndEncrypt]
+      : [MessageSecurityMode.None],
+    userManager: { isValidUser: (name, password) => name === "reader" && password === "s3cret" },
+    ...(secure && {
+      certificateFile: path.join(store, "server.crt"),
+      privateKeyFile: path.join(store, "server.pem"),
+      serverInfo: { applicationUri: "urn:headrace:test:server" },
+    }),
+    disableDiscovery: !secure,
     serverCapabilities: { minSupportedSampleRate: 0 }, // else changes that follow each other closely become one
-    serverCertificateManager: new OPCUACertificateManager({ rootFolder: path.join(store, "pki") }),
-    userCertificateManager: new OPCUACertificateManager({ rootFolder: path.join(store, "users") }),
+    serverCertificateManager: new OPCUACertificateManager({
+      rootFolder: path.join(store, "pki"),
+      automaticallyAcceptUnknownCertificate: process.argv[4] !== "secure-strict",
+    }),
+    userCertificateManager: new OPCUACertificateManager({
+      rootFolder: path.join(store, "users"),
+      automaticallyAcceptUnknownCertificate: true,
+    }),
   });
   await server.initialize();
   addVariables(server);
