@@ -19,7 +19,11 @@ WHOLE: dict[str, list[int]] = {"lost": [], "doubled": [], "wrong": []}
 POLICIES = ("Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss")
 NAME = 'username = "reader"\npassword = "s3cret"'
 LINES = {
-    **{f"{policy}-{mode}": f'security = "{policy}/{mode}"' for policy in POLICIES for mode in ("Sign", "SignAndEncrypt")},
+    **{
+        f"{policy}-{mode}": f'security = "{policy}/{mode}"'
+        for policy in POLICIES
+        for mode in ("Sign", "SignAndEncrypt")
+    },
     "auto": 'security = "auto"',
     "name": NAME,
     "name-signed": f'security = "Aes128_Sha256_RsaOaep/Sign"\n{NAME}',

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncua import ua
@@ -48,6 +49,8 @@ class Link:
         self._security = security
         self._lost = lost
         self._beside: list[asyncio.Task[None]] = []
+        self._held: list[tuple[Any, float, Body]] | None = None
+        """Requests that wait until the channel has its new keys; None while they are not being renewed."""
         # Its watchdog and its reconnecting are started by `Client.connect`, which is never called.
         self._client = client = Client(device.url, timeout=device.timeout)
         client.name = client.description = "Headrace"
@@ -131,7 +134,12 @@ class Link:
         protocol = self._client.uaclient.protocol
         if protocol is None:
             raise ConnectionError("the connection was closed")
-        future: Body = protocol._send_request(request, hint)
+        future: Body
+        if self._held is not None:
+            future = asyncio.get_running_loop().create_future()
+            self._held.append((request, hint, future))
+        else:
+            future = protocol._send_request(request, hint)
         return future
 
     def answer(self, future: Body) -> Buffer:
@@ -172,11 +180,36 @@ class Link:
         try:
             while True:
                 await asyncio.sleep(0.75 * self._client.secure_channel_timeout / 1000)
-                await within(self.timeout, self._client.open_secure_channel(renew=True))
-                self._client.uaclient.revolve_security_token()
+                # Some servers forget the old keys at once (async-opcua 0.19): nothing is sent with them any more.
+                self._held = []
+                try:
+                    await within(self.timeout, self._client.open_secure_channel(renew=True))
+                    self._client.uaclient.revolve_security_token()
+                finally:
+                    self._release()
                 self._security.renewed()
         except FAULTS as reason:
             self._lost(f"the secure channel could not be renewed: {said(reason)}")
+
+    def _release(self) -> None:
+        held, self._held = self._held or [], None
+        for request, hint, future in held:
+            if future.done():
+                continue
+            try:
+                self.send(request, hint).add_done_callback(partial(_hand_on, future))
+            except ConnectionError as reason:
+                future.set_exception(reason)
+
+
+def _hand_on(future: Body, sent: Body) -> None:
+    if sent.cancelled():
+        future.cancel()
+    elif reason := sent.exception():
+        if not future.done():
+            future.set_exception(reason)
+    elif not future.done():
+        future.set_result(sent.result())
 
 
 def session_seconds(outage: float) -> float:
