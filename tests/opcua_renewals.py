@@ -45,9 +45,8 @@ def test_renewals(tmp_path: Path) -> None:
         values = sum(len(found.counted(at)) for at in range(len(DEVICES)))
         breaks = {name: facts["reconnects"] for name, facts in device_facts(process).items()}
         lost = sum(len(each["lost"]) for each in faults.values())
-        print(
-            f"\n{renewed()} renewals in {seconds:.0f} s, {values} values, {lost} lost, {sum(map(int, breaks.values()))} reconnects"
-        )
+        text = f"{renewed()} renewals in {seconds:.0f} s, {values} values, {lost} lost, {breaks} reconnects"
+        print("\n" + text)
         assert faults == dict.fromkeys(DEVICES, WHOLE)
         assert found.gaps == []
         assert breaks == dict.fromkeys(DEVICES, 0)

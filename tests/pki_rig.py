@@ -10,13 +10,14 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 SERVER_URI = "urn:headrace:test:server"
 USAGES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment")
 _ALL = (*USAGES, "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
+_SHA256_RSA, _SHA1_RSA = (bytes.fromhex(f"2a864886f70d0101{last}") for last in ("0b", "05"))
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
@@ -38,7 +39,6 @@ class Made:
     bits: int = 2048
     usages: tuple[str, ...] = USAGES
     purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH
-    digest: type[HashAlgorithm] = SHA256
     ca: bool = False
     issuer: Made | None = None
     """None: it signs itself."""
@@ -72,7 +72,7 @@ class Made:
             names.insert(0, x509.UniformResourceIdentifier(self.uri))
         if names:
             made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return made.sign(by.key, self.digest())  # type: ignore[arg-type]
+        return made.sign(by.key, SHA256())  # type: ignore[arg-type]
 
 
 CA = Made("ca", uri=None, hosts=(), ca=True)
@@ -105,6 +105,13 @@ def put(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+def with_sha1(made: Made) -> bytes:
+    """The certificate in DER as it was made long ago; no library signs one any more."""
+    content = der(made.make()).replace(_SHA256_RSA, _SHA1_RSA)
+    body = content[4 : 8 + int.from_bytes(content[6:8])]
+    return content[:-256] + made.key.sign(body, padding.PKCS1v15(), SHA1())
 
 
 def equip(home: Path, made: Made | None = None) -> x509.Certificate:

@@ -1,4 +1,4 @@
-"""Secured lines to two servers of other people: every policy and identity; unknown, changed and renewed certificates."""
+"""Secured lines to two servers of other people: every policy and identity; unknown and renewed certificates."""
 
 from __future__ import annotations
 

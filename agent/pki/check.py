@@ -14,7 +14,9 @@ from itertools import pairwise
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from agent.pki.certificate import DEEPEST, Names, self_issued
@@ -92,8 +94,12 @@ def _line(chain: Sequence[x509.Certificate], trust: Trust) -> tuple[list[x509.Ce
 
 
 def _signed(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    key = parent.public_key()
     try:
-        child.verify_directly_issued_by(parent)
+        if _digest(child) == "sha1" and isinstance(key, RSAPublicKey):  # not verified by the library any more
+            key.verify(child.signature, child.tbs_certificate_bytes, PKCS1v15(), SHA1())  # noqa: S303
+        else:
+            child.verify_directly_issued_by(parent)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
@@ -109,14 +115,18 @@ def _strength(leaf: x509.Certificate, wanted: Wanted) -> list[Fault]:
     elif not wanted.least_bits <= key.key_size <= wanted.most_bits:
         bounds = f"{wanted.least_bits} to {wanted.most_bits} bits"
         found.append(Fault(code, f"its key has {key.key_size} bits, and the policy {wanted.policy} wants {bounds}"))
-    try:
-        digest = leaf.signature_hash_algorithm
-        name = digest.name if digest else "no hash"
-    except UnsupportedAlgorithm:
-        name = "an unknown hash"
+    name = _digest(leaf)
     if name in _WEAK and not (wanted.sha1 and name == "sha1"):
         found.append(Fault(code, f"it is signed with {name.upper()}, which can be forged"))
     return found
+
+
+def _digest(certificate: x509.Certificate) -> str:
+    try:
+        found = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return "an unknown hash"
+    return found.name if found else "no hash"
 
 
 def _time(each: x509.Certificate, now: datetime, code: str, name: str) -> list[Fault]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from pathlib import Path
 
 from tests.peers.process import Peer, PeerMissing, program
@@ -115,6 +116,15 @@ class AsyncOpcUaServer(Device):
         if not ASYNC_OPCUA_SERVER.exists():
             raise PeerMissing("the async-opcua server")
         return [str(ASYNC_OPCUA_SERVER), str(self.port), str(self.home), *self.options]
+
+
+class AsyncuaServer(Device):
+    """A Python program with asyncua: what its certificate is, and what it hides, is told by files."""
+
+    scheme = "opc.tcp"
+
+    def command(self) -> list[str]:
+        return [sys.executable, str(HERE / "asyncua_server.py"), str(self.port), str(self.home)]
 
 
 def _node(package: str, script: str) -> list[str]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.crypto import security_policies as asyncua_policies
-from asyncua.ua.uaerrors import UaError
 
 from agent.collectors.opcua.link import FAULTS, said, within
 from agent.config import OpcUaDevice
@@ -128,7 +127,7 @@ async def offered(url: str, seconds: float) -> Sequence[ua.EndpointDescription]:
         protocol = client.uaclient.protocol
         if protocol is not None:
             transport = protocol.transport
-            with contextlib.suppress(*FAULTS, UaError):
+            with contextlib.suppress(Exception):  # it is over, however it ends
                 await within(0.5, protocol.close_secure_channel())
             client.disconnect_socket()
             if transport is not None:

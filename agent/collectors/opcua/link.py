@@ -158,7 +158,7 @@ class Link:
         if protocol is None:
             return
         protocol.on_connection_lost = None
-        with contextlib.suppress(*FAULTS):
+        with contextlib.suppress(Exception):  # asyncua raises whatever comes up on a channel that has no keys yet
             await within(0.5, protocol.close_secure_channel())
         transport = protocol.transport
         self._client.disconnect_socket()

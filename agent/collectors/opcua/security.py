@@ -124,9 +124,10 @@ class Security:
             return NotConnected(said(reason))
         name = self._choice.name if self._choice else self._device.security
         self._choice = None  # the server may have another certificate by now
-        if self._shown is None or isinstance(reason, TimeoutError):
+        if self._shown is None:
             return NotConnected(said(reason))
-        self._unwelcome[self._shown.fingerprint] = time.monotonic()
+        if not isinstance(reason, TimeoutError):
+            self._unwelcome[self._shown.fingerprint] = time.monotonic()
         return NotConnected(
             f"{said(reason)}, when the channel was to be secured with {name}; does the server trust "
             f"{self._shown.path} (SHA-256 {certificates.grouped(self._shown.fingerprint)})?"
