@@ -72,7 +72,7 @@ class Made:
             names.insert(0, x509.UniformResourceIdentifier(self.uri))
         if names:
             made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return made.sign(by.key, SHA256())  # type: ignore[arg-type]
+        return made.sign(by.key, SHA256())
 
 
 CA = Made("ca", uri=None, hosts=(), ca=True)

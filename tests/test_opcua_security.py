@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from agent.pki.certificate import fingerprint, grouped
+from agent.pki.own import YEARS, Own
 from agent.pki.store import Store
 from tests.opcua_rig import Committed
 from tests.peers.process import free_port
 from tests.peers.servers import OPCUA_NAMESPACE, AsyncOpcUaServer, NodeOpcUaServer
-from tests.pki_rig import equip
-from tests.rig import Command, Device, Plant, agent, until
+from tests.pki_rig import der, equip, put
+from tests.rig import Command, Device, Plant, agent, headrace, until
 
 WHOLE: dict[str, list[int]] = {"lost": [], "doubled": [], "wrong": []}
 POLICIES = ("Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss")
@@ -34,6 +38,10 @@ LINES = {
 
 class SecureNodeServer(NodeOpcUaServer):
     options = ("secure",)
+
+
+class StrictNodeServer(NodeOpcUaServer):
+    options = ("secure-strict",)
 
 
 class SecureRustServer(AsyncOpcUaServer):
@@ -95,3 +103,67 @@ def test_every_policy_and_identity_with_channels_renewed_all_the_time(
     assert all(len(found.counted(at)) > 5 for at in range(len(LINES)))
     assert found.gaps == []
     assert {name: facts["reconnects"] for name, facts in device_facts(process).items()} == dict.fromkeys(LINES, 0)
+
+
+def trusted_by_command(url: str, *options: str) -> None:
+    done = headrace("trust", url, *options)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_server_is_trusted_by_the_command_that_the_log_names(tmp_path: Path, running: ExitStack) -> None:
+    certificate = equip(tmp_path / "server")
+    server = running.enter_context(SecureRustServer(tmp_path / "server"))
+    plant = secure_plant(tmp_path, server.url, {"furnace": ""})
+    process = running.enter_context(agent(tmp_path, plant, "--drain", "0"))
+    until(lambda: "server_refused" in process.events())
+    (line,) = [each for each in process.lines() if each.get("event") == "server_refused"]
+    command = str(line["message"]).partition("if it is the right one: ")[2]
+    assert command == f"headrace trust {server.url} --pki {store(plant).place}"
+    assert Path(line["path"]).parent.name == "rejected"
+
+    asked = headrace("trust", server.url, str(plant.path), "--json")
+    (shown,) = json.loads(asked.stdout)["certificates"]
+    assert (shown["trusted"], shown["problems"], shown["fingerprint"]) == (False, [], fingerprint(certificate))
+    refused = headrace("trust", server.url, str(plant.path))  # nobody answers the question
+    assert refused.returncode == 1
+    assert grouped(fingerprint(certificate)) in refused.stdout
+    assert headrace("trust", server.url, str(plant.path), "--fingerprint", "00" * 32).returncode == 1
+    trusted_by_command(*command.split()[2:], "--yes")
+    until(lambda: count(plant) > 3, 10)  # and it was not started again
+    assert not Path(line["path"]).exists()
+    (again,) = json.loads(headrace("trust", server.url, str(plant.path), "--json").stdout)["certificates"]
+    assert again["trusted"] is True
+
+    # Taken away again, the connection ends.
+    (trusted,) = (store(plant).place / "trusted").iterdir()
+    trusted.unlink()
+    until(lambda: "device_lost" in process.events(), 15)
+
+
+def test_our_own_certificate_is_renewed_without_a_loss(tmp_path: Path, running: ExitStack) -> None:
+    """It has 40 days left, so there is a new one at the next connect: which a strict server does not know, so the old
+    one goes on, until somebody trusts the new one there."""
+    certificate = equip(tmp_path / "server")
+    plant = secure_plant(tmp_path, "opc.tcp://127.0.0.1:1", {"furnace": ""})
+    home = store(plant)
+    home.trust(certificate)
+    own = Own(home.place, "urn:headrace:agent:test-agent")
+    (old,) = own.pairs(now=datetime.now(UTC) - timedelta(days=365 * YEARS - 40))
+    known = tmp_path / "server" / "pki" / "trusted" / "certs"
+    put(known / "old.der", der(old.certificate))
+    server = running.enter_context(StrictNodeServer(tmp_path / "server"))
+    plant.path.write_text(plant.path.read_text().replace("opc.tcp://127.0.0.1:1", server.url))
+    process = running.enter_context(agent(tmp_path, plant, "--drain", "0"))
+    until(lambda: count(plant) > 3, 30)
+    assert "own_certificate_renewed" in process.events()
+    until(lambda: device_facts(process)["furnace"].get("own_certificate_days", 0) in (39, 40))
+    new = own.pairs()[0]
+    assert new.fingerprint != old.fingerprint
+    put(known / "new.der", der(new.certificate))
+    process.stop()
+    process.start()
+    far = count(plant)
+    until(lambda: count(plant) > far + 3, 30)
+    until(lambda: device_facts(process).get("furnace", {}).get("own_certificate_days", 0) in (1824, 1825))
+    found = Committed.of(plant)
+    assert (found.faults(), found.gaps) == (WHOLE, [])

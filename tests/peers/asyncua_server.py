@@ -48,10 +48,11 @@ async def main(port: int, store: Path) -> None:
         return found
 
     server.iserver.get_endpoints = endpoints  # type: ignore[method-assign]
-    InternalSession.get_endpoints = lambda _, params, sockname: honest(params, sockname)  # type: ignore[method-assign]
+    session: Any = InternalSession
+    session.get_endpoints = lambda _, params, sockname: honest(params, sockname)
     space = await server.register_namespace("urn:headrace:test")
-    still: Any = "Still"
-    await server.nodes.objects.add_variable(ua.NodeId(still, space), "Still", 7, ua.VariantType.Int32)
+    still = ua.NodeId.from_string(f"ns={space};s=Still")
+    await server.nodes.objects.add_variable(still, "Still", 7, ua.VariantType.Int32)
     async with server:
         print(f"ready {port}", flush=True)
         await asyncio.Event().wait()

@@ -66,6 +66,8 @@ class Link:
         await within(self.timeout, client.send_hello())
         try:
             await within(self.timeout, client.open_secure_channel())
+        except AssertionError as reason:  # asyncua expects no ServiceFault here
+            raise self._security.not_opened(ConnectionError("the server refused")) from reason
         except FAULTS as reason:
             raise self._security.not_opened(reason) from reason
         protocol = client.uaclient.protocol

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import UTC, datetime
@@ -195,7 +196,8 @@ class Security:
             except OSError as reason:
                 text += f"; it can't be kept: {reason}"
         if any(each.untrusted for each in wrong):
-            text += f"; if it is the right one: headrace trust {self._device.url} --pki {self._device.pki}"
+            place = shlex.quote(str(self._device.pki))
+            text += f"; if it is the right one: headrace trust {self._device.url} --pki {place}"
         if text not in self._said:
             self._counters["refused_certificates"] = self._counters.get("refused_certificates", 0) + 1
         self._say("server_refused", text, codes=[each.code for each in wrong], path=str(path or ""))
