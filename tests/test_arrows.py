@@ -60,7 +60,7 @@ HOMES = {
     "pyarrow": ("datacenter/", "headrace/decode.py"),
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
-    "pydantic": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
+    "pydantic": ("headrace/browse.py", "agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),

@@ -152,6 +152,10 @@ class Link:
             protocol.check_answer(body, "")
         return body
 
+    async def leave(self) -> None:
+        """Ends the session, for who will not come back to it. Raises FAULTS."""
+        await self.ask(ua.CloseSessionRequest(), ua.CloseSessionResponse)
+
     async def close(self) -> None:
         """Lets go of the connection. The session stays with the server, for who resumes it."""
         for task in self._beside:
