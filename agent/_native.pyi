@@ -4,7 +4,10 @@ Pushes hold the GIL (microseconds); `seal` and `decode` release it. Every object
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypedDict, final, type_check_only
+from typing import Literal, NotRequired, Protocol, TypeAlias, TypedDict, final, type_check_only
+
+_Scalar: TypeAlias = bool | float | str | bytes
+_Value: TypeAlias = _Scalar | Sequence[_Scalar] | None
 
 __version__: str
 
@@ -19,7 +22,8 @@ class _Tag(Protocol):
     """What the buffer reads of a tag; `agent.model.Tag` is one.
 
     A filter is empty, `on_change`, `deadband=E`, `deadband=P%` (of high - low), `swinging_door=E` or `grid=E`, each
-    with or without `; heartbeat=60s` after it. What each promises is in docs/filters.md.
+    with or without `; heartbeat=60s` after it. What each promises is in docs/filters.md. Bytes and arrays have no
+    distance: they take `on_change` only.
     """
 
     @property
@@ -42,6 +46,10 @@ class Field(TypedDict):
     `order` is the byte order of a 4-byte value read from its registers: ABCD, DCBA, BADC or CDAB (and the 8-byte
     forms of the same four rules). `bit` picks one bit of a register (0 = least significant). `length` is the number of
     bytes of a string.
+
+    `form` is the encoding where it is not the type's own bytes (`agent.encoding.Form`). `high` takes an 8-bit value
+    from the register's high byte instead of its low one. A value whose bits, as a big-endian number in the given order,
+    are in `invalid`, or with `nan` any NaN, is a bad reading (BadSensorFailure) without a value.
     """
 
     tag: int
@@ -50,6 +58,10 @@ class Field(TypedDict):
     order: str
     bit: int | None
     length: int
+    form: NotRequired[str]
+    high: NotRequired[bool]
+    invalid: NotRequired[Sequence[int]]
+    nan: NotRequired[bool]
 
 @type_check_only
 class Stats(TypedDict):
@@ -104,6 +116,9 @@ class Buffer:
     def push_registers(self, plan: int, payload: bytes, time_ns: int) -> int:
         """Decodes one Modbus response: the bytes that follow its byte count. Returns by how many pending grew.
 
+        What its type can't be (text that is not UTF-8, a BCD digit above 9, 30 February) is a bad reading
+        (BadDecodingError) without a value; so is a value that the device marks as none (`Field`; BadSensorFailure).
+
         Raises ValueError, and keeps nothing, where `payload` is not exactly as long as the plan's request asks.
         """
 
@@ -139,8 +154,11 @@ class Buffer:
         - String, XmlElement, LocalizedText (its text), QualifiedName (`2:name`, `name` in namespace 0), Guid, NodeId
           and ExpandedNodeId (`ns=2;s=x`, `svr=1;nsu=urn:x;i=5`): string. What is not UTF-8 is kept with
           BadDecodingError and without a value
-        - anything else is kept with BadTypeMismatch and without a value, and counted as mistyped; a null value is kept
-          without a value and with its own status
+        - ByteString: bytes
+        - an array, or a matrix of one dimension: the array type whose elements these would be, a null String or
+          ByteString in it an empty one. Neither an array for a scalar tag nor the other way round
+        - anything else is kept with BadTypeMismatch and without a value, and counted as mistyped; a null value, and one
+          that does not fit under a bad status, is kept without a value and with its own status
 
         ExtensionObjects, matrices, and values of type Variant, DataValue or DiagnosticInfo are left to the caller
         (`Published.undecoded`).
@@ -152,11 +170,12 @@ class Buffer:
         Raises ValueError also where there are not as many results as tags, IndexError for an unknown tag.
         """
 
-    def push(self, rows: Sequence[tuple[int, int, bool | float | str | None, int]]) -> int:
+    def push(self, rows: Sequence[tuple[int, int, _Value, int]]) -> int:
         """(tag, time_ns, value, quality) rows from any other source. Returns by how many pending grew.
 
-        A value that does not fit its tag's type is kept as a bad reading (BadTypeMismatch) without a value and
-        counted; an unknown tag raises IndexError before anything is kept.
+        A value of bytes is bytes or a bytearray; an array is a list or a tuple of at most 1,048,576 values that fit the
+        type of its elements, none of them None. A value that does not fit its tag's type is kept as a bad reading
+        (BadTypeMismatch) without a value and counted; an unknown tag raises IndexError before anything is kept.
         """
 
     def cut(self) -> bool:
@@ -184,7 +203,7 @@ class Buffer:
         """Bytes of memory that the next seal would take: what is asked after every push."""
 
     def stats(self) -> Stats: ...
-    def latest(self) -> list[tuple[int, int, bool | float | str | None, int]]:
+    def latest(self) -> list[tuple[int, int, _Value, int]]:
         """The last reading of every tag that has one, filtered or not: (tag, time_ns, value, quality)."""
 
 @final
@@ -370,7 +389,9 @@ class Readings:
 
     Columns: tag uint32, time int64 (ns UTC), quality uint32, and the value in the one of these that fits its tag's
     type, null in the others and where the reading has no value: boolean, integer (int64, every signed type), unsigned
-    (uint64, every unsigned type), real (float64, both floating types), text (utf8).
+    (uint64, every unsigned type), real (float64, both floating types), text (utf8), bytes (binary); and of arrays the
+    lists of the same: boolean_array, integer_array, unsigned_array, real_array, text_array, bytes_array. An empty array
+    is a list without elements, and is not null; no element is. Every block has all of these columns, in this order.
     Rows are ordered by tag, then as they were pushed.
     """
 
@@ -379,7 +400,7 @@ class Readings:
     @property
     def columns(self) -> list[Column]: ...
     def __len__(self) -> int: ...
-    def rows(self) -> list[tuple[int, int, bool | float | str | None, int]]:
+    def rows(self) -> list[tuple[int, int, _Value, int]]:
         """The readings as Python values, in the same order: for tools and tests, not for bulk."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...

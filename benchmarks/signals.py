@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,11 +11,11 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from agent.model import Reading, Tag, ValueType
+from agent.model import Reading, Tag, Value, ValueType
 from simulators.plant import Plant
 from simulators.signals import mix
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(os.environ.get("HEADRACE_SIGNALS") or Path(__file__).parents[2] / "shared" / "data")
 BEGIN = 1_750_000_000_000_000_000
 MILLISECOND = 1_000_000
 SECOND = 1000 * MILLISECOND
@@ -37,7 +38,7 @@ class Signals:
 
     name: str
     tags: list[Tag]
-    rows: list[list[bool | int | float | str | None]]
+    rows: list[list[Value]]
     times: list[int]
 
     def shared(self, scans: int, first: int = 0) -> list[Reading]:

@@ -218,7 +218,7 @@ def _as_table(view: Snapshot, who: Named, span: Span, format_: str) -> tuple[byt
     table = table.replace_schema_metadata({name: value.encode() for name, value in facts.items()})
     sink = io.BytesIO()
     if format_ == "csv":
-        pa.csv.write_csv(table, sink)
+        pa.csv.write_csv(query.flat(table), sink)
     elif format_ == "parquet":
         pa.parquet.write_table(table, sink, compression="zstd")
     else:

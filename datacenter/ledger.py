@@ -164,7 +164,7 @@ class Ledger:
         pending, self._pending = self._pending, _Pending()
         now = time.time_ns()
         if pending.readings:
-            self._store.insert("readings", pa.concat_tables(pending.readings))
+            self._store.insert("readings", _used(pa.concat_tables(pending.readings)))
         if pending.blocks:
             rows = pa.Table.from_pylist(pending.blocks, schema=_BLOCKS)
             self._store.insert("blocks", rows.append_column("stored_ns", pa.repeat(pa.scalar(now), len(rows))))
@@ -354,6 +354,11 @@ _BLOCKS = pa.schema(
         ("bytes", pa.int64()),
     ]
 )
+
+
+def _used(rows: pa.Table) -> pa.Table:
+    """Without the columns that are all null, as most kinds of values are: the store fills them in for less."""
+    return rows.select([name for name in rows.column_names if rows.column(name).null_count < len(rows)])
 
 
 def _missing(first: int, last: int, stored: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -16,13 +16,15 @@ Identity: TypeAlias = tuple[Any, ...]
 MAX_TAG = 1_000_000
 """The highest tag index of a catalog that is accepted."""
 
-COLUMN_OF = {
+_FORM_OF = {
     ValueType.BOOL: "boolean",
     ValueType.STRING: "text",
+    ValueType.BYTES: "bytes",
     **dict.fromkeys((ValueType.INT8, ValueType.INT16, ValueType.INT32, ValueType.INT64), "integer"),
     **dict.fromkeys((ValueType.UINT8, ValueType.UINT16, ValueType.UINT32, ValueType.UINT64), "unsigned"),
     **dict.fromkeys((ValueType.FLOAT32, ValueType.FLOAT64), "real"),
 }
+COLUMN_OF = {type_: _FORM_OF[type_.element] + "_array" * type_.is_array for type_ in ValueType}
 """Which column of a block, and of the table of readings, holds the values of a type."""
 
 _TAGS = pa.schema(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from datacenter.places import Places
 from datacenter.store import Row, Snapshot
 
 _COLUMN = {type_: f'"{column}"' for type_, column in COLUMN_OF.items()}
-_SQL_TYPE = {
+_SQL_TYPE_OF = {
     "bool": "BOOLEAN",
     "int8": "TINYINT",
     "int16": "SMALLINT",
@@ -29,7 +30,11 @@ _SQL_TYPE = {
     "float32": "FLOAT",
     "float64": "DOUBLE",
     "string": "VARCHAR",
+    "bytes": "BLOB",
 }
+_SQL_TYPE = {type_: _SQL_TYPE_OF[type_.element] + "[]" * type_.is_array for type_ in ValueType}
+_AS_THEY_ARE = {'"boolean"', '"integer"', '"unsigned"', '"text"'}
+"""The columns whose values JSON has as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +87,27 @@ def named(view: Snapshot, identifier: str) -> Named | None:
 
 
 def readings(view: Snapshot, who: Named, span: Span) -> Page:
-    """One page as Python values. NaN and the infinities are texts, as OPC 10000-6 5.4.2.4 has them in JSON."""
+    """One page as JSON has it: NaN and the infinities are texts (OPC 10000-6, 5.4.2.4), bytes are base64."""
     columns = list(dict.fromkeys(_COLUMN[ValueType(type_)] for type_ in who.types))
     query, values = _select(who, span, f"time, quality, stream, sequence, {', '.join(columns)}")
     rows = view.rows(query, values)
     more = len(rows) > span.limit
     del rows[span.limit :]
-    given = rows if '"real"' not in columns else [_finite(row) for row in rows]
     if len(columns) == 1:
-        page = [(row[0], row[4], row[1]) for row in given]
+        page = [(row[0], row[4], row[1]) for row in rows]
     else:
-        page = [(row[0], next((value for value in row[4:] if value is not None), None), row[1]) for row in given]
+        page = [(row[0], next((value for value in row[4:] if value is not None), None), row[1]) for row in rows]
+    if not all(column in _AS_THEY_ARE for column in columns):
+        page = [(time_ns, spelled(value), quality) for time_ns, value, quality in page]
     return Page(page, _cursor(rows, span) if more else None)
 
 
 def table(view: Snapshot, who: Named, span: Span) -> tuple[pa.Table, Cursor | None]:
     """One page as an Arrow table: time_ns, time, value in the tag's own type (text where the type changed), quality."""
     if len(who.types) == 1:
-        value = f"CAST({_COLUMN[ValueType(who.type)]} AS {_SQL_TYPE[who.type]})"
+        value = f"CAST({_COLUMN[ValueType(who.type)]} AS {_SQL_TYPE[ValueType(who.type)]})"
     else:
-        texts = (f"CAST({column} AS VARCHAR)" for column in dict.fromkeys(_COLUMN.values()))
+        texts = (_text(column) for column in dict.fromkeys(_COLUMN[ValueType(type_)] for type_ in who.types))
         value = f"coalesce({', '.join(texts)})"
     query, values = _select(
         who, span, f"time AS time_ns, make_timestamp_ns(time) AS time, {value} AS value, quality, stream, sequence"
@@ -157,14 +163,40 @@ def _cursor(rows: list[Row], span: Span) -> Cursor:
     return Cursor(time_ns, stream, sequence, given)
 
 
-def _finite(row: Row) -> Row:
-    return tuple(_spelled(value) if isinstance(value, float) else value for value in row)
+def _text(column: str) -> str:
+    match column:
+        case '"bytes"':
+            return f"base64({column})"
+        case '"bytes_array"':
+            return f"CAST(list_transform({column}, each -> base64(each)) AS VARCHAR)"
+        case _:
+            return f"CAST({column} AS VARCHAR)"
 
 
-def _spelled(value: float) -> float | str:
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+def spelled(value: Any) -> Any:
+    """A value as JSON has it."""
+    match value:
+        case float() if not math.isfinite(value):
+            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        case bytes():
+            return base64.b64encode(value).decode()
+        case list():
+            return [spelled(each) for each in value]
+        case _:
+            return value
+
+
+def flat(found: pa.Table) -> pa.Table:
+    """The same page for CSV, which has neither bytes nor arrays: bytes are base64, and arrays the text of JSON's."""
+    place = found.column_names.index("value")
+    kind = found.column("value").type
+    if not (pa.types.is_list(kind) or pa.types.is_binary(kind)):
+        return found
+    texts = [
+        each if each is None or isinstance(each, str) else orjson.dumps(each).decode()
+        for each in map(spelled, found.column("value").to_pylist())
+    ]
+    return found.set_column(place, "value", pa.array(texts, pa.string()))
 
 
 def gaps(view: Snapshot, who: Named, span: Span) -> list[dict[str, Any]]:

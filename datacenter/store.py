@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from agent.errors import HeadraceError
 
-SCHEMA = 1
-"""Version of the tables. A store of another version is refused, never misread."""
+SCHEMA = 2
+"""Version of the tables. A store of a later version is refused, never misread."""
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -40,6 +40,18 @@ CREATE TABLE agents(agent VARCHAR, state VARCHAR, received_ns BIGINT);
 CREATE TABLE readings(key INTEGER, time BIGINT, quality UINTEGER, boolean BOOLEAN, integer BIGINT, "unsigned" UBIGINT,
     real DOUBLE, text VARCHAR, stream INTEGER, sequence BIGINT);
 """
+_SINCE = {
+    2: """
+ALTER TABLE readings ADD COLUMN bytes BLOB;
+ALTER TABLE readings ADD COLUMN boolean_array BOOLEAN[];
+ALTER TABLE readings ADD COLUMN integer_array BIGINT[];
+ALTER TABLE readings ADD COLUMN unsigned_array UBIGINT[];
+ALTER TABLE readings ADD COLUMN real_array DOUBLE[];
+ALTER TABLE readings ADD COLUMN text_array VARCHAR[];
+ALTER TABLE readings ADD COLUMN bytes_array BLOB[];
+""",
+}
+"""What each later version of the tables adds to the one before; an older store gets it when it is opened."""
 
 
 _OF_THE_ROWS = (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError, duckdb.NotSupportedError)
@@ -85,15 +97,22 @@ class Store:
 
     def _prepare(self) -> str:
         tables = self._writer.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'meta'").fetchone()
-        if not tables or not tables[0]:
-            with self.transaction():
-                for statement in filter(str.strip, _TABLES.split(";")):
-                    self.write(statement)
-                self.write("INSERT INTO meta VALUES ('schema', ?), ('client', ?)", [str(SCHEMA), str(uuid4())])
-        meta: dict[str, str] = dict(self.rows("SELECT name, value FROM meta"))
-        if meta.get("schema") != str(SCHEMA):
-            raise StoreError(f"{self.path} has tables of version {meta.get('schema')}; this program writes {SCHEMA}")
+        with self.transaction():
+            if not tables or not tables[0]:
+                self._run(_TABLES)
+                self.write("INSERT INTO meta VALUES ('schema', '1'), ('client', ?)", [str(uuid4())])
+            meta: dict[str, str] = dict(self.rows("SELECT name, value FROM meta"))
+            version = meta.get("schema", "")
+            if version not in map(str, range(1, SCHEMA + 1)):
+                raise StoreError(f"{self.path} has tables of version {version}; this program writes {SCHEMA}")
+            for later in range(int(version) + 1, SCHEMA + 1):
+                self._run(_SINCE[later])
+                self.write("UPDATE meta SET value = ? WHERE name = 'schema'", [str(later)])
         return str(meta["client"])
+
+    def _run(self, statements: str) -> None:
+        for statement in filter(str.strip, statements.split(";")):
+            self.write(statement)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

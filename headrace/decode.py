@@ -184,6 +184,8 @@ _EMPTY = _native.gap(
 def _cell(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -80,6 +80,8 @@ def shown(value: object, kind: str) -> str:
             short = float(f"{value:.{digits}g}")
             if abs(short) < FLOAT32_MAX and struct.unpack("<f", struct.pack("<f", short))[0] == value:
                 return str(short)
+    if isinstance(value, list):
+        return f"[{', '.join(shown(each, kind.removesuffix('[]')) for each in value)}]"
     return str(value)
 
 

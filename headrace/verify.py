@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from agent.config import Config
-from agent.model import Tag
+from agent.model import Scalar, Tag, Value, ValueType
 from headrace.query import NoAnswer, fetch
 from simulators.oracle import Oracle
 from simulators.plant import Plant
@@ -42,7 +43,8 @@ def verify(config: Config, seed: int, url: str) -> Verdict:
         times: Counter[tuple[int, Any, int]] = Counter()
         for answer in _pages(url, tag.identifier):
             gaps.update((gap["from_ns"], gap["to_ns"], gap["reason"]) for gap in answer["gaps"])
-            for time_ns, value, quality in answer["readings"]:
+            for time_ns, written, quality in answer["readings"]:
+                value = as_plant(written, tag.type)
                 times[(time_ns, value, quality)] += 1
                 if oracle.wrong(tag, time_ns, value, quality):
                     found.wrong += 1
@@ -52,6 +54,15 @@ def verify(config: Config, seed: int, url: str) -> Verdict:
         _owed(found, oracle, tag, {time_ns for time_ns, value, _ in times if value is not None})
     found.gaps = len(gaps)
     return found
+
+
+def as_plant(written: Any, kind: ValueType) -> Value:
+    """A value as the plant has it: JSON has lists, and base64 in place of bytes."""
+    if isinstance(written, list):
+        return tuple(cast("Scalar", as_plant(each, kind.element)) for each in written)
+    if kind is ValueType.BYTES and isinstance(written, str):
+        return base64.b64decode(written)
+    return cast("Value", written)
 
 
 def _owed(found: Verdict, oracle: Oracle, tag: Tag, times: set[int]) -> None:

@@ -41,6 +41,7 @@ _VARIANTS = {
     ValueType.FLOAT32: ua.VariantType.Float,
     ValueType.FLOAT64: ua.VariantType.Double,
     ValueType.STRING: ua.VariantType.String,
+    ValueType.BYTES: ua.VariantType.ByteString,
 }
 
 
@@ -157,7 +158,7 @@ class OpcUaServer:
             folder = await server.nodes.objects.add_folder(home, name)
             for tag in tags:
                 address = NodeAddress.parse(tag.address)
-                node = _Node(tag, _node_id(address.key, spaces[address.namespace]), _VARIANTS[tag.type])
+                node = _Node(tag, _node_id(address.key, spaces[address.namespace]), _VARIANTS[tag.type.element])
                 if server.iserver.aspace.get(node.id) is not None:
                     left_out += 1
                     continue

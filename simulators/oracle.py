@@ -57,7 +57,7 @@ class Oracle:
 
     def _equal(self, tag: Tag, time_ns: int, value: Value) -> bool:
         wanted = self._plant.value(tag, time_ns)
-        if tag.filter.startswith("grid=") and not isinstance(wanted, str | bool | None):
+        if tag.filter.startswith("grid=") and isinstance(wanted, int | float):
             bound = float(tag.filter.removeprefix("grid=").partition(";")[0])
-            return not isinstance(value, str | bool | None) and abs(wanted - value) <= bound
+            return isinstance(value, int | float) and abs(wanted - value) <= bound
         return type(wanted) is type(value) and wanted == value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeAlias
 
 try:
@@ -13,13 +14,16 @@ try:
 except ImportError:
     wrapped = None
 
-Value: TypeAlias = bool | int | float | str | None
+Scalar: TypeAlias = bool | int | float | str | bytes
+Value: TypeAlias = Scalar | list[Scalar] | None
 
 CONSTANT, RAW, DECIMAL, STEP, DELTA, RUN, BITMAP, DICTIONARY, RICE, HOLD = range(10)
-PCO = 16
-KNOWN = (*range(10), PCO)
-FIRST_ADDED = 16
-BOOL, FIRST_UNSIGNED, FLOAT32, FLOAT64, STRING = 0, 5, 9, 10, 11
+PCO, NUDGED = 16, 17
+KNOWN = (*range(10), PCO, NUDGED)
+FIRST_ADDED_CODEC, FIRST_ADDED_TYPE = 16, 32
+BOOL, FIRST_UNSIGNED, FLOAT32, FLOAT64, STRING, BYTES, ARRAY = 0, 5, 9, 10, 11, 12, 16
+TYPES = (*range(BYTES + 1), *range(ARRAY, ARRAY + BYTES + 1))
+MOST_LENGTH, MOST_ELEMENTS = 1 << 20, 1 << 24
 WIDTHS = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 0)
 ESCAPE, MOST_K = 20, 56
 
@@ -203,6 +207,8 @@ def floats(source: Source, codec: int, count: int, form: struct.Struct) -> list[
         return [one() for _ in range(count)]
     if codec == PCO:
         return pcodec(source.hard, count, form)
+    if codec == NUDGED:
+        return nudged(source.hard, count, form)
     if codec != DECIMAL:
         raise ValueError(f"codec {codec} on floats")
     head, exceptions, index = source.heads.byte(), list[tuple[int, float]](), -1
@@ -217,6 +223,21 @@ def floats(source: Source, codec: int, count: int, form: struct.Struct) -> list[
     for index, value in exceptions:
         values[index] = value
     return values
+
+
+def nudged(reader: Reader, count: int, form: struct.Struct) -> list[float]:
+    heads, soft = reader.varint(), reader.varint()
+    parts = (reader.take(heads), reader.take(soft), reader.take(len(reader.content) - reader.at))
+    source = Source(*map(Reader, parts))
+    values = floats(source, DECIMAL, count, form)
+    steps = integers(source, source.heads.byte(), count)
+    for part in (source.heads, source.soft, source.hard):
+        part.end()
+    moved: list[float] = []
+    for value, step in zip(values, steps, strict=True):
+        bits = (int.from_bytes(form.pack(value), "little") + step) % 256**form.size
+        moved += form.unpack(bits.to_bytes(form.size, "little"))
+    return moved
 
 
 def pcodec(reader: Reader, count: int, form: struct.Struct) -> list[float]:
@@ -248,9 +269,9 @@ def bools(source: Source, codec: int, count: int) -> list[bool]:
     raise ValueError(f"codec {codec} on bools")
 
 
-def strings(source: Source, codec: int, count: int) -> list[str]:
-    def one() -> str:
-        return source.soft.take(source.soft.varint()).decode()
+def strings(source: Source, codec: int, count: int) -> list[bytes]:
+    def one() -> bytes:
+        return source.soft.take(source.soft.varint())
 
     if count == 0:
         return []
@@ -269,10 +290,10 @@ def strings(source: Source, codec: int, count: int) -> list[str]:
 
 def stream(source: Source, codec: int, kind: int = 0) -> Source:
     """Where the stream of a column is: by itself, if it is of an added codec or type. Refuses what is not known."""
-    added = max(codec, kind) >= FIRST_ADDED
+    added = codec >= FIRST_ADDED_CODEC or kind >= FIRST_ADDED_TYPE
     if added:
         source = Source(Reader(b""), Reader(b""), Reader(source.hard.take(source.soft.varint())))
-    what = f"unknown type {kind}" if kind > STRING else f"unknown codec {codec}" if codec not in KNOWN else ""
+    what = f"unknown type {kind}" if kind not in TYPES else f"unknown codec {codec}" if codec not in KNOWN else ""
     if what:
         raise Unreadable(what) if added else ValueError(what)
     return source
@@ -280,10 +301,23 @@ def stream(source: Source, codec: int, kind: int = 0) -> Source:
 
 def values_of(source: Source, kind: int, codec: int, count: int) -> list[Value]:
     """The values of a column that has `count` of them."""
+    if kind not in TYPES or kind < ARRAY:
+        return [*scalars(source, kind, codec, count)]
+    lengths = integers(source, source.heads.byte(), count) if count else []
+    if not all(0 <= length <= MOST_LENGTH for length in lengths) or sum(lengths) > MOST_ELEMENTS:
+        raise ValueError("too many elements")
+    elements = iter(scalars(source, kind - ARRAY, codec, sum(lengths)))
+    return [list(islice(elements, length)) for length in lengths]
+
+
+def scalars(source: Source, kind: int, codec: int, count: int) -> list[Scalar]:
+    """The values, or the elements of all arrays."""
     whole, source = source, stream(source, codec, kind)
     if kind == BOOL:
         return [*bools(source, codec, count)]
     if kind == STRING:
+        return [piece.decode() for piece in strings(source, codec, count)]
+    if kind == BYTES:
         return [*strings(source, codec, count)]
     if kind in (FLOAT32, FLOAT64):
         reals = floats(source, codec, count, struct.Struct("<f" if kind == FLOAT32 else "<d"))

@@ -13,7 +13,7 @@ from uuid import UUID
 import httpx
 
 from agent import _native
-from agent.model import Tag, ValueType
+from agent.model import Tag, Value, ValueType
 from agent.wire import ROOT, Catalog, CatalogTag, Receipt, epoch_of
 from datacenter import query
 from datacenter.ingest import Ingest
@@ -22,7 +22,7 @@ from datacenter.query import Named, Span
 from datacenter.store import Store
 from tests.peers.process import Peer
 
-Rows: TypeAlias = Sequence[tuple[int, int, bool | float | str | None, int]]
+Rows: TypeAlias = Sequence[tuple[int, int, Value, int]]
 
 AGENT = "press-shop-1"
 BEGIN = 1_750_000_000_000_000_000

@@ -10,7 +10,8 @@ import json
 import math
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,7 +31,7 @@ def tag(index: int, kind: ValueType) -> Tag:
 
 
 TAGS = tuple(tag(index, kind) for index, kind in enumerate(ValueType))
-"""One tag of every type; its index is the type's id in the format."""
+"""One tag of every type. Of the types below 13 its index is the type's id in the format."""
 PLACE = {each.type: each.index for each in TAGS}
 
 
@@ -46,7 +47,7 @@ def single(value: float) -> float:
     return rounded
 
 
-def column(kind: ValueType, values: list[Value], step: int = 500 * MILLISECOND) -> Rows:
+def column(kind: ValueType, values: Sequence[Value], step: int = 500 * MILLISECOND) -> Rows:
     return [Reading(PLACE[kind], BEGIN + at * step, value) for at, value in enumerate(values)]
 
 
@@ -141,6 +142,64 @@ def _vectors() -> Iterator[tuple[str, Rows]]:
     )
 
 
+def _scaled(count: int) -> Iterator[float]:
+    """Registers that walk, in tenths by a factor: 3 * 0.1 is not 0.3."""
+    raw = 500
+    for place in range(count):
+        raw += _noise(place) % 31 - 15
+        yield raw * 0.1
+
+
+def _arrays() -> Iterator[tuple[str, Rows]]:
+    v = ValueType
+    yield "a constant of bytes", column(v.BYTES, [b"\x00\xff"] * 4)
+    yield "raw bytes", column(v.BYTES, [b"", b"\xc3\x28", b"\0" * 9])
+    yield (
+        "bytes by dictionary",
+        column(v.BYTES, [(b"\x80\x01", b"", b"telegram \xff\xfe")[n * n % 3] for n in range(40)]),
+    )
+    yield (
+        "an array of every type",
+        column(v.BOOL_ARRAY, [[n % 3 == at for at in range(4)] for n in range(9)])
+        + column(v.INT8_ARRAY, [[-128, 127 - n] for n in range(9)])
+        + column(v.INT16_ARRAY, [[-2, n, n * n] for n in range(9)])
+        + column(v.INT32_ARRAY, [[70_000 * n] for n in range(9)])
+        + column(v.INT64_ARRAY, [[-(2**63), 2**63 - 1]] * 3)
+        + column(v.UINT8_ARRAY, [[255, 0, n] for n in range(9)])
+        + column(v.UINT16_ARRAY, [[n] * n for n in range(9)])
+        + column(v.UINT32_ARRAY, [[2**32 - 1]] * 2)
+        + column(v.UINT64_ARRAY, [[2**64 - 1, n] for n in range(9)])
+        + column(v.FLOAT32_ARRAY, [[single(20 + n / 10), single(0.1 * n)] for n in range(30)])
+        + column(v.FLOAT64_ARRAY, [[71.3, n / 8, 1 / 3] for n in range(30)])
+        + column(v.STRING_ARRAY, [["Träger", "", "🏭"][: n % 4] for n in range(9)])
+        + column(v.BYTES_ARRAY, [[b"\xff", b""][: n % 3] for n in range(9)]),
+    )
+    yield (
+        "arrays that are empty, and none",
+        [Reading(PLACE[v.FLOAT32_ARRAY], BEGIN + n, *(([], 0) if n % 2 else (None, 0x8005_0000))) for n in range(6)]
+        + [Reading(PLACE[v.STRING_ARRAY], BEGIN + n, []) for n in range(3)]
+        + [Reading(PLACE[v.INT16_ARRAY], BEGIN + n, None, 0xFFFF_FFFF) for n in range(3)],
+    )  # fmt: skip
+    waves = [
+        [math.sin((32 * n + at) / 40) * 100 + _noise(32 * n + at) % 1000 / 7e6 for at in range(32)] for n in range(12)
+    ]
+    yield (
+        "arrays of long decimals by pcodec, of bits that matter",
+        column(v.FLOAT64_ARRAY, waves)
+        + column(v.FLOAT32_ARRAY, [[single(1 / (n + 3)), -0.0, math.inf][: n % 4] for n in range(9)])
+        + [Reading(PLACE[v.FLOAT64], BEGIN, real(0x7FF8_0000_DEAD_BEEF))],
+    )
+
+
+def _factors() -> Iterator[tuple[str, Rows]]:
+    v = ValueType
+    yield (
+        "floats by a factor, with exceptions",
+        column(v.FLOAT64, [*_scaled(90), *_EXCEPTIONS, *_scaled(30)])
+        + column(v.FLOAT32, [single(single(value) * (1 + 2**-23)) for value in _scaled(90)]),
+    )
+
+
 def _noise(place: int) -> int:
     """A number of 32 bits that looks random and is the same in every year."""
     return random.Random(place).getrandbits(32)
@@ -159,7 +218,7 @@ _SPECIALS: list[Value] = [math.pi, math.inf, -math.inf, -0.0, 0.0, 5e-324, 1.797
 
 def blocks() -> Iterator[tuple[str, bytes]]:
     """Every vector, made by the present encoder, but for the last, which is made by hand."""
-    for sequence, (name, rows) in enumerate(_vectors()):
+    for sequence, (name, rows) in enumerate(chain(_vectors(), _arrays(), _factors())):
         buffer = Buffer(TAGS)
         buffer.push(rows)
         clock = BEGIN + 3 * MILLISECOND
@@ -176,7 +235,11 @@ def blocks() -> Iterator[tuple[str, bytes]]:
 
 
 def plain(value: Value) -> Any:
-    """As JSON; a float that JSON can't say is its bits."""
+    """As JSON; a float that JSON can't say is its bits, and bytes are hex."""
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
     if isinstance(value, float) and (not math.isfinite(value) or (value == 0 and math.copysign(1, value) < 0)):
         return {"float64": struct.pack(">d", value).hex()}
     return value

@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.opcua_rig import Committed
+from tests.opcua_plant import Committed
 from tests.peers.servers import OPCUA_NAMESPACE
 from tests.pki_rig import equip
 from tests.rig import agent, until

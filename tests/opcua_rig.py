@@ -1,70 +1,52 @@
-"""What the tests of OPC UA recovery share: an agent with one OPC UA device, and what it has committed."""
+"""Buffers that decode OPC UA bodies, for the tests of the decoder."""
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
+import struct
+from typing import Any
 
-from agent import _native
-from tests.peers.process import Peer, free_port
-from tests.peers.servers import OPCUA_NAMESPACE
-from tests.rig import Device, Plant
+import pytest
 
-Reading = tuple[int, object, int]
-"""(time_ns, value, quality)"""
+from agent._native import Buffer
+from agent.model import StatusCode
+from tests.opcua_vectors import RECEIVED_NS, Row, Spec, items, publish
+
+MISTYPED = int(StatusCode.BAD_TYPE_MISMATCH)
+NOT_TEXT = int(StatusCode.BAD_DECODING_ERROR)
 
 
-@dataclass(slots=True)
-class Committed:
-    """What is in an agent's outbox: readings of each tag in the order of commits, and gaps."""
-
-    readings: dict[int, list[Reading]] = field(default_factory=dict)
-    gaps: list[tuple[int, int, str]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, plant: Plant) -> Committed:
-        found = cls()
-        path = plant.path.parent / "agent" / "outbox.db"
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            rows = db.execute("SELECT body FROM entry ORDER BY sequence").fetchall()
-        for (body,) in rows:
-            if (header := _native.header(body)).kind == "gap":
-                found.gaps.append((header.first_ns, header.last_ns, header.reason))
-            for tag, time_ns, value, quality in _native.decode(body).rows():
-                found.readings.setdefault(tag, []).append((time_ns, value, quality))
-        return found
-
-    def counted(self, tag: int = 0) -> list[tuple[int, int]]:
-        """(time_ns, value) of the counter's good readings."""
-        return [(t, v) for t, v, quality in self.readings.get(tag, []) if quality == 0 and isinstance(v, int)]
-
-    def faults(self, tag: int = 0, period_ns: int = 100_000_000) -> dict[str, list[int]]:
-        """What is wrong with a counter: which values are lost, which came twice, which have another's time."""
-        counted = self.counted(tag)
-        times = Counter(value for _, value in counted)
-        first_ns, first = min(counted, key=lambda each: each[1])
-        lost = [value for value in range(first, max(times) + 1) if value not in times]
-        wrong = [value for t, value in counted if t != first_ns + (value - first) * period_ns]
-        return {"lost": lost, "doubled": [value for value, n in times.items() if n > 1], "wrong": wrong}
+def buffer_of(*kinds: str, rule: str = "") -> tuple[Buffer, int]:
+    """A buffer with a tag of each type, and a subscription whose handle i is tag i."""
+    buffer = Buffer([Spec(kind, filter=rule) for kind in kinds])
+    return buffer, buffer.opcua_subscription([(tag, tag) for tag in range(len(kinds))])
 
 
-def opcua_plant(home: Path, url: str, *lines: str, tags: tuple[str, ...] = ("Counter",)) -> Plant:
-    """An agent with one OPC UA device. Its uplink has no broker: what it commits stays in its outbox."""
-    rows = [f"{name},nsu={OPCUA_NAMESPACE};s={name},int32," for name in tags]
-    settings = [
-        'protocol = "opcua"',
-        f'url = "{url}"',
-        'security = "None"',
-        'publish = "200ms"',
-        'sampling = "every change"',
-    ]
-    settings += ['keep_alive = "1s"', 'timeout = "2s"', *lines]
-    return Plant.write(home, f"mqtt://127.0.0.1:{free_port()}", [Device("server", "\n".join(settings), rows)])
+def decoded(body: bytes, *kinds: str) -> list[Row]:
+    """The last reading of each tag."""
+    buffer, subscription = buffer_of(*kinds)
+    buffer.push_publish(subscription, body, RECEIVED_NS)
+    return buffer.latest()
 
 
-def events(process: Peer) -> Counter[str]:
-    """How often each event was logged since the process started."""
-    return Counter(process.events())  # type: ignore[attr-defined]
+def one(kind: str, variant: bytes, status: int | None = None) -> tuple[Any, int]:
+    """What an encoded Variant is for a tag: its value and quality."""
+    head, tail = (b"\x01", b"") if status is None else (b"\x03", struct.pack("<I", status))
+    ((_, time_ns, value, quality),) = decoded(publish(items([head + variant + tail])), kind)
+    assert time_ns == RECEIVED_NS
+    return value, quality
+
+
+def text(value: str | bytes) -> bytes:
+    raw = value.encode() if isinstance(value, str) else value
+    return struct.pack("<i", len(raw)) + raw
+
+
+def refused(body: bytes, *kinds: str) -> str:
+    """Why a body is refused. Nothing of it is kept."""
+    buffer, subscription = buffer_of(*(kinds or ["float64"] * 70))
+    before = buffer.stats()
+    with pytest.raises(ValueError, match=r"not a readable response: .* at byte \d+$") as found:
+        buffer.push_publish(subscription, body, RECEIVED_NS)
+    assert buffer.latest() == []
+    assert buffer.stats() == before
+    return str(found.value)

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from simulators.proxy import Fault, Kind
-from tests.opcua_rig import Committed, opcua_plant
+from tests.opcua_plant import Committed, opcua_plant
 from tests.peers.line import Line
 from tests.peers.servers import AsyncOpcUaServer, Device, NodeOpcUaServer
 from tests.rig import agent, until
@@ -31,7 +31,7 @@ def soak(kind: type[Device], seconds: float, seed: int) -> dict[str, object]:
     """Faults in random order until the time is over; what became of the counter's changes."""
     chance, done = random.Random(seed), Counter[str]()
     with ExitStack() as running:
-        home = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        home = Path(tempfile.mkdtemp(prefix="headrace-soak-"))  # kept: where something is wrong, it is looked at
         server = running.enter_context(kind(home / "server"))
         line = running.enter_context(Line(server.port, seed=seed))
         plant = opcua_plant(home, f"opc.tcp://127.0.0.1:{line.port}")
@@ -70,6 +70,7 @@ def soak(kind: type[Device], seconds: float, seed: int) -> dict[str, object]:
         "changes": len(found.counted()),
         **counts,
         "gaps": len(found.gaps),
+        "kept": str(home),
         "examples": {name: values[:5] for name, values in found.faults().items() if values} | {"gaps": found.gaps[:3]},
     }
 

@@ -33,14 +33,39 @@ _PIPELINE = (*_MIDDLE, "pki", "collectors", "outbox", "uplink", "identifiers")
 PARTS = {
     "native": Part(("agent._native",), ()),
     "words": Part(("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"), ("native",)),
-    "address": Part(("agent.address",), ("native", "words")),
+    "address": Part(("agent.address", "agent.encoding", "agent.limits"), ("native", "words")),
     "config": Part(
-        tuple(f"agent.{name}" for name in ("config", "document", "places", "quantity", "tables", "taglist", "wording")),
+        tuple(
+            f"agent.{name}"
+            for name in (
+                *("config", "document", "endpoint", "modbus_options", "places", "quantity"),
+                *("table", "tables", "taglist", "tagrow", "wording"),
+            )
+        ),
         _CONFIG,
     ),
     "collectors": Part(("agent.collectors.",), (*_MIDDLE, "pki")),
     "pki": Part(("agent.pki.",), _CONFIG),
-    "outbox": Part(("agent.outbox", "agent.outbox_file", "agent.entry", "agent.quota"), _MIDDLE),
+    "outbox": Part(
+        tuple(
+            f"agent.{name}"
+            for name in (
+                "outbox",
+                "outbox_file",
+                "entry",
+                "group",
+                "quota",
+                "catalogs",
+                "marks",
+                "disk",
+                "renewal",
+                "salvage",
+                "session",
+                "streams",
+            )
+        ),
+        _MIDDLE,
+    ),
     "uplink": Part(("agent.uplink",), _MIDDLE),
     "identifiers": Part(("agent.identifiers.",), _MIDDLE),
     "pipeline": Part(("agent.pipeline", "agent.intake", "agent.delivery", "agent.status"), _PIPELINE),
@@ -52,15 +77,19 @@ PARTS = {
 # Each library of others, and where it may be imported: a file, or a folder with all in it.
 HOMES = {
     "asyncua": ("agent/collectors/opcua/", "simulators/opcua_server.py"),
-    "cryptography": ("agent/pki/", "agent/collectors/opcua/", "headrace/trust.py"),
-    "pymodbus": ("agent/collectors/modbus.py",),
+    "cryptography": ("agent/pki/", "agent/collectors/opcua/", "headrace/trust.py", "simulators/certificate.py"),
+    "pymodbus": ("agent/collectors/frames.py",),
+    "serial": ("agent/collectors/carrier.py",),
     "aiosqlite": ("agent/outbox.py",),
     "paho": ("agent/uplink.py", "datacenter/subscription.py"),
     "duckdb": ("datacenter/store.py",),
     "pyarrow": ("datacenter/", "headrace/decode.py"),
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
-    "pydantic": ("headrace/browse.py", "agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
+    "pydantic": (
+        *("headrace/browse.py", "agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
+        *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
+    ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),
@@ -69,9 +98,9 @@ HOMES = {
 
 # A Rust module may use those of the floors below it; those of the lowest floor also each other.
 RUST_FLOORS = (
-    ("error", "tag", "identifier"),
+    ("error", "tag", "value", "values", "joined", "identifier"),
     ("filter", "codec", "decode"),
-    ("column",),
+    ("column", "memory"),
     ("body",),
     ("block",),
     ("buffer", "arrow", "json"),

@@ -9,29 +9,33 @@ import json
 import math
 import random
 import struct
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, cast
 
 import pytest
 import zstandard
 
 from agent import errors
 from agent._native import Block, BlockError, Buffer, HeadraceError, crc32c, decode, gap, header
-from agent.model import Value, ValueType
+from agent.model import Scalar, Value, ValueType
 from tests import block_codecs, block_reader, block_writer, native_vectors
 from tests.native_vectors import BEGIN, PLACE, TAGS, describe, plain, real, single
 
 VECTORS: list[dict[str, Any]] = json.loads(native_vectors.FILE.read_text())
 CODECS = dict(enumerate(("constant", "raw", "decimal", "step", "delta", "run", "bitmap", "dictionary", "rice", "hold")))
-CODECS[16] = "pco"
+CODECS |= {16: "pco", 17: "nudged"}
 
 
-def bits(rows: list[tuple[int, int, Value, int]]) -> list[tuple[int, int, str, int]]:
+def bits(rows: Iterable[tuple[int, int, Value, int]]) -> list[tuple[int, int, str, int]]:
     """Rows with every value as its type and bits: NaN equals itself, 0.0 differs from -0.0 and True from 1."""
-    return [
-        (tag, time, struct.pack(">d", value).hex() if isinstance(value, float) else repr(value), quality)
-        for tag, time, value, quality in rows
-    ]
+    return [(tag, time, exact(value), quality) for tag, time, value, quality in rows]
+
+
+def exact(value: Value) -> str:
+    if isinstance(value, list):
+        return f"[{' '.join(map(exact, value))}]"
+    return struct.pack(">d", value).hex() if isinstance(value, float) else repr(value)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
@@ -83,9 +87,18 @@ def held(values: list[Value], dice: random.Random) -> list[Value]:
 
 def values(kind: ValueType, dice: random.Random, count: int) -> list[Value]:
     """Random values of a type, of a random habit."""
+    if kind.is_array:
+        lengths = [dice.choice([0, 1, 3, 3, 17]) for _ in range(count)]
+        elements = iter(scalars(kind.element, dice, sum(lengths)))
+        return [cast("list[Scalar]", list(islice(elements, length))) for length in lengths]
+    found = scalars(kind, dice, count)
+    return held(found, dice) if dice.random() < 0.3 else found
+
+
+def scalars(kind: ValueType, dice: random.Random, count: int) -> list[Value]:
     habit = dice.randrange(4)
-    if dice.random() < 0.3:
-        return held(values(kind, dice, count), dice)
+    if kind is ValueType.BYTES:
+        return [dice.randbytes(dice.randrange(9)) if habit else bytes([dice.randrange(3)]) for _ in range(count)]
     if kind is ValueType.BOOL:
         return [dice.random() < (0.5, 0.02, 1, 0.2)[habit] for _ in range(count)]
     if kind is ValueType.STRING:
@@ -212,7 +225,9 @@ def test_without_its_library_a_column_of_pcodec_is_named_and_the_others_are_read
 @pytest.mark.parametrize("kind", ValueType)
 def test_a_block_of_one_reading_costs_at_most_100_bytes(kind: ValueType) -> None:
     chosen: dict[ValueType, Value] = {ValueType.BOOL: True, ValueType.STRING: "Träger Ø40", ValueType.FLOAT64: math.pi}
-    value = chosen.get(kind, 100)
+    chosen |= {ValueType.BYTES: bytes(20), ValueType.BOOL_ARRAY: [True], ValueType.FLOAT64_ARRAY: [math.pi] * 2}
+    chosen |= {ValueType.STRING_ARRAY: ["Träger", "Ø40"], ValueType.BYTES_ARRAY: [bytes(9)]}
+    value = chosen.get(kind, [100] if kind.is_array else 100)
     for reading in ((PLACE[kind], BEGIN, value, 0), (PLACE[kind], BEGIN, None, 0x8005_0000)):
         buffer = Buffer(TAGS)
         buffer.push([reading])

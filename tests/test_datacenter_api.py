@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,18 @@ EXTREMES: dict[str, list[Any]] = {
     "float32": [0.5, -0.10000000149011612, NAN],
     "float64": [0.1, -1.7976931348623157e308, 5e-324, NAN, INF, -INF],
     "string": ["", "Zwölf 标识\n\"'\\", "with\0nul"],
+    "bytes": [b"", b"\x00\xff\xfe", b"plain"],
 }
-SPELLED = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+EXTREMES |= {f"{type_}[]": [values, [], values[:1]] for type_, values in EXTREMES.items()}
+
+
+def spelled(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, list):
+        return [spelled(each) for each in value]
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(repr(value), value)
 
 
 @pytest.fixture
@@ -72,7 +83,7 @@ async def test_every_value_comes_back_as_it_was(rig: Rig, http: httpx.AsyncClien
     rig.send(block(uuid4(), 1, every_type()))
     for tag in TAGS:
         answer = (await http.get("/v1/readings", params={"id": tag.identifier})).json()
-        wanted = [SPELLED.get(str(value), value) for value in EXTREMES[tag.type]]
+        wanted = [spelled(value) for value in EXTREMES[tag.type]]
         assert answer == {
             "id": tag.identifier,
             "unit": "u",

@@ -10,6 +10,8 @@ import random
 import struct
 import subprocess
 import sys
+from base64 import b64encode
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,11 @@ import pytest
 
 from agent import export
 from agent._native import BlockError, Buffer, crc32c, decode, gap, to_json
-from agent.model import Reading, Value, ValueType
+from agent.model import Reading, Scalar, Value, ValueType
 from headrace import cli
 from headrace.decode import header_of
 from tests import native_vectors
-from tests.native_vectors import BEGIN, TAGS
+from tests.native_vectors import BEGIN, PLACE, TAGS
 
 VECTORS: list[dict[str, Any]] = json.loads(native_vectors.FILE.read_text())
 SPECIAL = (math.nan, math.inf, -math.inf, 0.0, -0.0, 5e-324, 1e308, 1e16, 123456.789, -1e-7, 0.1)
@@ -44,6 +46,12 @@ def value_of(kind: ValueType, source: random.Random) -> Value:
     """A value of a type: the ends of its range, special ones, and any."""
     if source.random() < 0.1:
         return None
+    if kind.is_array:
+        return [scalar_of(kind.element, source) for _ in range(source.choice([0, 1, 5]))]
+    return scalar_of(kind, source)
+
+
+def scalar_of(kind: ValueType, source: random.Random) -> Scalar:
     match kind:
         case ValueType.BOOL:
             return source.random() < 0.5
@@ -56,6 +64,8 @@ def value_of(kind: ValueType, source: random.Random) -> Value:
             return source.choice([double, *SPECIAL])
         case ValueType.STRING:
             return source.choice(TEXTS)
+        case ValueType.BYTES:
+            return source.randbytes(source.randrange(6))
     width, signed = int(kind.value.lstrip("uint")), not kind.value.startswith("u")
     least, most = (-(1 << width - 1), (1 << width - 1) - 1) if signed else (0, (1 << width) - 1)
     return source.choice([least, most, 0, source.randint(least, most)])
@@ -88,6 +98,11 @@ def same(value: Value, shown: object, kind: str) -> bool:
             return shown == ("NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity")
         form = "<f" if kind == "float32" else "<d"
         return isinstance(shown, float) and struct.pack(form, shown) == struct.pack(form, value)
+    if isinstance(value, bytes):
+        return shown == b64encode(value).decode()
+    if isinstance(value, list):
+        element = kind.removesuffix("[]")
+        return isinstance(shown, list) and len(value) == len(shown) and all(map(same, value, shown, repeat(element)))
     return type(shown) is type(value) and shown == value
 
 
@@ -155,7 +170,7 @@ def crc(block: bytearray) -> bytes:
 
 def test_more_text_than_fits_is_refused() -> None:
     buffer = Buffer(TAGS, 128 << 20)
-    buffer.push([Reading(len(TAGS) - 1, BEGIN, "\0" * (90 << 20))])
+    buffer.push([Reading(PLACE[ValueType.STRING], BEGIN, "\0" * (90 << 20))])
     block = buffer.seal()
     assert block is not None
     with pytest.raises(BlockError, match="bytes of text as JSON; at most 536870912"):
@@ -289,7 +304,7 @@ def test_parquet_has_every_reading(capsysbinary: pytest.CaptureFixture[bytes], f
 
 def test_the_table_obeys_no_commands_of_a_block(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
     buffer = Buffer(TAGS)
-    buffer.push([Reading(len(TAGS) - 1, BEGIN, "\x1b[2J\x9b31m é")])
+    buffer.push([Reading(PLACE[ValueType.STRING], BEGIN, "\x1b[2J\x9b31m é")])
     block = buffer.seal()
     assert block is not None
     path = tmp_path / "block"

@@ -80,6 +80,7 @@ def test_node_opcua(
     rows = [f"{name},nsu={OPCUA_NAMESPACE};s={name},{kind}," for name, kind in types.items()]
     # A node whose type is not the tag's: a bad reading, not a value that was bent until it fitted.
     rows.append(f"Mistyped,nsu={OPCUA_NAMESPACE};s=String,float32,")
+    rows.append(f"Narrow,nsu={OPCUA_NAMESPACE};s=Int16s,int8[],")
     lines = f'protocol = "opcua"\nurl = "{node_opcua_server.url}"\npublish = "200ms"\nsampling = "50ms"'
     plant = Plant.write(tmp_path, mosquitto.url, [Device("server", lines, rows)])
     running.enter_context(data_center(tmp_path, plant))
@@ -94,6 +95,7 @@ def test_node_opcua(
     assert readings("Bad")[0][1:] == (None, OPCUA_BAD_STATUS)
     assert readings("Nowhere")[0][1:] == (None, UNKNOWN_NODE)
     assert readings("Mistyped")[0][1:] == (None, 0x80740000)
+    assert readings("Narrow")[0][1:] == (None, 0x80740000)
     # Every change of the counter, once, each with its own source time.
     counted = readings("Counter")
     numbers = [value for _, value, _ in counted]

@@ -34,6 +34,13 @@ COLUMNS = {
     "unsigned": pa.uint64(),
     "real": pa.float64(),
     "text": pa.string(),
+    "bytes": pa.binary(),
+    "boolean_array": pa.list_(pa.bool_()),
+    "integer_array": pa.list_(pa.int64()),
+    "unsigned_array": pa.list_(pa.uint64()),
+    "real_array": pa.list_(pa.float64()),
+    "text_array": pa.list_(pa.string()),
+    "bytes_array": pa.list_(pa.binary()),
 }
 
 
@@ -43,8 +50,8 @@ def sealed(buffer: Buffer) -> Block:
     return block
 
 
-def rows_of(buffer: Buffer) -> list[tuple[int, int, bool | float | str | None, int]]:
-    return decode(sealed(buffer).data).rows()
+def rows_of(buffer: Buffer) -> list[Reading]:
+    return [Reading(*row) for row in decode(sealed(buffer).data).rows()]
 
 
 def every_type() -> list[Reading]:
@@ -54,12 +61,15 @@ def every_type() -> list[Reading]:
         ValueType.FLOAT32: (1.5, -0.0),
         ValueType.FLOAT64: (math.pi, math.inf),
         ValueType.STRING: ("Träger Ø40", ""),
+        ValueType.BYTES: (b"\x00\xff", b""),
         ValueType.INT64: (-(2**63), 2**63 - 1),
         ValueType.UINT64: (0, 2**64 - 1),
     }
     found = []
     for each in TAGS:
-        first, second = values.get(each.type, (7, 100))
+        first, second = values.get(each.type.element, (7, 100))
+        if each.type.is_array:
+            first, second = [first, second, first], []
         found += [
             Reading(each.index, BEGIN, first),
             Reading(each.index, BEGIN + 1, second, 0x4000_0000),
@@ -70,16 +80,17 @@ def every_type() -> list[Reading]:
 
 def place(kind: ValueType) -> str:
     """The Arrow column that a type's values are in."""
-    named = {"bool": "boolean", "string": "text", "float32": "real", "float64": "real"}
-    return named.get(kind) or ("unsigned" if kind.startswith("u") else "integer")
+    named = {"bool": "boolean", "string": "text", "bytes": "bytes", "float32": "real", "float64": "real"}
+    found = named.get(kind.element) or ("unsigned" if kind.startswith("u") else "integer")
+    return f"{found}_array" if kind.is_array else found
 
 
 def test_a_block_comes_back_as_it_was_and_says_what_it_is() -> None:
     buffer = Buffer(TAGS)
-    assert buffer.push(every_type()) == 36
+    assert buffer.push(every_type()) == 78
     block = buffer.seal(stream=b"0123456789abcdef", sequence=5, epoch=2**64 - 1, sealed_ns=-1, synchronized=False)
     assert block is not None
-    assert (block.sequence, block.readings, block.first_ns, block.last_ns) == (5, 36, BEGIN, BEGIN + 2)
+    assert (block.sequence, block.readings, block.first_ns, block.last_ns) == (5, 78, BEGIN, BEGIN + 2)
     assert len(block) == len(block.data)
     found = decode(block.data)
     assert found.rows() == every_type()
@@ -91,7 +102,7 @@ def test_a_block_comes_back_as_it_was_and_says_what_it_is() -> None:
     assert (header.kind, header.version, header.stream, header.reason) == ("readings", (1, 0), b"0123456789abcdef", "")
     assert (header.sequence, header.last_sequence, header.epoch, header.sealed_ns) == (5, 5, 2**64 - 1, -1)
     assert (header.first_ns, header.last_ns, header.synchronized) == (BEGIN, BEGIN + 2, False)
-    assert (header.readings, header.columns, len(found)) == (36, 12, 36)
+    assert (header.readings, header.columns, len(found)) == (78, 26, 78)
 
 
 def test_arrow_has_the_schema_the_nulls_and_the_values() -> None:
@@ -106,7 +117,7 @@ def test_arrow_has_the_schema_the_nulls_and_the_values() -> None:
         assert (row["tag"], row["time"], row["quality"]) == (reading.tag, reading.time_ns, reading.quality)
         own = place(TAGS[reading.tag].type)
         assert row[own] == reading.value
-        assert [row[name] for name in list(COLUMNS)[3:] if name != own] == [None] * 4
+        assert [row[name] for name in list(COLUMNS)[3:] if name != own] == [None] * 11
     assert pa.table(found).equals(table), "it can be read again"
 
 
@@ -117,9 +128,14 @@ def test_duckdb_reads_a_block_as_a_table() -> None:
     with duckdb.connect() as connection:
         connection.register("readings", readings)
         counts = connection.sql(
-            "select count(*), count(boolean), count(integer), count(unsigned), count(real), count(text) from readings"
+            "select count(*), count(boolean), count(integer), count(unsigned), count(real), count(text), count(bytes)"
+            " from readings"
         )
-        assert counts.fetchall() == [(36, 2, 8, 8, 4, 2)]
+        assert counts.fetchall() == [(78, 2, 8, 8, 4, 2, 2)]
+        lists = connection.sql(
+            "select count(integer_array), sum(len(integer_array)), max(real_array[2]), max(bytes_array) from readings"
+        )
+        assert lists.fetchall() == [(8, 12, math.inf, [b"\x00\xff", b"", b"\x00\xff"])]
         rows = connection.sql(f"select unsigned from readings where tag = {PLACE[ValueType.UINT64]} order by time")
         assert rows.fetchall() == [(0,), (2**64 - 1,), (None,)]
 
@@ -205,8 +221,8 @@ def test_a_value_that_fits_stays_what_it_is(kind: str, value: Any) -> None:
 
 def test_an_unknown_tag_keeps_nothing() -> None:
     buffer = Buffer(TAGS)
-    with pytest.raises(IndexError, match="no tag 12; there are 12"):
-        buffer.push([(0, BEGIN, True, 0), (12, BEGIN, True, 0)])
+    with pytest.raises(IndexError, match="no tag 26; there are 26"):
+        buffer.push([(0, BEGIN, True, 0), (26, BEGIN, True, 0)])
     for wrong in ([(0, BEGIN, True)], [(0, BEGIN, True, 0, 0)], [(-1, BEGIN, True, 0)], [(0, 2**63, True, 0)], "rows"):
         with pytest.raises((TypeError, ValueError, OverflowError)):
             buffer.push(wrong)  # type: ignore[arg-type]
@@ -272,7 +288,13 @@ def test_a_plan_that_can_not_be_is_refused(fields: Sequence[Any], message: str) 
         ({"filter": "swing"}, 'no filter "swing"; write on_change, deadband=0.1, '),
         ({"filter": "deadband=-1"}, "no filter"),
         ({"type": "real"}, 'no type "real"; there are bool'),
-        ({"type": ValueType.STRING, "scale": 2.0}, "a string can't be scaled"),
+        ({"type": ValueType.STRING, "scale": 2.0}, "a tag of type string can't be scaled"),
+        ({"type": ValueType.FLOAT32_ARRAY, "offset": 2.0}, r"a tag of type float32\[\] can't be scaled"),
+        (
+            {"type": ValueType.BYTES, "filter": "grid=1"},
+            'no filter "grid=1" for bytes, which has no distance; write on_ch',
+        ),
+        ({"type": ValueType.INT8_ARRAY, "filter": "deadband=2%", "low": 0.0, "high": 1.0}, "which has no distance"),
     ],
 )
 def test_a_tag_that_can_not_be_is_refused(wrong: dict[str, Any], message: str) -> None:
@@ -372,8 +394,8 @@ def resident() -> int:
 
 
 def test_memory_does_not_grow_over_many_cycles() -> None:
-    buffer = Buffer([*TAGS, tag(12, ValueType.FLOAT32)])
-    plan = buffer.modbus_plan([field(12, 2 * at, "float32") for at in range(60)])
+    buffer = Buffer([*TAGS, tag(26, ValueType.FLOAT32)])
+    plan = buffer.modbus_plan([field(26, 2 * at, "float32") for at in range(60)])
 
     def cycle(turn: int) -> None:
         for at in range(5):

@@ -13,7 +13,7 @@ import pytest
 from agent.pki.certificate import fingerprint, grouped
 from agent.pki.own import YEARS, Own
 from agent.pki.store import Store
-from tests.opcua_rig import Committed
+from tests.opcua_plant import Committed
 from tests.peers.process import free_port
 from tests.peers.servers import OPCUA_NAMESPACE, AsyncOpcUaServer, NodeOpcUaServer
 from tests.pki_rig import der, equip, put

@@ -1,7 +1,8 @@
 """Writes the seed corpus of the fuzz targets anew: `make fuzz-seeds`.
 
 Blocks are those of tests/native_vectors.json, and the compressed ones also with their soft parts unpacked, so that a
-change of one byte reaches the codecs. The seeds of the other targets are random bytes from a fixed seed.
+change of one byte reaches the codecs. OPC UA bodies are those of tests/opcua_vectors.json, and the values in them by
+themselves. The seeds of the other targets are random bytes from a fixed seed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ FIXED = 39
 VARINTS = 9
 """Of a compressed block. The last two are the bytes of the soft part as stored and before compression."""
 ZSTD = 1
+DATA_CHANGE = bytes.fromhex("01002b0301")
+"""The wrapping of a DataChangeNotification, up to its length."""
 
 
 def unpacked(block: bytes) -> bytes | None:
@@ -42,6 +45,17 @@ def unpacked(block: bytes) -> bytes | None:
     if repr(decode(plain).rows()) != repr(decode(block).rows()):
         raise SystemExit("the header's layout has changed: mend `unpacked` in native/fuzz/seeds.py")
     return plain
+
+
+def opcua() -> None:
+    """Bodies for `opcua_publish`, and their values: the first byte says which."""
+    folder = fresh("opcua_publish")
+    for name, _, body, _ in json.loads((ROOT / "tests" / "opcua_vectors.json").read_text()):
+        raw, file = bytes.fromhex(body), re.sub(r"\W+", "-", name)
+        (folder / file).write_bytes(b"\0" + raw)
+        wrapping = raw.index(DATA_CHANGE) + len(DATA_CHANGE)
+        size = int.from_bytes(raw[wrapping : wrapping + 4], "little")
+        (folder / f"{file}-values").write_bytes(b"\1" + raw[wrapping + 4 : wrapping + size])
 
 
 def fresh(target: str) -> Path:
@@ -66,6 +80,7 @@ def main() -> None:
         folder = fresh(target)
         for size in (16, 64, 256, 1024):
             (folder / f"random-{size}").write_bytes(source.randbytes(size))
+    opcua()
     print(f"{sum(path.is_file() for path in SEEDS.rglob('*'))} seeds in {SEEDS.relative_to(ROOT)}", file=sys.stderr)
 
 

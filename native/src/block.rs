@@ -13,8 +13,9 @@ use crate::body;
 use crate::codec::{Reader, broken, put_signed, put_varint};
 use crate::column::Column;
 use crate::error::Result;
+use crate::memory::Memory;
 
-pub use crate::body::{DecodedColumn, MAX_BODY, MAX_COLUMNS, MAX_READINGS};
+pub use crate::body::{DecodedColumn, MAX_BODY, MAX_COLUMNS, MAX_ELEMENTS, MAX_READINGS};
 
 /// The first four bytes of every block.
 pub const MAGIC: [u8; 4] = *b"HDRC";
@@ -76,13 +77,22 @@ pub fn bounds(columns: &[(u32, Column)]) -> (i64, i64) {
 /// What was encoded is decoded again and compared before anybody may let go of the columns. Should a codec ever fail
 /// that, the block is written plainly: a byte too many is no loss, a wrong value is.
 pub fn encode(columns: &[(u32, Column)], meta: &Meta) -> Vec<u8> {
-    let packed = encode_as(columns, meta, false);
-    if reads_back(&packed, columns) { packed } else { encode_as(columns, meta, true) }
+    encode_again(columns, meta, &mut Memory::default())
 }
 
-fn encode_as(columns: &[(u32, Column)], meta: &Meta, plain: bool) -> Vec<u8> {
+/// The same with what is remembered of earlier blocks of these tags, and of this one by the next.
+pub fn encode_again(columns: &[(u32, Column)], meta: &Meta, memory: &mut Memory) -> Vec<u8> {
+    let packed = encode_as(columns, meta, false, memory);
+    if reads_back(&packed, columns) {
+        return packed;
+    }
+    memory.clear();
+    encode_as(columns, meta, true, &mut Memory::default())
+}
+
+fn encode_as(columns: &[(u32, Column)], meta: &Meta, plain: bool, memory: &mut Memory) -> Vec<u8> {
     let (first_ns, last_ns) = bounds(columns);
-    let body = body::encode(columns, first_ns, plain);
+    let body = body::encode(columns, first_ns, plain, memory);
     let readings = columns.iter().map(|(_, column)| column.len() as u64).sum();
     let header = Header {
         version: (MAJOR, MINOR),

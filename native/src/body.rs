@@ -2,7 +2,7 @@
 //!
 //! The directory is kept as arrays, one a field: where all columns are alike an array is two bytes. No stream carries a
 //! length, because each finds its own end; only those of codecs and types that a later minor version may add (ids from
-//! `FIRST_ADDED` on) do, so that a reader which does not know them can pass over them.
+//! `FIRST_ADDED_CODEC` and `FIRST_ADDED_TYPE` on) do, so that a reader which does not know them can pass over them.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,9 @@ use crate::codec::run::{self, Runs};
 use crate::codec::{Codec, Reader, Sink, Source, broken, integer, put_varint, real, text};
 use crate::column::{Column, Note, NoteKind, Values};
 use crate::error::Result;
-use crate::tag::ValueType;
+use crate::memory::{Half, Memory};
+use crate::tag::{Family, ValueType};
+use crate::values::{Arrays, MAX_LENGTH};
 
 /// The most readings in a block; what bounds every allocation of a decoder.
 pub const MAX_READINGS: usize = 1 << 22;
@@ -19,8 +21,13 @@ pub const MAX_READINGS: usize = 1 << 22;
 pub const MAX_COLUMNS: usize = 1 << 18;
 /// The most bytes of a body before compression.
 pub const MAX_BODY: usize = 256 << 20;
-/// Codec and type ids from here on carry their stream's length in front.
-const FIRST_ADDED: u8 = 16;
+/// The most elements of all arrays in a block.
+pub const MAX_ELEMENTS: usize = 1 << 24;
+/// Codec ids from here on carry their stream's length in front.
+const FIRST_ADDED_CODEC: u8 = 16;
+/// Type ids from here on do too. Those of arrays are below: their elements take the codecs, and the compression, that
+/// columns of the elements' type have.
+const FIRST_ADDED_TYPE: u8 = 32;
 const HAS_QUALITY: u64 = 1;
 const HAS_ABSENT: u64 = 2;
 const HAS_NOTE: u64 = 4;
@@ -44,7 +51,7 @@ pub struct DecodedColumn {
 
 /// Encodes columns; `origin` is the earliest time of them all, from which times count.
 /// With `plain` values are written as they are.
-pub fn encode(columns: &[(u32, Column)], origin: i64, plain: bool) -> Sink {
+pub fn encode(columns: &[(u32, Column)], origin: i64, plain: bool, memory: &mut Memory) -> Sink {
     let mut times = Times {
         origin,
         known: Vec::new(),
@@ -67,9 +74,11 @@ pub fn encode(columns: &[(u32, Column)], origin: i64, plain: bool) -> Sink {
         if absent {
             run::encode(&column.present, &mut streams.soft);
         }
-        let codec = put_values(column, &mut streams);
-        let entry =
-            [u64::from(tag - next_tag), column.kind as u64, flags, times.place(&column.times) as u64, codec as u64];
+        streams.hint = memory.recall(*tag, Half::Values);
+        let codec = put_values(&column.values, column.kind.width(), &mut streams);
+        memory.keep(*tag, Half::Values, streams.hint);
+        let place = times.place(*tag, &column.times, memory) as u64;
+        let entry = [u64::from(tag - next_tag), column.kind as u64, flags, place, codec as u64];
         next_tag = tag + 1;
         for (field, value) in fields.iter_mut().zip(entry) {
             field.push(value);
@@ -107,7 +116,7 @@ struct Times<'a> {
 }
 
 impl<'a> Times<'a> {
-    fn place(&mut self, times: &'a [i64]) -> usize {
+    fn place(&mut self, tag: u32, times: &'a [i64], memory: &mut Memory) -> usize {
         // Most columns share the times of the one before.
         if let Some(last) = self.known.len().checked_sub(1).filter(|last| self.known.get(*last) == Some(&times)) {
             return last;
@@ -120,18 +129,29 @@ impl<'a> Times<'a> {
         alike.push(self.known.len());
         self.known.push(times);
         let counted: Vec<i64> = times.iter().map(|time| time.wrapping_sub(self.origin)).collect();
+        self.streams.hint = memory.recall(tag, Half::Times);
         self.codecs.push(integer::encode(&counted, 8, &mut self.streams) as u64);
+        memory.keep(tag, Half::Times, self.streams.hint);
         self.known.len() - 1
     }
 }
 
-fn put_values(column: &Column, out: &mut Sink) -> Codec {
-    match &column.values {
+/// Of arrays the lengths come first, and then the elements as a column of their own; the codec is theirs.
+fn put_values(values: &Values, width: usize, out: &mut Sink) -> Codec {
+    match values {
         Values::Bool(values) => run::encode_bools(values, &mut out.soft),
-        Values::Integer(values) | Values::Unsigned(values) => integer::encode(values, column.kind.width(), out),
+        Values::Integer(values) | Values::Unsigned(values) => integer::encode(values, width, out),
         Values::Real32(values) => real::encode(values, out),
         Values::Real64(values) => real::encode(values, out),
         Values::Text(values) => text::encode(values, out),
+        Values::Bytes(values) => text::encode(values, out),
+        Values::Array(arrays) => {
+            let lengths: Vec<i64> = arrays.lengths().map(|length| length as i64).collect();
+            if !lengths.is_empty() {
+                integer::put_nested(out, &lengths);
+            }
+            put_values(arrays.elements(), width, out)
+        }
     }
 }
 
@@ -172,7 +192,7 @@ pub fn decode(soft: &[u8], hard: &[u8], count: usize, origin: i64) -> Result<Vec
         times.push(read_times(&mut source, *codec, *readings, origin)?);
     }
     let mut columns = Vec::with_capacity(count);
-    let (mut next_tag, mut text_left) = (0_u32, MAX_BODY);
+    let (mut next_tag, mut left) = (0_u32, Left { text: MAX_BODY, elements: MAX_ELEMENTS });
     let entries = steps.iter().zip(types).zip(flags).zip(places.iter().zip(codecs)).zip(readings.iter().zip(notes));
     for ((((step, kind), flags), (place, codec)), (readings, note)) in entries {
         let tag = u32::try_from(*step)
@@ -182,7 +202,7 @@ pub fn decode(soft: &[u8], hard: &[u8], count: usize, origin: i64) -> Result<Vec
         next_tag = tag.checked_add(1).ok_or_else(|| broken("tag past 2^32"))?;
         let (type_id, value_codec) = (id(kind)?, id(codec)?);
         let shape = Shape { type_id, value_codec, flags, readings: *readings };
-        let read = read_column(&mut source, &shape, text_left)?;
+        let read = read_column(&mut source, &shape, left)?;
         let (time_codec, column) = match times.get(*place as usize) {
             Some((time_codec, Ok(times))) => {
                 (*time_codec, read.map(|read| Column { times: times.clone(), note, ..read }))
@@ -190,8 +210,9 @@ pub fn decode(soft: &[u8], hard: &[u8], count: usize, origin: i64) -> Result<Vec
             Some((time_codec, Err(why))) => (*time_codec, Err(why.clone())),
             None => return Err(broken("no such time column")),
         };
-        if let Ok(Column { values: Values::Text(texts), .. }) = &column {
-            text_left = text_left.saturating_sub(texts.iter().map(str::len).sum());
+        if let Ok(column) = &column {
+            left.text = left.text.saturating_sub(column.values.text_len());
+            left.elements = left.elements.saturating_sub(column.values.elements());
         }
         columns.push(DecodedColumn { tag, type_id, readings: *readings, time_codec, value_codec, column });
     }
@@ -228,7 +249,7 @@ type ReadTimes = (u8, std::result::Result<Vec<i64>, String>);
 
 fn read_times(source: &mut Source<'_>, codec: u64, readings: usize, origin: i64) -> Result<ReadTimes> {
     let codec = id(codec)?;
-    let (mut stream, framed) = framed(source, codec >= FIRST_ADDED)?;
+    let (mut stream, framed) = framed(source, codec >= FIRST_ADDED_CODEC)?;
     let Some(known) = Codec::from_id(codec) else {
         return Ok((codec, Err(unknown("codec", codec, framed)?)));
     };
@@ -262,26 +283,61 @@ struct Shape {
     readings: usize,
 }
 
+/// What the columns of a block may still become in memory, whatever few bytes they are made of.
+#[derive(Clone, Copy)]
+struct Left {
+    /// Bytes of strings and bytes.
+    text: usize,
+    /// Elements of arrays.
+    elements: usize,
+}
+
 /// The values, qualities and absences of one column; its times are added by the caller.
-fn read_column(
-    source: &mut Source<'_>,
-    shape: &Shape,
-    text_left: usize,
-) -> Result<std::result::Result<Column, String>> {
+fn read_column(source: &mut Source<'_>, shape: &Shape, left: Left) -> Result<std::result::Result<Column, String>> {
     let (quality, present) = read_quality(&mut source.soft, shape)?;
     let count = present.iter().filter(|present| *present != 0).count();
-    let (mut stream, framed) = framed(source, shape.value_codec >= FIRST_ADDED || shape.type_id >= FIRST_ADDED)?;
-    let Some(kind) = ValueType::from_id(shape.type_id) else {
+    let kind = ValueType::from_id(shape.type_id);
+    let lengths = match kind.and_then(ValueType::element) {
+        Some(_) => Some(read_lengths(source, count, left.elements)?),
+        None => None,
+    };
+    let added = shape.value_codec >= FIRST_ADDED_CODEC || shape.type_id >= FIRST_ADDED_TYPE;
+    let (mut stream, framed) = framed(source, added)?;
+    let Some(kind) = kind else {
         return Ok(Err(unknown("type", shape.type_id, framed)?));
     };
     let Some(codec) = Codec::from_id(shape.value_codec) else {
         return Ok(Err(unknown("codec", shape.value_codec, framed)?));
     };
-    let values = read_values(codec, kind, stream.as_mut().unwrap_or(source), count, text_left)?;
+    let count = lengths.as_ref().map_or(count, |lengths| lengths.iter().sum());
+    let values = read_values(codec, kind, stream.as_mut().unwrap_or(source), count, left.text)?;
     if !fits(kind, &values) {
         return Ok(Err(format!("values that {} can't have", kind.name())));
     }
+    let values = match lengths {
+        Some(lengths) => {
+            Values::Array(Arrays::of(lengths, values).ok_or_else(|| broken("fewer elements than written"))?)
+        }
+        None => values,
+    };
     Ok(Ok(Column { kind, times: Vec::new(), values, present, quality, note: None }))
+}
+
+/// The lengths of `count` arrays, which together have at most `most` elements: checked before any element is read.
+fn read_lengths(source: &mut Source<'_>, count: usize, most: usize) -> Result<Vec<usize>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let mut left = most;
+    let lengths = integer::read_nested(source, count)?.into_iter().map(|length| {
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= MAX_LENGTH)
+            .ok_or_else(|| broken(format!("an array of {length} elements; at most {MAX_LENGTH}")))?;
+        left = left.checked_sub(length).ok_or_else(|| broken(format!("more than {MAX_ELEMENTS} elements")))?;
+        Ok(length)
+    });
+    lengths.collect()
 }
 
 /// Integers travel at 64 bits: a stream may hold what its type does not.
@@ -301,6 +357,7 @@ fn read_quality(reader: &mut Reader<'_>, shape: &Shape) -> Result<(Runs<u32>, Ru
     Ok((quality, present))
 }
 
+/// The values, or the elements of all arrays.
 fn read_values(
     codec: Codec,
     kind: ValueType,
@@ -309,16 +366,13 @@ fn read_values(
     text_left: usize,
 ) -> Result<Values> {
     let width = kind.width();
-    Ok(match kind {
-        ValueType::Bool => Values::Bool(run::decode_bools(codec, &mut source.soft, count)?),
-        ValueType::Int8 | ValueType::Int16 | ValueType::Int32 | ValueType::Int64 => {
-            Values::Integer(integer::decode(codec, source, count, width, true)?)
-        }
-        ValueType::UInt8 | ValueType::UInt16 | ValueType::UInt32 | ValueType::UInt64 => {
-            Values::Unsigned(integer::decode(codec, source, count, width, false)?)
-        }
-        ValueType::Float32 => Values::Real32(real::decode(codec, source, count)?),
-        ValueType::Float64 => Values::Real64(real::decode(codec, source, count)?),
-        ValueType::Text => Values::Text(text::decode(codec, source, count, text_left)?),
+    Ok(match kind.family() {
+        Family::Bool => Values::Bool(run::decode_bools(codec, &mut source.soft, count)?),
+        Family::Integer => Values::Integer(integer::decode(codec, source, count, width, true)?),
+        Family::Unsigned => Values::Unsigned(integer::decode(codec, source, count, width, false)?),
+        Family::Real32 => Values::Real32(real::decode(codec, source, count)?),
+        Family::Real64 => Values::Real64(real::decode(codec, source, count)?),
+        Family::Text => Values::Text(text::decode(codec, source, count, text_left)?),
+        Family::Bytes => Values::Bytes(text::decode(codec, source, count, text_left)?),
     })
 }

@@ -3,12 +3,15 @@
 
 mod opcua;
 
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
 use crate::block::{self, Meta};
 use crate::column::{self, Column, Note, NoteKind};
 use crate::decode::modbus::{Field, Plan};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, Kind};
-use crate::tag::{BAD_DECODING_ERROR, BAD_TYPE_MISMATCH, Last, TagSpec, Value};
+use crate::memory::Memory;
+use crate::tag::{BAD_TYPE_MISMATCH, Last, TagSpec, Value};
 
 pub use opcua::Published;
 
@@ -54,7 +57,7 @@ impl Slot {
                 self.column.push(time_ns, value, quality);
             });
         }
-        let fresh = Column { note: self.column.note, ..Column::new(self.column.kind) };
+        let fresh = self.column.fresh();
         std::mem::replace(&mut self.column, fresh)
     }
 }
@@ -88,18 +91,36 @@ pub struct Buffer {
     subscriptions: Vec<opcua::Handles>,
     max_bytes: usize,
     stats: Stats,
+    /// Goes out with every `Taken`. Its lock is held while a block is encoded, and asked for by nothing else: no push ever
+    /// waits for it.
+    memory: Arc<Mutex<Memory>>,
 }
 
 /// What a seal took out of a buffer: everything the encoder needs, and nothing that a push could still change.
 #[derive(Debug)]
 pub struct Taken {
     columns: Vec<(u32, Column)>,
+    memory: Arc<Mutex<Memory>>,
 }
 
 impl Taken {
-    /// Compresses and checksums; takes time, so no lock is held.
+    /// Compresses and checksums; takes time, so the buffer must not be locked meanwhile.
+    ///
+    /// What is remembered of the tags makes this quicker and is kept up to date by it. Where two blocks of a buffer are
+    /// encoded at the same time, the second does not wait but goes without: its bytes are as right. So the bytes follow
+    /// from the readings pushed so far wherever seals come one after the other, as an agent's do.
     pub fn encode(&self, meta: &Meta) -> Vec<u8> {
-        block::encode(&self.columns, meta)
+        match self.memory.try_lock() {
+            Ok(mut memory) => block::encode_again(&self.columns, meta, &mut memory),
+            // A panic left it half written: it is only hints, and a fresh search overwrites them.
+            Err(TryLockError::Poisoned(poisoned)) => {
+                self.memory.clear_poison();
+                let mut memory = PoisonError::into_inner(poisoned);
+                memory.clear();
+                block::encode_again(&self.columns, meta, &mut memory)
+            }
+            Err(TryLockError::WouldBlock) => block::encode(&self.columns, meta),
+        }
     }
 
     /// Readings taken.
@@ -122,8 +143,9 @@ impl Buffer {
         if max_bytes > MAX_BYTES {
             return Err(Error::Spec(format!("max_bytes of {max_bytes}; at most {MAX_BYTES}")));
         }
+        let memory = Arc::new(Mutex::new(Memory::new(tags.len())));
         let slots = tags.into_iter().map(Slot::new).collect::<Result<_>>()?;
-        Ok(Self { slots, plans: Vec::new(), subscriptions: Vec::new(), max_bytes, stats: Stats::default() })
+        Ok(Self { slots, plans: Vec::new(), subscriptions: Vec::new(), max_bytes, stats: Stats::default(), memory })
     }
 
     /// The tag's spec.
@@ -161,7 +183,7 @@ impl Buffer {
         let mut kept = 0;
         plan.decode(payload, |tag, raw| {
             if let Some(slot) = slots.get_mut(tag as usize) {
-                let (value, quality) = raw.map_or((Value::Absent, BAD_DECODING_ERROR), |raw| (slot.spec.apply(raw), 0));
+                let (value, quality) = raw.map_or_else(|bad| (Value::Absent, bad), |raw| (slot.spec.apply(raw), 0));
                 kept += usize::from(take(slot, stats, *max_bytes, time_ns, value, quality));
             }
         })?;
@@ -189,7 +211,8 @@ impl Buffer {
             return None;
         }
         let columns = self.slots.iter_mut().enumerate().map(|(tag, slot)| (tag as u32, slot.take()));
-        let taken = Taken { columns: columns.filter(|(_, column)| !column.is_empty()).collect() };
+        let columns = columns.filter(|(_, column)| !column.is_empty()).collect();
+        let taken = Taken { columns, memory: Arc::clone(&self.memory) };
         self.stats.sealed_readings += self.stats.pending_readings;
         self.stats.sealed_blocks += 1;
         self.stats.pending_readings = 0;

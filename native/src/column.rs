@@ -1,65 +1,9 @@
 //! One tag's readings, open (being pushed to) or decoded: times, values, qualities, side by side.
 
 use crate::codec::run::Runs;
-use crate::codec::text::Texts;
 use crate::tag::{BAD_TYPE_MISMATCH, Value, ValueType};
 
-/// The values of a column, in the form its type asks for. Absent values are left out (see `Column::present`).
-#[derive(Debug, Clone, PartialEq)]
-pub enum Values {
-    /// bool
-    Bool(Vec<bool>),
-    /// int8 to int64
-    Integer(Vec<i64>),
-    /// uint8 to uint64, bit for bit in an i64, as the integer codecs take them
-    Unsigned(Vec<i64>),
-    /// float32
-    Real32(Vec<f32>),
-    /// float64
-    Real64(Vec<f64>),
-    /// string
-    Text(Texts),
-}
-
-impl Values {
-    /// No values of a type yet.
-    pub fn new(kind: ValueType) -> Self {
-        match kind {
-            ValueType::Bool => Self::Bool(Vec::new()),
-            ValueType::Int8 | ValueType::Int16 | ValueType::Int32 | ValueType::Int64 => Self::Integer(Vec::new()),
-            ValueType::UInt8 | ValueType::UInt16 | ValueType::UInt32 | ValueType::UInt64 => Self::Unsigned(Vec::new()),
-            ValueType::Float32 => Self::Real32(Vec::new()),
-            ValueType::Float64 => Self::Real64(Vec::new()),
-            ValueType::Text => Self::Text(Texts::default()),
-        }
-    }
-
-    /// Appends a value, or says no where it is of another kind.
-    fn push(&mut self, value: Value<'_>) -> bool {
-        match (self, value) {
-            (Self::Bool(values), Value::Bool(value)) => values.push(value),
-            (Self::Integer(values), Value::Integer(value)) => values.push(value),
-            (Self::Unsigned(values), Value::Unsigned(value)) => values.push(value as i64),
-            (Self::Real32(values), Value::Real32(value)) => values.push(value),
-            (Self::Real64(values), Value::Real64(value)) => values.push(value),
-            (Self::Text(values), Value::Text(value)) => values.push(value),
-            _ => return false,
-        }
-        true
-    }
-
-    /// The values one by one.
-    pub fn each(&self) -> Box<dyn Iterator<Item = Value<'_>> + '_> {
-        match self {
-            Self::Bool(values) => Box::new(values.iter().map(|value| Value::Bool(*value))),
-            Self::Integer(values) => Box::new(values.iter().map(|value| Value::Integer(*value))),
-            Self::Unsigned(values) => Box::new(values.iter().map(|value| Value::Unsigned(*value as u64))),
-            Self::Real32(values) => Box::new(values.iter().map(|value| Value::Real32(*value))),
-            Self::Real64(values) => Box::new(values.iter().map(|value| Value::Real64(*value))),
-            Self::Text(values) => Box::new(values.iter().map(Value::Text)),
-        }
-    }
-}
+pub use crate::values::Values;
 
 /// Which lossy filter thinned a column out, and what its reader may rely on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -91,6 +35,9 @@ impl NoteKind {
     }
 }
 
+/// The most readings that a fresh column has room for.
+const ROOM: usize = 1024;
+
 /// The readings of one tag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Column {
@@ -121,6 +68,16 @@ impl Column {
         }
     }
 
+    /// An empty column with the same type and note, and with room for as many times: what was pushed between two seals
+    /// is pushed again before the next one. At most `ROOM`, so that one burst does not hold memory for ever.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        let room = self.len().min(ROOM);
+        let mut fresh = Self { note: self.note, ..Self::new(self.kind) };
+        fresh.times.reserve(room);
+        fresh
+    }
+
     /// Appends a reading; a value of another kind than the column's becomes a bad reading without a value.
     /// Returns the bytes of memory that it takes, about.
     pub fn push(&mut self, time_ns: i64, value: Value<'_>, quality: u32) -> usize {
@@ -147,12 +104,7 @@ impl Column {
 
     /// Whether another column has the very same readings, to the last bit.
     pub fn same(&self, other: &Self) -> bool {
-        let values = match (&self.values, &other.values) {
-            (Values::Real32(a), Values::Real32(b)) => a.iter().map(|a| a.to_bits()).eq(b.iter().map(|b| b.to_bits())),
-            (Values::Real64(a), Values::Real64(b)) => a.iter().map(|a| a.to_bits()).eq(b.iter().map(|b| b.to_bits())),
-            (a, b) => a == b,
-        };
-        values
+        self.values.same(&other.values)
             && self.kind == other.kind
             && self.times == other.times
             && self.present == other.present
@@ -178,5 +130,7 @@ pub fn size(value: Value<'_>) -> usize {
         Value::Real32(_) => 4,
         Value::Integer(_) | Value::Unsigned(_) | Value::Real64(_) => 8,
         Value::Text(text) => 8 + text.len(),
+        Value::Bytes(bytes) => 8 + bytes.len(),
+        Value::Array(items) => 8 + items.size(),
     }
 }

@@ -11,16 +11,20 @@ use crate::tag::{Value, ValueType};
 /// The most bytes of text in one JSON document, escapes included: a hostile block has six for each of its own.
 pub const MAX_TEXT: usize = 2 * block::MAX_BODY;
 
+/// The most letters of a float64: -2.2250738585072014e-308.
+const LONGEST_NUMBER: usize = 24;
+
 /// Verifies and decodes a block, and writes it as one JSON object without a line break.
 pub fn to_json(bytes: &[u8]) -> Result<String> {
     let (header, columns) = block::decode(bytes)?;
     write(&header, &columns, bytes.len())
 }
 
-/// Writes a decoded block of `size` bytes as JSON. Fails only where its texts would be longer than `MAX_TEXT`.
+/// Writes a decoded block of `size` bytes as JSON. Fails only where its texts and arrays would be longer than
+/// `MAX_TEXT`.
 pub fn write(header: &Header, columns: &[DecodedColumn], size: usize) -> Result<String> {
     let readable = || columns.iter().filter_map(|each| each.column.as_ref().ok());
-    let text = readable().map(text_bytes).sum::<usize>();
+    let text = readable().map(|column| text_bytes(&column.values)).sum::<usize>();
     if text > MAX_TEXT {
         return Err(broken(format!("{text} bytes of text as JSON; at most {MAX_TEXT}")));
     }
@@ -39,10 +43,22 @@ pub fn write(header: &Header, columns: &[DecodedColumn], size: usize) -> Result<
     Ok(out)
 }
 
-/// Bytes of a column's texts with their quotes and escapes.
-fn text_bytes(column: &Column) -> usize {
-    let Values::Text(texts) = &column.values else { return 0 };
-    texts.iter().map(|text| text.len() + 2 + 5 * text.chars().filter(|letter| is_special(*letter)).count()).sum()
+/// Bytes of a column's texts with their quotes and escapes, and of its arrays' elements.
+fn text_bytes(values: &Values) -> usize {
+    match values {
+        Values::Text(texts) => {
+            let special = |text: &str| text.chars().filter(|letter| is_special(*letter)).count();
+            texts.iter().map(|text| text.len() + 2 + 5 * special(text)).sum()
+        }
+        Values::Bytes(blobs) => blobs.iter().map(|bytes| bytes.len().div_ceil(3) * 4 + 2).sum(),
+        Values::Array(arrays) => {
+            let elements = arrays.elements();
+            // The longest number is that of a float64, or its name in quotes; then a comma.
+            let number = if matches!(elements, Values::Text(_) | Values::Bytes(_)) { 1 } else { LONGEST_NUMBER + 1 };
+            text_bytes(elements) + elements.len() * number
+        }
+        _ => 0,
+    }
 }
 
 /// All that RFC 8259 wants escaped, and DEL, which a terminal would obey.
@@ -139,7 +155,29 @@ fn put_value(out: &mut String, value: Value<'_>) {
         Value::Real32(value) => out.push_str(not_finite(f64::from(value))),
         Value::Real64(value) => out.push_str(not_finite(value)),
         Value::Text(text) => put_text(out, text),
+        Value::Bytes(bytes) => put_base64(out, bytes),
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                out.push(if at == 0 { '[' } else { ',' });
+                put_value(out, item);
+            }
+            out.push_str(if items.is_empty() { "[]" } else { "]" });
+        }
     }
+}
+
+/// A JSON string of base64 (RFC 4648, 4), padded.
+fn put_base64(out: &mut String, bytes: &[u8]) {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    out.push('"');
+    for chunk in bytes.chunks(3) {
+        let whole = chunk.iter().fold(0_u32, |whole, byte| whole << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let letter = LETTERS.get((whole >> (18 - 6 * place) & 63) as usize).filter(|_| place <= chunk.len());
+            out.push(letter.map_or('=', |letter| char::from(*letter)));
+        }
+    }
+    out.push('"');
 }
 
 /// What JSON has no number for (OPC 10000-6, 5.4.2.4).

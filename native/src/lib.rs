@@ -11,7 +11,11 @@ pub mod decode;
 pub mod error;
 pub mod filter;
 pub mod identifier;
+pub mod joined;
 pub mod json;
+pub mod memory;
 #[cfg(feature = "python")]
 mod python;
 pub mod tag;
+pub mod value;
+pub mod values;

@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 
+pub use crate::value::{Last, Value};
+
 /// The type of a tag's value. The discriminants are the type ids of the block format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -30,10 +32,59 @@ pub enum ValueType {
     Float64 = 10,
     /// UTF-8.
     Text = 11,
+    /// Any bytes.
+    Bytes = 12,
+    /// Any number of `Bool`.
+    BoolArray = 16,
+    /// Any number of `Int8`.
+    Int8Array = 17,
+    /// Any number of `Int16`.
+    Int16Array = 18,
+    /// Any number of `Int32`.
+    Int32Array = 19,
+    /// Any number of `Int64`.
+    Int64Array = 20,
+    /// Any number of `UInt8`.
+    UInt8Array = 21,
+    /// Any number of `UInt16`.
+    UInt16Array = 22,
+    /// Any number of `UInt32`.
+    UInt32Array = 23,
+    /// Any number of `UInt64`.
+    UInt64Array = 24,
+    /// Any number of `Float32`.
+    Float32Array = 25,
+    /// Any number of `Float64`.
+    Float64Array = 26,
+    /// Any number of `Text`.
+    TextArray = 27,
+    /// Any number of `Bytes`.
+    BytesArray = 28,
 }
 
+/// How the values of a type, or the elements of an array, lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// bool
+    Bool,
+    /// int8 to int64
+    Integer,
+    /// uint8 to uint64
+    Unsigned,
+    /// float32
+    Real32,
+    /// float64
+    Real64,
+    /// string
+    Text,
+    /// bytes
+    Bytes,
+}
+
+/// The id of an array is this and the id of its elements' type: arrays of arrays have none.
+const FIRST_ARRAY: u8 = 16;
 /// Every type with its name in configs and catalogs.
-const NAMES: [(ValueType, &str); 12] = [
+const NAMES: [(ValueType, &str); 26] = [
     (ValueType::Bool, "bool"),
     (ValueType::Int8, "int8"),
     (ValueType::Int16, "int16"),
@@ -46,14 +97,41 @@ const NAMES: [(ValueType, &str); 12] = [
     (ValueType::Float32, "float32"),
     (ValueType::Float64, "float64"),
     (ValueType::Text, "string"),
+    (ValueType::Bytes, "bytes"),
+    (ValueType::BoolArray, "bool[]"),
+    (ValueType::Int8Array, "int8[]"),
+    (ValueType::Int16Array, "int16[]"),
+    (ValueType::Int32Array, "int32[]"),
+    (ValueType::Int64Array, "int64[]"),
+    (ValueType::UInt8Array, "uint8[]"),
+    (ValueType::UInt16Array, "uint16[]"),
+    (ValueType::UInt32Array, "uint32[]"),
+    (ValueType::UInt64Array, "uint64[]"),
+    (ValueType::Float32Array, "float32[]"),
+    (ValueType::Float64Array, "float64[]"),
+    (ValueType::TextArray, "string[]"),
+    (ValueType::BytesArray, "bytes[]"),
 ];
 
 impl ValueType {
+    /// Every type, by id.
+    #[allow(clippy::indexing_slicing)] // when it is compiled
+    pub const ALL: [Self; NAMES.len()] = {
+        let mut all = [Self::Bool; NAMES.len()];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = NAMES[at].0;
+            at += 1;
+        }
+        all
+    };
+
     /// The type of a name such as `float32`.
     pub fn parse(name: &str) -> Result<Self> {
         NAMES.iter().find(|(_, known)| *known == name).map(|(found, _)| *found).ok_or_else(|| {
             Error::Spec(format!(
-                "no type {name:?}; there are bool, int8..int64, uint8..uint64, float32, float64, string"
+                "no type {name:?}; there are bool, int8..int64, uint8..uint64, float32, float64, string, bytes, \
+                 and arrays such as float32[]"
             ))
         })
     }
@@ -68,139 +146,51 @@ impl ValueType {
         NAMES.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
     }
 
-    /// Bytes of one value in memory and in the raw codec; 0 for text.
-    pub fn width(self) -> usize {
-        match self {
-            Self::Bool | Self::Int8 | Self::UInt8 => 1,
-            Self::Int16 | Self::UInt16 => 2,
-            Self::Int32 | Self::UInt32 | Self::Float32 => 4,
-            Self::Int64 | Self::UInt64 | Self::Float64 => 8,
-            Self::Text => 0,
+    /// The type of an array's elements; `None` of a type that is no array.
+    pub fn element(self) -> Option<Self> {
+        (self as u8).checked_sub(FIRST_ARRAY).and_then(Self::from_id)
+    }
+
+    /// The form of its values, or of its elements.
+    pub fn family(self) -> Family {
+        match self.element().unwrap_or(self) as u8 {
+            0 => Family::Bool,
+            1..=4 => Family::Integer,
+            5..=8 => Family::Unsigned,
+            9 => Family::Real32,
+            10 => Family::Real64,
+            11 => Family::Text,
+            _ => Family::Bytes,
         }
     }
 
-    /// The values that fit, for integer types.
+    /// Bytes of one value, or of one element, in the raw codec; 0 for strings and bytes.
+    pub fn width(self) -> usize {
+        match self.element().unwrap_or(self) as u8 {
+            0 | 1 | 5 => 1,
+            2 | 6 => 2,
+            3 | 7 | 9 => 4,
+            4 | 8 | 10 => 8,
+            _ => 0,
+        }
+    }
+
+    /// The values, or elements, that fit, for integer types.
     pub fn range(self) -> Option<(i128, i128)> {
         let bits = self.width() * 8;
-        match self {
-            Self::Int8 | Self::Int16 | Self::Int32 | Self::Int64 => Some((-(1 << (bits - 1)), (1 << (bits - 1)) - 1)),
-            Self::UInt8 | Self::UInt16 | Self::UInt32 | Self::UInt64 => Some((0, (1 << bits) - 1)),
+        match self.family() {
+            Family::Integer => Some((-(1 << (bits - 1)), (1 << (bits - 1)) - 1)),
+            Family::Unsigned => Some((0, (1 << bits) - 1)),
             _ => None,
         }
     }
-}
 
-/// One value on its way through the core. Integers travel at 64 bits, their type says how wide they are.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value<'a> {
-    /// A bad reading without a value.
-    Absent,
-    /// A bool.
-    Bool(bool),
-    /// Any signed integer type.
-    Integer(i64),
-    /// Any unsigned integer type.
-    Unsigned(u64),
-    /// A float32.
-    Real32(f32),
-    /// A float64.
-    Real64(f64),
-    /// A string.
-    Text(&'a str),
-}
-
-impl Value<'_> {
-    /// As float64, as scaling needs it; `None` for text and absent values.
-    pub fn as_f64(self) -> Option<f64> {
-        match self {
-            Self::Bool(value) => Some(f64::from(u8::from(value))),
-            Self::Integer(value) => Some(value as f64),
-            Self::Unsigned(value) => Some(value as f64),
-            Self::Real32(value) => Some(f64::from(value)),
-            Self::Real64(value) => Some(value),
-            Self::Text(_) | Self::Absent => None,
-        }
-    }
-
-    /// Whether nothing changed from one to the other. NaN is the same as NaN here, and -0.0 as 0.0.
-    #[allow(clippy::float_cmp)] // the same means equal
-    pub fn same(self, other: Value<'_>) -> bool {
-        match (self, other) {
-            (Value::Real32(a), Value::Real32(b)) => a == b || (a.is_nan() && b.is_nan()),
-            (Value::Real64(a), Value::Real64(b)) => a == b || (a.is_nan() && b.is_nan()),
-            (a, b) => a == b,
-        }
+    /// Whether its values can be told apart only as the same or not: no distance, no scale.
+    pub fn is_opaque(self) -> bool {
+        self.element().is_some() || matches!(self, Self::Text | Self::Bytes)
     }
 }
 
-/// A reading that is remembered: its value outlives the bytes it came from.
-#[derive(Debug, Clone, Default)]
-pub struct Last {
-    seen: bool,
-    time_ns: i64,
-    quality: u32,
-    value: Kept,
-}
-
-impl Last {
-    /// Takes the place of the one before. Allocates only for a text that is longer than any so far.
-    pub fn remember(&mut self, time_ns: i64, value: Value<'_>, quality: u32) {
-        self.seen = true;
-        self.time_ns = time_ns;
-        self.quality = quality;
-        self.value.set(value);
-    }
-
-    /// Time, value and quality, once there is one.
-    pub fn reading(&self) -> Option<(i64, Value<'_>, u32)> {
-        self.seen.then(|| (self.time_ns, self.value.get(), self.quality))
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-enum Kept {
-    #[default]
-    Absent,
-    Bool(bool),
-    Integer(i64),
-    Unsigned(u64),
-    Real32(f32),
-    Real64(f64),
-    Text(String),
-}
-
-impl Kept {
-    fn set(&mut self, value: Value<'_>) {
-        *self = match value {
-            Value::Absent => Self::Absent,
-            Value::Bool(value) => Self::Bool(value),
-            Value::Integer(value) => Self::Integer(value),
-            Value::Unsigned(value) => Self::Unsigned(value),
-            Value::Real32(value) => Self::Real32(value),
-            Value::Real64(value) => Self::Real64(value),
-            Value::Text(value) => {
-                if let Self::Text(text) = self {
-                    text.clear();
-                    text.push_str(value);
-                    return;
-                }
-                Self::Text(value.to_owned())
-            }
-        };
-    }
-
-    fn get(&self) -> Value<'_> {
-        match self {
-            Self::Absent => Value::Absent,
-            Self::Bool(value) => Value::Bool(*value),
-            Self::Integer(value) => Value::Integer(*value),
-            Self::Unsigned(value) => Value::Unsigned(*value),
-            Self::Real32(value) => Value::Real32(*value),
-            Self::Real64(value) => Value::Real64(*value),
-            Self::Text(value) => Value::Text(value),
-        }
-    }
-}
 /// `value = raw * factor + offset`, in float64.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale {
@@ -243,3 +233,5 @@ impl TagSpec {
 pub const BAD_TYPE_MISMATCH: u32 = 0x8074_0000;
 /// The StatusCode of a value that can't be decoded, such as text that is not UTF-8.
 pub const BAD_DECODING_ERROR: u32 = 0x8007_0000;
+/// The StatusCode where a device says by an agreed value that it has none (a broken wire, a sensor that is not there).
+pub const BAD_SENSOR_FAILURE: u32 = 0x808C_0000;

@@ -21,6 +21,7 @@ import math
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.peers.process import Peer, PeerMissing, program
 
@@ -48,7 +49,7 @@ COUNTER = 8
 """The holding register that grows by one with each request, and wraps at 65,536."""
 
 OPCUA_NAMESPACE = "urn:headrace:test"
-OPCUA_VALUES: dict[str, tuple[str, bool | int | float | str]] = {
+OPCUA_VALUES: dict[str, tuple[str, bool | int | float | str | list[Any]]] = {
     "Float": ("float32", FLOAT32),
     "Double": ("float64", math.pi),
     "Boolean": ("bool", True),
@@ -56,8 +57,16 @@ OPCUA_VALUES: dict[str, tuple[str, bool | int | float | str]] = {
     "UInt16": ("uint16", 65535),
     "Int64": ("int64", -(2**53) - 1),
     "UInt64": ("uint64", 2**64 - 1),
+    "ByteString": ("bytes", "AP/+"),
+    "Bools": ("bool[]", [True, False, True]),
+    "Floats": ("float32[]", [FLOAT32, -0.5]),
+    "Int16s": ("int16[]", [-32768, 0, 32767]),
+    "Bytes": ("uint8[]", [0, 255]),
+    "Strings": ("string[]", ["press 7 · 压力机", ""]),
+    "ByteStrings": ("bytes[]", ["/w==", ""]),
+    "None": ("float64[]", []),
 }
-"""The constant OPC UA nodes: name -> (type, value)."""
+"""The constant OPC UA nodes: name -> (type, value as JSON has it)."""
 
 OPCUA_BAD_STATUS = 0x808C0000
 """BadSensorFailure."""
@@ -79,6 +88,24 @@ class LibmodbusServer(Device):
         if not LIBMODBUS_SERVER.exists():
             raise PeerMissing("the libmodbus server")
         return [str(LIBMODBUS_SERVER), str(self.port)]
+
+
+class LibmodbusRtuServer(Device):
+    """The same program as an RTU device, unit 1, at the serial port `device`."""
+
+    scheme = "rtu"
+
+    def __init__(self, home: Path, device: str) -> None:
+        super().__init__(home, 1)
+        self.device = device
+
+    def command(self) -> list[str]:
+        if not LIBMODBUS_SERVER.exists():
+            raise PeerMissing("the libmodbus server")
+        return [str(LIBMODBUS_SERVER), self.device]
+
+    def ready(self) -> bool:
+        return b"ready /" in self.log.read_bytes()
 
 
 class ModbusSerialServer(Device):

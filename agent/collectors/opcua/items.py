@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import math
@@ -14,7 +15,7 @@ from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
-from asyncua.ua.uaerrors import UaError
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from agent.address import NodeAddress
 from agent.collectors.base import Inlet
@@ -45,6 +46,8 @@ _FILTER_REFUSED = (
     StatusCodes.BadDeadbandFilterInvalid,
     StatusCodes.BadMonitoredItemFilterInvalid,
 )
+_TOO_MANY = (StatusCodes.BadTooManyMonitoredItems, StatusCodes.BadTooManyOperations)
+"""What a server says that has no room for the items of one call; it may have some for those of the next."""
 Each = TypeVar("Each")
 
 
@@ -126,9 +129,9 @@ class Items:
         memory.subscription = given.SubscriptionId
         memory.interval = given.RevisedPublishingInterval / 1000
         memory.keep_alive = max(0.1, memory.interval * given.RevisedMaxKeepAliveCount)
-        memory.items = self.fingerprint
         self._told.clear()
         await self.monitor(link, server, device.tags)
+        memory.items = self.fingerprint  # only now: a subscription with half of its items is not one to resume
         log.info(
             "%s: %d of %d nodes monitored, published each %g s, queues for %d s",
             device.name,
@@ -178,7 +181,9 @@ class Items:
         """The node of each tag that has one; `bad` gets the others. Raises FAULTS."""
         found: list[tuple[Tag, ua.NodeId]] = []
         paths: list[tuple[Tag, ua.BrowsePath]] = []
-        for tag in tags:
+        for at, tag in enumerate(tags):
+            if at % 500 == 499:  # 5 ms of work
+                await asyncio.sleep(0)
             address = NodeAddress.parse(tag.address)
             # Indexes of namespaces may change whenever a server starts: they are looked up after every connect.
             named = address.namespace
@@ -216,7 +221,13 @@ class Items:
             request.Parameters.SubscriptionId = self._memory.subscription
             request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
             request.Parameters.ItemsToCreate = [self._item(tag, node, filtered=filtered) for tag, node in chunk]
-            results = (await link.ask(request, ua.CreateMonitoredItemsResponse)).Results
+            try:
+                results = (await link.ask(request, ua.CreateMonitoredItemsResponse)).Results
+            except UaStatusCodeError as reason:
+                if reason.code not in _TOO_MANY:
+                    raise
+                bad.update((tag.index, reason.code) for tag, _ in chunk)
+                continue
             for (tag, node), result in zip(chunk, results, strict=True):
                 if result.StatusCode.is_good():
                     self._revised(result)

@@ -9,6 +9,7 @@ use _native::block::{self, Meta};
 use _native::buffer::Buffer;
 use _native::column::{Column, Values};
 use _native::tag::{BAD_TYPE_MISMATCH, Scale, TagSpec, Value};
+use _native::values::Items;
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Given<'a> {
@@ -21,6 +22,9 @@ enum Given<'a> {
     Real64(u64),
     Decimal(i32),
     Text(&'a str),
+    Bytes(&'a [u8]),
+    /// Of as many elements, each by itself.
+    Array(u8, u64),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -56,7 +60,7 @@ const META: Meta = Meta { stream: [7; 16], sequence: 1, epoch: 2, sealed_ns: 3, 
 
 impl Given<'_> {
     /// As a value of the tag's type where that is possible: the rest is mistyped, and should be rare.
-    fn value(&self, spec: &TagSpec) -> Value<'_> {
+    fn value<'a>(&'a self, spec: &TagSpec, elements: &'a Values) -> Value<'a> {
         let width = spec.raw.width() as u32 * 8;
         match (*self, Column::new(spec.raw).values) {
             (Self::Small(value), Values::Integer(_)) if width > 8 => Value::Integer(value.into()),
@@ -71,8 +75,35 @@ impl Given<'_> {
             (Self::Real64(bits), _) => Value::Real64(f64::from_bits(bits)),
             (Self::Bool(value), _) => Value::Bool(value),
             (Self::Text(text), _) => Value::Text(text),
+            (Self::Bytes(bytes), _) => Value::Bytes(bytes),
+            (Self::Array(..), _) => Value::Array(Items::of(elements)),
             _ => Value::Absent,
         }
+    }
+}
+
+impl Given<'_> {
+    /// The elements of an array, of the type that the tag's has; of the tag's own type, where it is none.
+    fn elements(&self, spec: &TagSpec) -> Values {
+        let element = spec.raw.element().unwrap_or(spec.raw);
+        let mut values = Values::new(element);
+        let Self::Array(length, random) = *self else { return values };
+        let plain = TagSpec { raw: element, ..spec.clone() };
+        for at in 0..u32::from(length % 40) {
+            let bits = random.rotate_left(at);
+            let text = ["", "RUN", "\u{1f3ed}"][bits as usize % 3];
+            let given = match values {
+                Values::Bool(_) => Given::Bool(bits & 1 == 1),
+                Values::Integer(_) => Given::Integer(bits as i64),
+                Values::Unsigned(_) => Given::Unsigned(bits),
+                Values::Real32(_) => Given::Real32(bits as u32),
+                Values::Real64(_) => Given::Real64(bits),
+                Values::Text(_) => Given::Text(text),
+                _ => Given::Bytes(text.as_bytes()),
+            };
+            assert!(values.push(given.value(&plain, &Values::new(element))));
+        }
+        values
     }
 }
 
@@ -81,6 +112,7 @@ fn shown(value: Value<'_>) -> String {
     match value {
         Value::Real32(value) => format!("f{:x}", value.to_bits()),
         Value::Real64(value) => format!("d{:x}", value.to_bits()),
+        Value::Array(items) => format!("{:?}", items.iter().map(shown).collect::<Vec<_>>()),
         other => format!("{other:?}"),
     }
 }
@@ -145,7 +177,8 @@ fuzz_target!(|run: Run| {
                 let tag = usize::from(*tag) % specs.len();
                 let (spec, quality) = (&specs[tag], quality.unwrap_or(0));
                 time_ns = time_ns.wrapping_add(i64::from(*after) * 1000);
-                let raw = value.value(spec);
+                let elements = value.elements(spec);
+                let raw = value.value(spec, &elements);
                 let refused = buffer.stats().refused;
                 let kept = buffer.push(tag as u32, time_ns, raw, quality).unwrap();
                 pushed += 1;

@@ -5,20 +5,9 @@ use _native::block;
 use _native::tag::ValueType;
 
 /// Every type of the format.
-pub const KINDS: [ValueType; 12] = [
-    ValueType::Bool,
-    ValueType::Int8,
-    ValueType::Int16,
-    ValueType::Int32,
-    ValueType::Int64,
-    ValueType::UInt8,
-    ValueType::UInt16,
-    ValueType::UInt32,
-    ValueType::UInt64,
-    ValueType::Float32,
-    ValueType::Float64,
-    ValueType::Text,
-];
+pub const KINDS: [ValueType; 26] = ValueType::ALL;
+/// How many of them, from the first, registers can hold.
+pub const OF_REGISTERS: usize = 12;
 
 /// Gives bytes the magic and the checksum of a block, so that what lies between is read.
 pub fn sealed(data: &[u8]) -> Vec<u8> {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Buffer, MISTYPED, Slot, Stats, take};
-use crate::decode::opcua::{DataValue, Fitted, Part, Publish, Variant, fit, read_results};
+use crate::decode::opcua::{Content, DataValue, Fitted, Part, Publish, Scratch, fit, read_results};
 use crate::error::{Error, Result};
 use crate::tag::{BAD_DECODING_ERROR, Value};
 
@@ -81,8 +81,7 @@ struct Intake<'b> {
     stats: &'b mut Stats,
     max_bytes: usize,
     received_ns: i64,
-    /// For text that has to be made of a value.
-    scratch: String,
+    scratch: Scratch,
 }
 
 impl Intake<'_> {
@@ -103,17 +102,15 @@ impl Intake<'_> {
         {
             time_ns = *received_ns;
         }
-        let fitted = match value.value {
-            Variant::Scalar(scalar) => fit(scalar, slot.spec.raw, scratch),
-            Variant::Null => Fitted::Value(Value::Absent),
-            Variant::Array(_) => Fitted::Mistyped,
-            Variant::Other(bytes) => {
-                published.undecoded.push((tag, time_ns, value.status, bytes));
-                return;
-            }
-        };
-        let (raw, quality) = match fitted {
+        let content = value.value.content();
+        if let Content::Other(bytes) = content {
+            published.undecoded.push((tag, time_ns, value.status, bytes));
+            return;
+        }
+        let (raw, quality) = match fit(content, slot.spec.raw, scratch) {
             Fitted::Value(raw) => (raw, value.status),
+            // OPC 10000-4, 7.11: the value of a bad status is to be ignored, so the status says more than its type.
+            Fitted::NotText | Fitted::Mistyped if value.status >> 31 == 1 => (Value::Absent, value.status),
             Fitted::NotText => (Value::Absent, BAD_DECODING_ERROR),
             Fitted::Mistyped => {
                 stats.mistyped += 1;
@@ -165,7 +162,7 @@ impl Buffer {
         publish.walk(|_| {})?;
         let mut published = Published { sequence: publish.sequence, more: publish.more, ..Published::default() };
         let before = stats.refused;
-        let mut intake = Intake { slots, stats, max_bytes: *max_bytes, received_ns, scratch: String::new() };
+        let mut intake = Intake { slots, stats, max_bytes: *max_bytes, received_ns, scratch: Scratch::default() };
         publish.walk(|part| match part {
             Part::Value { handle, value } => intake.take(&mut published, handles.tag(handle), value),
             Part::Status(status) => published.status = Some(status),
@@ -184,7 +181,7 @@ impl Buffer {
         let Self { slots, max_bytes, stats, .. } = self;
         let mut published = Published::default();
         let before = stats.refused;
-        let mut intake = Intake { slots, stats, max_bytes: *max_bytes, received_ns, scratch: String::new() };
+        let mut intake = Intake { slots, stats, max_bytes: *max_bytes, received_ns, scratch: Scratch::default() };
         read_results(body, tags.len(), |at, value| {
             intake.take(&mut published, tags.get(at).copied().unwrap_or(NONE), value);
         })?;

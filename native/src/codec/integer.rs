@@ -5,21 +5,14 @@
 //! after a prediction, everything in units of the greatest common divisor. The prediction is the value before, or the
 //! one before and its difference, or a line from the first value (a clock that ticks evenly and is read a little late).
 
-use super::{Codec, Reader, Sink, Source, broken, put_signed, put_varint, rice, run, zigzag};
+use super::hint::{self, Form};
+use super::predict::{self, Predicted, Prediction};
+use super::{Codec, Reader, Sink, Source, broken, put_signed, put_varint, rice, run};
 use crate::error::Result;
 
-/// How `Delta` predicts the next value; two bits of its first byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Prediction {
-    /// The value before, plus the base.
-    Previous = 0,
-    /// The value before, plus the difference before that, plus the base.
-    Trend = 1,
-    /// A line: its start (in place of the first value), plus the base for every place; the first value is predicted too.
-    Line = 2,
-}
-
+/// Bits that zstd's table takes for each symbol, about; and Rice codes stay the choice until varints take a twentieth less.
+/// Both as they came out best on the signals of docs/benchmarks.md.
+const SYMBOL: f32 = 6.0;
 /// Bits a value past which Rice codes are not compared with varints.
 const PATTERNLESS: usize = 10;
 /// An exponent that stands for "the unit is written out".
@@ -40,8 +33,15 @@ pub fn encode(values: &[i64], width: usize, out: &mut Sink) -> Codec {
         put_signed(&mut out.soft, step);
         return Codec::Step;
     }
-    let (predicted, bits) = predict(first, &deltas);
-    if out.plain || bits / 8 + 2 >= values.len() * width {
+    let plain = out.plain;
+    if let Some(codec) =
+        out.hint.form(values.len()).filter(|_| !plain).and_then(|form| again(form, first, &deltas, out))
+    {
+        return codec;
+    }
+    out.hint.learn(None);
+    let (predicted, bits) = predict::best(first, &deltas);
+    if plain || bits / 8 + 2 >= values.len() * width {
         out.soft.extend(values.iter().flat_map(|value| value.to_le_bytes().into_iter().take(width)));
         return Codec::Raw;
     }
@@ -51,7 +51,7 @@ pub fn encode(values: &[i64], width: usize, out: &mut Sink) -> Codec {
     let (k, rice) = rice::plan(&predicted.rest);
     // What zstd makes of varints is at best their entropy; Rice codes stay as long as they are. Where many bits are
     // left there is no pattern to find, and the varints need not be tried.
-    let varints = if rice > PATTERNLESS * predicted.rest.len() {
+    let varints = if out.framed || rice > PATTERNLESS * predicted.rest.len() {
         usize::MAX
     } else {
         for value in &predicted.rest {
@@ -59,9 +59,9 @@ pub fn encode(values: &[i64], width: usize, out: &mut Sink) -> Codec {
         }
         entropy(out.soft.get(head..).unwrap_or_default())
     };
-    let coded = rice.min(varints) / 8 + out.since(start) + head - out.soft.len();
-    let runs = run::integers(values).filter(|runs| runs.len() < coded);
-    let best = runs.as_ref().map_or(coded, Vec::len);
+    let dense = rice.min(varints) / 8 + out.since(start) + head - out.soft.len();
+    let runs = run::integers(values).filter(|runs| runs.len() < dense);
+    let best = runs.as_ref().map_or(dense, Vec::len);
     if let Some(held) = hold(first, values, &deltas, best) {
         out.rewind(start);
         out.append(held);
@@ -72,13 +72,38 @@ pub fn encode(values: &[i64], width: usize, out: &mut Sink) -> Codec {
         out.soft.extend_from_slice(&runs);
         return Codec::Run;
     }
-    if rice > varints {
-        return Codec::Delta;
+    let codec = if rice - rice / 20 > varints { Codec::Delta } else { Codec::Rice };
+    let Predicted { prediction, unit, base, ref rest, .. } = predicted;
+    out.hint.learn(Some(Form { codec, prediction, based: base != 0, unit, each: hint::each(rice, rest.len()) }));
+    if codec == Codec::Rice {
+        out.soft.truncate(head);
+        out.heads.push(k as u8);
+        rice::put(&predicted.rest, k, &mut out.hard);
     }
-    out.soft.truncate(head);
-    out.heads.push(k as u8);
-    rice::put(&predicted.rest, k, &mut out.hard);
-    Codec::Rice
+    codec
+}
+
+/// Writes a column in the form that won before, if that still pays.
+fn again(form: Form, first: i64, deltas: &[i64], out: &mut Sink) -> Option<Codec> {
+    // What is often held may be shorter as runs, which have no form to remember.
+    if deltas.iter().filter(|delta| **delta == 0).count() * 4 >= deltas.len() {
+        return None;
+    }
+    let predicted = predict::as_known(first, deltas, form.prediction, form.based, form.unit)?;
+    let (k, bits) = rice::plan(&predicted.rest);
+    if !hint::holds(form.each, hint::each(bits, predicted.rest.len())) {
+        return None;
+    }
+    put_head(out, &predicted);
+    if form.codec == Codec::Rice {
+        out.heads.push(k as u8);
+        rice::put(&predicted.rest, k, &mut out.hard);
+    } else {
+        for value in &predicted.rest {
+            put_signed(&mut out.soft, *value);
+        }
+    }
+    Some(form.codec)
 }
 
 /// A column whose values are often held: which of them are new, and those. `None` where it takes `best` bytes or more.
@@ -119,7 +144,7 @@ fn read_held(source: &mut Source<'_>, count: usize) -> Result<Vec<i64>> {
     Ok(values)
 }
 
-/// Bits that zstd may make of `bytes`: their order-0 entropy, and half a byte for each symbol that its table must know.
+/// Bits that zstd may make of `bytes`: their order-0 entropy, and what its table must know of each symbol.
 /// Without that a short column seems to cost little only because it is short.
 fn entropy(bytes: &[u8]) -> usize {
     let plain = bytes.len() * 8;
@@ -134,90 +159,8 @@ fn entropy(bytes: &[u8]) -> usize {
     }
     let total = bytes.len() as f32;
     let known = counts.iter().filter(|count| **count > 0);
-    let bits: f32 = known.map(|count| *count as f32 * (total / *count as f32).log2() + 4.0).sum();
+    let bits: f32 = known.map(|count| *count as f32 * (total / *count as f32).log2() + SYMBOL).sum();
     plain.min(bits as usize + 16)
-}
-
-/// What `Delta` writes: everything in units.
-struct Predicted {
-    prediction: Prediction,
-    unit: i64,
-    first: i64,
-    base: i64,
-    rest: Vec<i64>,
-}
-
-/// The prediction that leaves least, and the bits that it leaves, about.
-fn predict(first: i64, deltas: &[i64]) -> (Predicted, usize) {
-    // A gcd of |i64::MIN| = 2^63 does not fit i64; it only comes from extremes that compress to nothing anyway.
-    let mut unit = first.unsigned_abs();
-    for delta in deltas {
-        unit = gcd(unit, delta.unsigned_abs());
-        if unit == 1 {
-            break;
-        }
-    }
-    let unit = i64::try_from(unit).unwrap_or(1).max(1);
-    let units: Vec<i64> =
-        if unit == 1 { deltas.to_vec() } else { deltas.iter().map(|each| each.wrapping_div(unit)).collect() };
-    let first = first.wrapping_div(unit);
-    let base = middle(&units);
-    // A base costs bytes of its own: where it is small against what is left it is not worth them.
-    let plain = cost(units.iter().copied());
-    let based = cost(units.iter().map(|each| each.wrapping_sub(base))) + 8 * 2;
-    let (mut best, mut bits, mut base) =
-        if based < plain { (Prediction::Previous, based, base) } else { (Prediction::Previous, plain, 0) };
-    let mut line = Vec::new();
-    let (mut start, slope) = (0, slope(&units));
-    if units.len() > 3 {
-        // A line through the middle of the residuals, not through a first value that may itself be late.
-        line = residuals(&units, slope).collect();
-        start = middle(&line);
-        for each in &mut line {
-            *each = each.wrapping_sub(start);
-        }
-        let lined = cost(line.iter().copied()) + 8 * 2;
-        if lined < bits {
-            (best, bits, base) = (Prediction::Line, lined, slope);
-        }
-        let trend = cost(trends(&units)) + 8;
-        if trend < bits {
-            (best, bits, base) = (Prediction::Trend, trend, 0);
-        }
-    }
-    let rest = match best {
-        Prediction::Previous => units.iter().map(|each| each.wrapping_sub(base)).collect(),
-        Prediction::Trend => trends(&units).collect(),
-        Prediction::Line => line,
-    };
-    let first = if best == Prediction::Line { first.wrapping_add(start) } else { first };
-    (Predicted { prediction: best, unit, first, base, rest }, bits)
-}
-
-fn trends(units: &[i64]) -> impl Iterator<Item = i64> {
-    let mut last = 0;
-    units.iter().map(move |&each| each.wrapping_sub(std::mem::replace(&mut last, each)))
-}
-
-/// How far each value, the first included, lies from the line through the first.
-fn residuals(units: &[i64], slope: i64) -> impl Iterator<Item = i64> {
-    let mut off = 0_i64;
-    std::iter::once(0).chain(units.iter().map(move |each| {
-        off = off.wrapping_add(each.wrapping_sub(slope));
-        off
-    }))
-}
-
-/// The mean step, rounded: the line through the first and the last value.
-fn slope(units: &[i64]) -> i64 {
-    let total: i128 = units.iter().map(|each| i128::from(*each)).sum();
-    let count = units.len().max(1) as i128;
-    i64::try_from((total + count / 2).div_euclid(count)).unwrap_or(0)
-}
-
-/// Bits that an entropy coder would need, about: the magnitude, and one for the choice.
-fn cost(values: impl Iterator<Item = i64>) -> usize {
-    values.map(|value| 65 - zigzag(value).leading_zeros() as usize).sum()
 }
 
 fn put_head(out: &mut Sink, predicted: &Predicted) {
@@ -284,29 +227,6 @@ fn read_predicted(source: &mut Source<'_>, count: usize, packed: bool) -> Result
         other => return Err(broken(format!("prediction {other}"))),
     }
     Ok(values)
-}
-
-/// The median of a sample: what most differences are where a clock ticks and is sometimes late.
-fn middle(values: &[i64]) -> i64 {
-    let mut sample = [0_i64; 64];
-    let mut count = 0;
-    for (slot, value) in sample.iter_mut().zip(values.iter().step_by(values.len() / 64 + 1)) {
-        *slot = *value;
-        count += 1;
-    }
-    let taken = sample.get_mut(..count).unwrap_or_default();
-    taken.sort_unstable();
-    taken.get(count / 2).copied().unwrap_or(0)
-}
-
-fn gcd(mut a: u64, mut b: u64) -> u64 {
-    if a == 1 {
-        return 1;
-    }
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 /// Reads `count` values back. `signed` says how a raw value narrower than 64 bits is widened.

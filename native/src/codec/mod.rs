@@ -1,14 +1,20 @@
 //! Column codecs. Each turns a column into a stream of bytes that its codec id, and the column's length and type,
 //! suffice to read back exactly, and to find its end. All little-endian; varints are LEB128, signed ones zigzag.
 
+mod decimal;
+mod hint;
 pub mod integer;
+mod nudged;
 mod pco;
+mod predict;
 pub mod real;
 mod rice;
 pub mod run;
 pub mod text;
 
 use crate::error::{Error, Result};
+
+pub use hint::Hint;
 
 /// Codec ids of the block format (docs/block-format.md). An id never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +42,15 @@ pub enum Codec {
     Hold = 9,
     /// pcodec, wrapped form: long columns of long decimals. Carries its length.
     Pco = 16,
+    /// As `Decimal`, and by how many steps of its type each value is off: what is left by a factor such as 0.1. Carries
+    /// its length.
+    Nudged = 17,
 }
 
 impl Codec {
     /// The codec of an id, if this version knows it.
     pub fn from_id(id: u8) -> Option<Self> {
-        const KNOWN: [Codec; 11] = [
+        const KNOWN: [Codec; 12] = [
             Codec::Constant,
             Codec::Raw,
             Codec::Decimal,
@@ -53,6 +62,7 @@ impl Codec {
             Codec::Rice,
             Codec::Hold,
             Codec::Pco,
+            Codec::Nudged,
         ];
         KNOWN.into_iter().find(|known| *known as u8 == id)
     }
@@ -71,6 +81,7 @@ impl Codec {
             Self::Rice => "rice",
             Self::Hold => "hold",
             Self::Pco => "pco",
+            Self::Nudged => "nudged",
         }
     }
 }
@@ -87,6 +98,10 @@ pub struct Sink {
     pub hard: Vec<u8>,
     /// Whether values are to be written as they are, at their width.
     pub plain: bool,
+    /// Whether the soft part will not be compressed after all, because it becomes a part of a hard one.
+    pub framed: bool,
+    /// What is known of the column being written, and then what was learnt.
+    pub hint: Hint,
 }
 
 impl Sink {

@@ -1,25 +1,10 @@
-//! Floating-point columns. Plant values are short decimals (`71.3`), whose binary mantissas look random: as `713 / 10`
-//! they are integers again. One IEEE division gives back exactly the value a decimal parser would give, so every
-//! language decodes them alike. What is not such a decimal is an exception and is kept bit for bit.
+//! Floating-point columns: decimals, nearly decimals, what pcodec makes of the rest, or their bits as they are.
 
-use super::{Codec, Reader, Sink, Source, broken, integer, pco, put_varint};
+use super::{Codec, Reader, Sink, Source, broken, decimal, nudged, pco, put_varint};
 use crate::error::Result;
 
-/// Every power of ten that float64 holds exactly.
-const POWERS: [f64; 23] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
-    1e21, 1e22,
-];
-/// Integers of this size and below are exact in float64, and round as below: 2^51.
-const EXACT: f64 = 2_251_799_813_685_248.0;
-/// 1.5 * 2^52, above which float64 has no fractions.
-const ROUND: f64 = 6_755_399_441_055_744.0;
-/// In the exponent's byte: a list of exceptions follows.
-const HAS_EXCEPTIONS: u8 = 1 << 5;
-/// Values that are looked at to choose the exponent.
-const SAMPLE: u64 = 48;
-/// 2^64 over the golden ratio: its multiples fall evenly, and into step with nothing.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Bytes that a stream's length takes, as a rule.
+const LENGTH: usize = 2;
 
 /// The two floating types, as the codec sees them: bits of a width.
 pub trait Real: Copy + ::pco::data_types::Number {
@@ -76,16 +61,30 @@ pub fn encode<T: Real>(values: &[T], out: &mut Sink) -> Codec {
     }
     let start = out.mark();
     let raw = values.len() * T::WIDTH;
-    let short = if !out.plain && decimal(values, out) { out.since(start) } else { raw };
+    let exceptions = if out.plain { None } else { decimal::encode(values, out) };
+    let mut short = if exceptions.is_some() { out.since(start) } else { raw };
+    let mut codec = if exceptions.is_some() { Codec::Decimal } else { Codec::Raw };
+    if !out.plain && !out.hint.nudged_lost && exceptions != Some(0) {
+        let packed = nudged::encode(values, exceptions.unwrap_or(values.len()));
+        out.hint.nudged_lost = packed.as_ref().is_none_or(|packed| packed.len() > short + short / 8);
+        if let Some(packed) = packed.filter(|packed| packed.len() + LENGTH < short) {
+            out.rewind(start);
+            put_framed(&packed, out);
+            (short, codec) = (packed.len() + LENGTH, Codec::Nudged);
+        }
+    }
     let dense = !out.plain && values.len() >= pco::LEAST && short * 8 >= pco::DENSE * values.len();
-    if let Some(packed) = dense.then(|| pco::encode(values)).flatten().filter(|packed| packed.len() < short) {
-        out.rewind(start);
-        put_varint(&mut out.soft, packed.len() as u64);
-        out.hard.extend_from_slice(&packed);
-        return Codec::Pco;
+    if dense && !out.hint.pco_lost {
+        let packed = pco::encode(values);
+        out.hint.pco_lost = packed.as_ref().is_none_or(|packed| packed.len() > short + short / 8);
+        if let Some(packed) = packed.filter(|packed| packed.len() + LENGTH < short) {
+            out.rewind(start);
+            put_framed(&packed, out);
+            return Codec::Pco;
+        }
     }
     if short < raw {
-        return Codec::Decimal;
+        return codec;
     }
     out.rewind(start);
     for value in values {
@@ -94,70 +93,13 @@ pub fn encode<T: Real>(values: &[T], out: &mut Sink) -> Codec {
     Codec::Raw
 }
 
-fn put<T: Real>(value: T, out: &mut Vec<u8>) {
+fn put_framed(packed: &[u8], out: &mut Sink) {
+    put_varint(&mut out.soft, packed.len() as u64);
+    out.hard.extend_from_slice(packed);
+}
+
+pub(super) fn put<T: Real>(value: T, out: &mut Vec<u8>) {
     out.extend(value.bits().to_le_bytes().into_iter().take(T::WIDTH));
-}
-
-/// `value * 10^e` as an integer, if dividing it again gives the very same bits.
-fn digits<T: Real>(value: T, power: f64) -> Option<i64> {
-    let scaled = value.widen() * power;
-    if scaled.abs() >= EXACT {
-        return None; // NaN passes here, and fails the comparison
-    }
-    // Adding and taking away 1.5 * 2^52 rounds to the nearest integer, without a call into the mathematical library.
-    // Through the integer, as the decoder will: -0.0 has none, and must not pass.
-    let integer = ((scaled + ROUND) - ROUND) as i64;
-    (T::narrow(integer as f64 / power).bits() == value.bits()).then_some(integer)
-}
-
-/// Appends the decimal form, if the values have one.
-fn decimal<T: Real>(values: &[T], out: &mut Sink) -> bool {
-    let Some((exponent, power)) = exponent(values).and_then(|found| Some((found, *POWERS.get(found)?))) else {
-        return false;
-    };
-    let mut exceptions = Vec::new();
-    let mut last = 0;
-    let integers: Vec<i64> = values
-        .iter()
-        .enumerate()
-        .map(|(index, value)| {
-            // An exception repeats its neighbour: a difference of 0 costs least.
-            last = digits(*value, power).unwrap_or_else(|| {
-                exceptions.push((index, value.bits()));
-                last
-            });
-            last
-        })
-        .collect();
-    if exceptions.len() * 4 > values.len() {
-        return false;
-    }
-    out.heads.push(exponent as u8 | if exceptions.is_empty() { 0 } else { HAS_EXCEPTIONS });
-    if !exceptions.is_empty() {
-        put_varint(&mut out.soft, exceptions.len() as u64);
-    }
-    let mut next = 0;
-    for (index, bits) in exceptions {
-        put_varint(&mut out.soft, (index - next) as u64);
-        put(T::from_bits(bits), &mut out.soft);
-        next = index + 1;
-    }
-    integer::put_nested(out, &integers);
-    true
-}
-
-/// The most digits after the point that a sample needs; values that need more become exceptions.
-fn exponent<T: Real>(values: &[T]) -> Option<usize> {
-    // Not every n-th value: a ramp of 0.01 looks like one of 0.1 to those who see each tenth.
-    let spread = |n: u64| ((n.wrapping_mul(GOLDEN) >> 32) * values.len() as u64) >> 32;
-    let all = values.len() <= SAMPLE as usize;
-    let mut needed: Vec<usize> = (0..SAMPLE)
-        .filter_map(|n| values.get(if all { n } else { spread(n) } as usize))
-        .filter_map(|value| POWERS.iter().position(|power| digits(*value, *power).is_some()))
-        .collect();
-    needed.sort_unstable();
-    // The ninth tenth, not the largest: one long decimal must not lengthen all the others.
-    needed.get(needed.len().saturating_sub(1) * 9 / 10).copied()
 }
 
 /// Reads `count` values back.
@@ -174,30 +116,13 @@ pub fn decode<T: Real>(codec: Codec, source: &mut Source<'_>, count: usize) -> R
             }
             (0..count).map(|_| bits(reader, T::WIDTH).map(T::from_bits)).collect()
         }
-        Codec::Decimal => {
-            let head = source.heads.byte()?;
-            let exponent = usize::from(head & !HAS_EXCEPTIONS);
-            let power = *POWERS.get(exponent).ok_or_else(|| broken("exponent past 22"))?;
-            let listed = if head & HAS_EXCEPTIONS == 0 { 0 } else { reader.count(count, "exceptions")? };
-            let mut exceptions = Vec::with_capacity(listed);
-            let mut next = 0_usize;
-            for _ in 0..listed {
-                let index = next + reader.count(count, "values between exceptions")?;
-                exceptions.push((index, T::from_bits(bits(reader, T::WIDTH)?)));
-                next = index + 1;
-            }
-            let integers = integer::read_nested(source, count)?;
-            let mut values: Vec<T> = integers.into_iter().map(|value| T::narrow(value as f64 / power)).collect();
-            for (index, value) in exceptions {
-                *values.get_mut(index).ok_or_else(|| broken("exception past the end"))? = value;
-            }
-            Ok(values)
-        }
+        Codec::Decimal => decimal::decode(source, count),
+        Codec::Nudged => nudged::decode(&mut source.hard, count),
         Codec::Pco => pco::decode(&mut source.hard, count),
         other => Err(broken(format!("codec {} on floats", other.name()))),
     }
 }
 
-fn bits(reader: &mut Reader<'_>, width: usize) -> Result<u64> {
+pub(super) fn bits(reader: &mut Reader<'_>, width: usize) -> Result<u64> {
     Ok(reader.take(width)?.iter().rev().fold(0, |bits, byte| bits << 8 | u64::from(*byte)))
 }

@@ -14,16 +14,31 @@ pub(super) const MAX_K: u32 = 56;
 
 /// The parameter that takes least, and the bits that it takes.
 pub(super) fn plan(values: &[i64]) -> (u32, usize) {
-    let total: u128 = values.iter().map(|value| u128::from(zigzag(*value))).sum();
+    let any = values.iter().fold(0, |any, value| any | zigzag(*value));
+    let small = any < 1 << 32 && values.len() < 1 << 31;
+    let total: u128 = if small {
+        u128::from(values.iter().map(|value| zigzag(*value)).sum::<u64>())
+    } else {
+        values.iter().map(|value| u128::from(zigzag(*value))).sum()
+    };
     let mean = total / (values.len().max(1) as u128);
     let near = (127_u32.saturating_sub((mean | 1).leading_zeros())).min(MAX_K);
     let low = near.saturating_sub(1);
     let mut bits = [0_u64; 3];
-    for value in values {
-        let value = zigzag(*value);
+    if any >> low < u64::from(ESCAPE) {
+        // None is written out: nothing to decide for each, so that several are added up at a time.
         for (k, total) in (low..).zip(&mut bits) {
-            let quotient = value >> k;
-            *total += if quotient < u64::from(ESCAPE) { quotient + 1 + u64::from(k) } else { u64::from(ESCAPE) + 64 };
+            let unary: u64 = values.iter().map(|value| zigzag(*value) >> k).sum();
+            *total = unary + values.len() as u64 * (1 + u64::from(k));
+        }
+    } else {
+        for value in values {
+            let value = zigzag(*value);
+            for (k, total) in (low..).zip(&mut bits) {
+                let quotient = value >> k;
+                *total +=
+                    if quotient < u64::from(ESCAPE) { quotient + 1 + u64::from(k) } else { u64::from(ESCAPE) + 64 };
+            }
         }
     }
     let tried = (low..=MAX_K).zip(bits);
@@ -37,14 +52,14 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Appends the low `count` bits of `value`, at most 57.
+    /// Appends the low `count` bits of `value`, at most 32; the others must be 0.
     fn put(&mut self, value: u64, count: u32) {
         self.bits |= value << self.count;
         self.count += count;
-        while self.count >= 8 {
-            self.out.push(self.bits as u8);
-            self.bits >>= 8;
-            self.count -= 8;
+        if self.count >= 32 {
+            self.out.extend_from_slice(&(self.bits as u32).to_le_bytes());
+            self.bits >>= 32;
+            self.count -= 32;
         }
     }
 }
@@ -55,19 +70,22 @@ pub(super) fn put(values: &[i64], k: u32, out: &mut Vec<u8>) {
     let mask = (1_u64 << k) - 1;
     for value in values {
         let value = zigzag(*value);
-        let quotient = value >> k;
-        if quotient < u64::from(ESCAPE) {
-            writer.put(1 << quotient, quotient as u32 + 1);
-            writer.put(value & mask, k);
-        } else {
+        let (quotient, low) = (value >> k, value & mask);
+        if quotient >= u64::from(ESCAPE) {
             writer.put(0, ESCAPE);
             writer.put(value & 0xffff_ffff, 32);
             writer.put(value >> 32, 32);
+        } else if k + ESCAPE <= 32 {
+            writer.put((low << 1 | 1) << quotient, quotient as u32 + 1 + k);
+        } else {
+            writer.put(1 << quotient, quotient as u32 + 1);
+            writer.put(low & 0xffff_ffff, k.min(32));
+            writer.put(low >> 32, k.saturating_sub(32));
         }
     }
-    if writer.count > 0 {
-        writer.out.push(writer.bits as u8);
-    }
+    let bytes = writer.bits.to_le_bytes();
+    let used = writer.count.div_ceil(8) as usize;
+    writer.out.extend_from_slice(bytes.get(..used).unwrap_or_default());
 }
 
 /// Reads `count` numbers of parameter `k`, and the rest of their last byte.

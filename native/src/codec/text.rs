@@ -1,54 +1,24 @@
-//! Strings: recipe names, batch numbers, state texts. Few distinct ones as a rule.
+//! Strings: recipe names, batch numbers, state texts. Few distinct ones as a rule. And byte strings, in the same codecs.
 
 use std::collections::HashMap;
 
 use super::{Codec, Reader, Sink, Source, broken, integer, put_varint};
 use crate::error::Result;
+use crate::joined::{Joined, Whole};
 
-/// Strings end to end.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Texts {
-    bytes: String,
-    ends: Vec<usize>,
+fn put(out: &mut Vec<u8>, piece: &(impl AsRef<[u8]> + ?Sized)) {
+    put_varint(out, piece.as_ref().len() as u64);
+    out.extend_from_slice(piece.as_ref());
 }
 
-impl Texts {
-    /// Appends one string.
-    pub fn push(&mut self, text: &str) {
-        self.bytes.push_str(text);
-        self.ends.push(self.bytes.len());
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// The strings in order.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).filter_map(|(start, end)| self.bytes.get(start..*end))
-    }
-}
-
-fn put(out: &mut Vec<u8>, text: &str) {
-    put_varint(out, text.len() as u64);
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn read<'a>(reader: &mut Reader<'a>) -> Result<&'a str> {
+fn read<'a, W: Whole>(reader: &mut Reader<'a>) -> Result<&'a W::Piece> {
     let length = reader.count(reader.rest().len(), "bytes of a string")?;
-    std::str::from_utf8(reader.take(length)?).map_err(|_| broken("a string that is not UTF-8"))
+    W::parse(reader.take(length)?)
 }
 
 /// Appends the shortest encoding of `texts`, and says which it is.
-pub fn encode(texts: &Texts, out: &mut Sink) -> Codec {
-    let mut places: HashMap<&str, i64> = HashMap::new();
+pub fn encode<W: Whole>(texts: &Joined<W>, out: &mut Sink) -> Codec {
+    let mut places: HashMap<&W::Piece, i64> = HashMap::new();
     let mut distinct = Vec::new();
     let indexes: Vec<i64> = texts
         .iter()
@@ -62,7 +32,7 @@ pub fn encode(texts: &Texts, out: &mut Sink) -> Codec {
     match distinct.as_slice() {
         [] => return Codec::Constant,
         [only] => {
-            put(&mut out.soft, only);
+            put(&mut out.soft, *only);
             return Codec::Constant;
         }
         _ => {}
@@ -70,10 +40,10 @@ pub fn encode(texts: &Texts, out: &mut Sink) -> Codec {
     let start = out.mark();
     put_varint(&mut out.soft, distinct.len() as u64);
     for text in &distinct {
-        put(&mut out.soft, text);
+        put(&mut out.soft, *text);
     }
     integer::put_nested(out, &indexes);
-    if out.since(start) <= texts.bytes.len() + texts.len() {
+    if out.since(start) <= texts.total() + texts.len() {
         return Codec::Dictionary;
     }
     out.rewind(start);
@@ -82,10 +52,10 @@ pub fn encode(texts: &Texts, out: &mut Sink) -> Codec {
 }
 
 /// Reads `count` strings back. `most` bounds the bytes of them all, dictionary entries counted as often as used.
-pub fn decode(codec: Codec, source: &mut Source<'_>, count: usize, most: usize) -> Result<Texts> {
-    let mut texts = Texts::default();
-    let mut push = |text: &str| {
-        if texts.bytes.len() + text.len() > most {
+pub fn decode<W: Whole>(codec: Codec, source: &mut Source<'_>, count: usize, most: usize) -> Result<Joined<W>> {
+    let mut texts = Joined::default();
+    let mut push = |text: &W::Piece| {
+        if texts.total() + text.as_ref().len() > most {
             return Err(broken(format!("strings of more than {most} bytes")));
         }
         texts.push(text);
@@ -94,13 +64,13 @@ pub fn decode(codec: Codec, source: &mut Source<'_>, count: usize, most: usize) 
     match codec {
         _ if count == 0 => {}
         Codec::Constant => {
-            let text = read(&mut source.soft)?;
+            let text = read::<W>(&mut source.soft)?;
             (0..count).try_for_each(|_| push(text))?;
         }
-        Codec::Raw => (0..count).try_for_each(|_| push(read(&mut source.soft)?))?,
+        Codec::Raw => (0..count).try_for_each(|_| push(read::<W>(&mut source.soft)?))?,
         Codec::Dictionary => {
             let distinct = source.soft.count(count, "distinct strings")?;
-            let known: Vec<&str> = (0..distinct).map(|_| read(&mut source.soft)).collect::<Result<_>>()?;
+            let known: Vec<&W::Piece> = (0..distinct).map(|_| read::<W>(&mut source.soft)).collect::<Result<_>>()?;
             for index in integer::read_nested(source, count)? {
                 push(
                     usize::try_from(index)

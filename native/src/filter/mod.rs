@@ -127,14 +127,14 @@ fn within(a: Value<'_>, b: Value<'_>, bound: f64) -> bool {
         // A whole number is above E when it is above E's whole part; the cast saturates. Exact beyond 2^53.
         (Value::Integer(a), Value::Integer(b)) => a.abs_diff(b) <= bound as u64,
         (Value::Unsigned(a), Value::Unsigned(b)) => a.abs_diff(b) <= bound as u64,
-        // Equal infinities differ by NaN: they are compared before they are subtracted. So is NaN.
         _ => {
-            a.same(b)
-                || match (a, b) {
-                    (Value::Real32(a), Value::Real32(b)) => (f64::from(a) - f64::from(b)).abs() <= bound,
-                    (Value::Real64(a), Value::Real64(b)) => (a - b).abs() <= bound,
-                    _ => false,
-                }
+            let apart = match (a, b) {
+                (Value::Real32(a), Value::Real32(b)) => (f64::from(a) - f64::from(b)).abs(),
+                (Value::Real64(a), Value::Real64(b)) => (a - b).abs(),
+                _ => f64::NAN,
+            };
+            // Equal infinities differ by NaN, and so does NaN from itself.
+            apart <= bound || (apart.is_nan() && a.same(b))
         }
     }
 }

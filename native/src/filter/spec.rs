@@ -42,6 +42,13 @@ pub(super) fn parse(text: &str, kind: ValueType, range: Option<(f64, f64)>) -> R
         ("grid", bound) => Rule::Grid(Grid::new(number(bound)?, kind)),
         _ => return Err(refuse("")),
     };
+    if kind.is_opaque() && kind != ValueType::Text && !matches!(rule, Rule::OnChange) {
+        return Err(Error::Spec(format!(
+            "no filter {text:?} for {}, which has no distance; write on_change, with or without \"; heartbeat=60s\" \
+             after it, or nothing",
+            kind.name()
+        )));
+    }
     // Neither has a distance: what is asked for of them can only be to see every change.
     let rule = if matches!(kind, ValueType::Bool | ValueType::Text) { Rule::OnChange } else { rule };
     Ok(Some((rule, heartbeat)))

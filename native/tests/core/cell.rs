@@ -1,25 +1,15 @@
 //! A value that can be compared bit for bit, and how random ones of every type are made.
 
-use _native::tag::{Value, ValueType};
+use _native::tag::{Family, Value, ValueType};
+use _native::values::{Items, Values};
 
 /// Every type of the format.
-pub(crate) const KINDS: [ValueType; 12] = [
-    ValueType::Bool,
-    ValueType::Int8,
-    ValueType::Int16,
-    ValueType::Int32,
-    ValueType::Int64,
-    ValueType::UInt8,
-    ValueType::UInt16,
-    ValueType::UInt32,
-    ValueType::UInt64,
-    ValueType::Float32,
-    ValueType::Float64,
-    ValueType::Text,
-];
+pub(crate) const KINDS: [ValueType; 26] = ValueType::ALL;
+/// Those that registers can hold.
+pub(crate) const OF_REGISTERS: usize = 12;
 
 /// A value with floats as their bits, so that NaN equals itself and 0.0 differs from -0.0.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Cell {
     Absent,
     Bool(bool),
@@ -28,7 +18,21 @@ pub(crate) enum Cell {
     Real32(u32),
     Real64(u64),
     Text(String),
+    Bytes(Vec<u8>),
+    Array(List),
 }
+
+/// The elements of an array, compared bit for bit.
+#[derive(Debug, Clone)]
+pub(crate) struct List(pub(crate) Values);
+
+impl PartialEq for List {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.same(&other.0)
+    }
+}
+
+impl Eq for List {}
 
 impl From<Value<'_>> for Cell {
     fn from(value: Value<'_>) -> Self {
@@ -40,6 +44,8 @@ impl From<Value<'_>> for Cell {
             Value::Real32(value) => Self::Real32(value.to_bits()),
             Value::Real64(value) => Self::Real64(value.to_bits()),
             Value::Text(value) => Self::Text(value.to_owned()),
+            Value::Bytes(value) => Self::Bytes(value.to_owned()),
+            Value::Array(items) => Self::Array(List(items.to_values())),
         }
     }
 }
@@ -55,6 +61,8 @@ impl Cell {
             Self::Real32(bits) => Value::Real32(f32::from_bits(*bits)),
             Self::Real64(bits) => Value::Real64(f64::from_bits(*bits)),
             Self::Text(text) => Value::Text(text),
+            Self::Bytes(bytes) => Value::Bytes(bytes),
+            Self::Array(list) => Value::Array(Items::of(&list.0)),
         }
     }
 }
@@ -75,6 +83,9 @@ impl Habit {
 
     /// Reading `index` of a column of `kind`; `random` is all that is random about it.
     pub(crate) fn cell(self, kind: ValueType, index: usize, random: u64) -> Cell {
+        if let Some(element) = kind.element() {
+            return self.array(element, index, random);
+        }
         let walk = self.start.wrapping_add(self.step.wrapping_mul(index as i64));
         let small = (random >> 8 & 0x3f) as i64;
         let whole = match self.shape {
@@ -85,21 +96,37 @@ impl Habit {
             4 => [i64::MIN, i64::MAX, 0, -1, 1, -128, 127, 255, i64::MIN + 1][random as usize % 9],
             _ => random as i64,
         };
-        match kind {
-            ValueType::Bool => Cell::Bool(whole & 1 == 1),
-            ValueType::Float32 => Cell::Real32(match self.shape {
+        match kind.family() {
+            Family::Bool => Cell::Bool(whole & 1 == 1),
+            Family::Real32 => Cell::Real32(match self.shape {
                 4 => SPECIAL_32[random as usize % SPECIAL_32.len()],
                 5 => random as u32,
                 _ => (((whole % 1_000_000) as f64 / 100.0) as f32).to_bits(),
             }),
-            ValueType::Float64 => Cell::Real64(match self.shape {
+            Family::Real64 => Cell::Real64(match self.shape {
                 4 => SPECIAL_64[random as usize % SPECIAL_64.len()],
                 5 => random,
                 _ => ((whole % 1_000_000_000) as f64 / 1000.0).to_bits(),
             }),
-            ValueType::Text => Cell::Text(text(self.shape, whole)),
-            kind => integer(kind, whole),
+            Family::Text => Cell::Text(text(self.shape, whole)),
+            Family::Bytes => {
+                Cell::Bytes(if self.shape == 5 { random.to_le_bytes().into() } else { text(self.shape, whole).into() })
+            }
+            Family::Integer | Family::Unsigned => integer(kind, whole),
         }
+    }
+}
+
+impl Habit {
+    /// As many elements every time, or 0 to 5; each goes its own way.
+    fn array(self, element: ValueType, index: usize, random: u64) -> Cell {
+        let length = if self.shape < 3 { self.start.rem_euclid(5) as usize } else { random as usize >> 9 & 5 };
+        let mut values = Values::new(element);
+        for at in 0..length {
+            let random = random.rotate_left(7 * at as u32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            assert!(values.push(self.cell(element, index + at, random).value()));
+        }
+        Cell::Array(List(values))
     }
 }
 

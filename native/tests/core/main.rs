@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a panic in a test is a finding
 #![allow(clippy::float_cmp)] // equal means equal
 
+mod arrays;
 mod blocks;
 mod buffer;
 mod cell;
@@ -14,8 +15,10 @@ mod hostile;
 mod identifiers;
 mod known_errors;
 mod later_versions;
+mod memory;
 mod modbus;
 mod one_reading;
+mod opcua;
 mod parts;
 mod predictions;
 mod signals;

@@ -4,6 +4,7 @@ use _native::block::{self, Meta};
 use _native::buffer::Buffer;
 use _native::column::{Column, Note, NoteKind};
 use _native::tag::{TagSpec, Value, ValueType};
+use _native::values::{Items, Values};
 
 use crate::cell::KINDS;
 use crate::columns::rows;
@@ -30,11 +31,17 @@ fn block_of(kind: ValueType, value: Value<'_>, quality: u32, note: Option<Note>)
 #[test]
 fn a_block_of_one_reading_costs_at_most_100_bytes() {
     for kind in KINDS {
+        let empty;
         let values = match kind {
             ValueType::Bool => vec![Value::Bool(false), Value::Bool(true)],
             ValueType::Float32 => vec![Value::Real32(71.3), Value::Real32(f32::NAN)],
             ValueType::Float64 => vec![Value::Real64(71.3), Value::Real64(std::f64::consts::PI)],
             ValueType::Text => vec![Value::Text(""), Value::Text("Träger Ø40")],
+            ValueType::Bytes => vec![Value::Bytes(b""), Value::Bytes(&[0xff; 16])],
+            kind if kind.element().is_some() => {
+                empty = Values::new(kind.element().unwrap());
+                vec![Value::Array(Items::of(&empty))]
+            }
             kind => {
                 let (low, high) = kind.range().unwrap();
                 let value =

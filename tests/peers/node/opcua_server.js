@@ -33,18 +33,30 @@ const CONSTANTS = [
   ["UInt16", DataType.UInt16, 65535],
   ["Int64", DataType.Int64, [0xffdfffff, 0xffffffff]], // -(2^53 + 1) as [high, low]: no JavaScript number holds it
   ["UInt64", DataType.UInt64, [0xffffffff, 0xffffffff]],
+  ["ByteString", DataType.ByteString, Buffer.from([0, 255, 254])],
+];
+
+const ARRAYS = [
+  ["Bools", DataType.Boolean, [true, false, true]],
+  ["Floats", DataType.Float, new Float32Array([1234.567, -0.5])],
+  ["Int16s", DataType.Int16, new Int16Array([-32768, 0, 32767])],
+  ["Bytes", DataType.Byte, new Uint8Array([0, 255])],
+  ["Strings", DataType.String, ["press 7 · 压力机", ""]],
+  ["ByteStrings", DataType.ByteString, [Buffer.from([255]), Buffer.from([])]],
+  ["None", DataType.Double, new Float64Array([])],
 ];
 
 function addVariables(server) {
   const space = server.engine.addressSpace;
   const ours = space.registerNamespace("urn:headrace:test");
   const device = ours.addObject({ organizedBy: space.rootFolder.objects, browseName: "Device", nodeId: "s=Device" });
-  const variable = (name, dataType) =>
+  const variable = (name, dataType, valueRank = -1) =>
     ours.addVariable({
       componentOf: device,
       browseName: name,
       nodeId: `s=${name}`,
       dataType,
+      valueRank,
       accessLevel: "CurrentRead",
       minimumSamplingInterval: 0, // changes are reported, not looked for: none is missed, however late a timer
     });
@@ -53,6 +65,10 @@ function addVariables(server) {
   for (const [name, dataType, value] of CONSTANTS) {
     const scalar = new Variant({ dataType, arrayType: VariantArrayType.Scalar, value });
     variable(name, dataType).setValueFromSource(scalar, StatusCodes.Good, started);
+  }
+  for (const [name, dataType, value] of ARRAYS) {
+    const array = new Variant({ dataType, arrayType: VariantArrayType.Array, value });
+    variable(name, dataType, 1).setValueFromSource(array, StatusCodes.Good, started);
   }
   variable("Bad", DataType.Double).setValueFromSource(
     new Variant({ dataType: DataType.Null }),

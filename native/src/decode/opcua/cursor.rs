@@ -1,6 +1,21 @@
 //! A place in a body.
 
-use crate::error::{Error, Result};
+use crate::error::Error;
+
+/// What can't be, and where. Small, unlike the core's error, for it is in the result of every step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    offset: usize,
+    what: &'static str,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Response { offset: refusal.offset, what: refusal.what }
+    }
+}
+
+pub(super) type Result<T> = std::result::Result<T, Refusal>;
 
 /// What is left of a body, or of a part of it. Copying one is a look ahead.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +54,7 @@ impl<'a> Cursor<'a> {
     /// That what begins here can't be.
     #[cold]
     pub(super) fn refuse<T>(&self, what: &'static str) -> Result<T> {
-        Err(Error::Response { offset: self.offset(), what })
+        Err(Refusal { offset: self.offset(), what })
     }
 
     /// That there is nothing left.

@@ -1,9 +1,8 @@
 //! DataValue (OPC 10000-6, 5.2.2.17): a value with its status and times.
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Result};
 use super::time;
-use super::variant::{self, Variant};
-use crate::error::Result;
+use super::variant::Variant;
 
 /// A DataValue.
 #[derive(Debug, Clone, Copy)]
@@ -46,40 +45,25 @@ const OVERFLOW: u32 = 0x0000_0480;
 const OVERFLOW_MASK: u32 = 0x0000_0c80;
 
 impl<'a> DataValue<'a> {
+    /// Reads one whose value may have values in it, `depth` levels of them above.
     #[inline]
-    pub(super) fn read(from: &mut Cursor<'a>) -> Result<Self> {
-        let mask = mask(from)?;
-        let value = if mask & VALUE == 0 { Variant::Null } else { Variant::read(from)? };
+    pub(super) fn read(from: &mut Cursor<'a>, depth: u32) -> Result<Self> {
+        let before = *from;
+        let mask = from.u8()?;
+        if mask & !KNOWN != 0 {
+            return before.refuse("no such DataValue");
+        }
+        let value = if mask & VALUE == 0 { Variant::NULL } else { Variant::read(from, depth)? };
         let status = if mask & STATUS == 0 { 0 } else { from.u32()? };
         let source = stamp(from, mask & SOURCE != 0, mask & SOURCE_PICO != 0)?;
         let server = stamp(from, mask & SERVER != 0, mask & SERVER_PICO != 0)?;
         Ok(Self { value, status, stamps: Stamps { source, server } })
     }
 
-    /// Passes over a DataValue at some depth.
-    pub(super) fn skip(from: &mut Cursor<'_>, depth: u32) -> Result<()> {
-        let mask = mask(from)?;
-        if mask & VALUE != 0 {
-            variant::skip(from, depth)?;
-        }
-        let width = |bit: u8, width: usize| if mask & bit == 0 { 0 } else { width };
-        from.take(
-            width(STATUS, 4) + width(SOURCE, 8) + width(SOURCE_PICO, 2) + width(SERVER, 8) + width(SERVER_PICO, 2),
-        )?;
-        Ok(())
-    }
-
     /// Whether the server's queue was full, and it dropped values next to this one.
     pub fn overflowed(&self) -> bool {
         self.status & OVERFLOW_MASK == OVERFLOW
     }
-}
-
-#[inline]
-fn mask(from: &mut Cursor<'_>) -> Result<u8> {
-    let before = *from;
-    let mask = from.u8()?;
-    if mask & !KNOWN == 0 { Ok(mask) } else { before.refuse("no such DataValue") }
 }
 
 /// Picoseconds follow the time that they refine, and are there to be passed over even where that is left out.

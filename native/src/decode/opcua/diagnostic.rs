@@ -1,8 +1,7 @@
 //! DiagnosticInfo (OPC 10000-6, 5.2.2.12), which nothing here is made of.
 
 use super::MAX_DEPTH;
-use super::cursor::Cursor;
-use crate::error::Result;
+use super::cursor::{Cursor, Result};
 
 /// Passes over one.
 pub(super) fn skip(from: &mut Cursor<'_>) -> Result<()> {

@@ -1,8 +1,7 @@
 //! ExtensionObject (OPC 10000-6, 5.2.2.15): a structure in its wrapping.
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Result};
 use super::node_id::NodeId;
-use crate::error::Result;
 
 /// One, its body undecoded.
 pub(super) struct Extension<'a> {

@@ -11,17 +11,18 @@ mod fit;
 mod node_id;
 mod notification;
 mod response;
+mod scalar;
 mod text;
 mod time;
 mod variant;
 
 pub use data_value::{DataValue, Stamps};
-pub use fit::{Fitted, fit};
-pub use node_id::{Key, NodeId};
+pub use fit::{Fitted, Scratch, fit};
 pub use notification::{Part, Publish};
-pub use response::{READ, read_results, sent_ns};
+pub use response::{read_results, sent_ns};
+pub use scalar::Scalar;
 pub use time::{ns, stamp};
-pub use variant::{Array, Scalar, Variant};
+pub use variant::{Array, Content, Variant};
 
 /// The most levels of values in values. Decoders have to take 100 (OPC 10000-6, 5.1.12).
 pub const MAX_DEPTH: u32 = 100;

@@ -1,11 +1,10 @@
 //! NodeId and ExpandedNodeId (OPC 10000-6, 5.2.2.9 and 5.2.2.10).
 
-use super::cursor::Cursor;
-use crate::error::Result;
+use super::cursor::{Cursor, Result};
 
 /// What names a node in its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Key<'a> {
+pub(super) enum Key<'a> {
     /// `i=`
     Numeric(u32),
     /// `s=`, UTF-8 unless the other side is wrong
@@ -18,15 +17,15 @@ pub enum Key<'a> {
 
 /// A node's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodeId<'a> {
+pub(super) struct NodeId<'a> {
     /// The namespace's index, unless there is a `uri`.
-    pub namespace: u16,
+    pub(super) namespace: u16,
     /// The name in there.
-    pub key: Key<'a>,
+    pub(super) key: Key<'a>,
     /// The namespace of an ExpandedNodeId.
-    pub uri: Option<&'a [u8]>,
+    pub(super) uri: Option<&'a [u8]>,
     /// The server of an ExpandedNodeId; 0 is the one that is asked.
-    pub server: u32,
+    pub(super) server: u32,
 }
 
 const URI: u8 = 0x80;
@@ -50,8 +49,13 @@ impl<'a> NodeId<'a> {
         Ok(Self { namespace, key, uri, server })
     }
 
+    /// One that was passed over before.
+    pub(super) fn of(bytes: &'a [u8]) -> Option<Self> {
+        Self::read(&mut Cursor::new(bytes)).ok()
+    }
+
     /// The number of a node of OPC UA's own namespace; `None` for any other node.
-    pub fn well_known(&self) -> Option<u32> {
+    pub(super) fn well_known(&self) -> Option<u32> {
         match self {
             Self { namespace: 0, key: Key::Numeric(number), uri: None, server: 0 } => Some(*number),
             _ => None,

@@ -74,14 +74,14 @@ impl<'a> Publish<'a> {
                 diagnostic::skip_all(&mut from)?;
             }
             REPUBLISH => found.message(&mut from)?,
-            _ => return Cursor::new(body).refuse("no PublishResponse"),
+            _ => return Ok(Cursor::new(body).refuse("no PublishResponse")?),
         }
         from.finish("more than a response")?;
         Ok(found)
     }
 
     /// A NotificationMessage.
-    fn message(&mut self, from: &mut Cursor<'a>) -> Result<()> {
+    fn message(&mut self, from: &mut Cursor<'a>) -> cursor::Result<()> {
         self.sequence = from.u32()?;
         self.published_ns = time::stamp(from.i64()?, 0).unwrap_or(0);
         self.count = from.count(3)?.unwrap_or(0);
@@ -137,19 +137,19 @@ impl<'a> Publish<'a> {
 
 /// A DataChangeNotification.
 #[inline]
-fn values<'a>(mut from: Cursor<'a>, take: &mut impl FnMut(Part<'_, 'a>)) -> Result<()> {
+fn values<'a>(mut from: Cursor<'a>, take: &mut impl FnMut(Part<'_, 'a>)) -> cursor::Result<()> {
     // A handle, and a DataValue's mask: no notification claims more values than a fifth of its bytes.
     let count = from.count(5)?.unwrap_or(0);
     for _ in 0..count {
         let handle = from.u32()?;
-        take(Part::Value { handle, value: &DataValue::read(&mut from)? });
+        take(Part::Value { handle, value: &DataValue::read(&mut from, 0)? });
     }
     diagnostic::skip_all(&mut from)?;
     from.finish("more than a DataChangeNotification")
 }
 
 /// A StatusChangeNotification.
-fn status(mut from: Cursor<'_>) -> Result<u32> {
+fn status(mut from: Cursor<'_>) -> cursor::Result<u32> {
     let status = from.u32()?;
     diagnostic::skip(&mut from)?;
     from.finish("more than a StatusChangeNotification")?;

@@ -1,6 +1,6 @@
 //! What every response begins with, and ReadResponse (OPC 10000-4, 7.33 and 5.11.2).
 
-use super::cursor::Cursor;
+use super::cursor::{self, Cursor};
 use super::data_value::DataValue;
 use super::diagnostic;
 use super::extension::Extension;
@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 /// The type ids of the binary encodings (OPC 10000-6, annex A).
 pub(super) const SERVICE_FAULT: u32 = 397;
 /// `ReadResponse`
-pub const READ: u32 = 634;
+const READ: u32 = 634;
 
 /// The type id and the result of a response, and the cursor at what follows its header.
-pub(super) fn open(body: &[u8]) -> Result<(u32, u32, Cursor<'_>)> {
+pub(super) fn open(body: &[u8]) -> cursor::Result<(u32, u32, Cursor<'_>)> {
     let mut from = Cursor::new(body);
     let Some(type_id) = NodeId::read(&mut from)?.well_known() else {
         return Cursor::new(body).refuse("a response of an unknown type");
@@ -43,16 +43,16 @@ pub fn read_results<'a>(body: &'a [u8], expected: usize, mut take: impl FnMut(us
         return Err(Error::Service(result));
     }
     if type_id != READ {
-        return Cursor::new(body).refuse("no ReadResponse");
+        return Ok(Cursor::new(body).refuse("no ReadResponse")?);
     }
     let before = from;
     let found = from.count(1)?.unwrap_or(0);
     if found != expected {
-        return before.refuse("not as many results as tags");
+        return Ok(before.refuse("not as many results as tags")?);
     }
     for at in 0..found {
-        take(at, &DataValue::read(&mut from)?);
+        take(at, &DataValue::read(&mut from, 0)?);
     }
     diagnostic::skip_all(&mut from)?;
-    from.finish("more than a response")
+    Ok(from.finish("more than a response")?)
 }

@@ -99,6 +99,7 @@ async fn main() {
     let limits = &mut builder.limits_mut().subscriptions;
     limits.min_sampling_interval_ms = 0.0;
     limits.min_publishing_interval_ms = 10.0;
+    limits.max_monitored_items_per_sub = 0; // no limit
     limits.max_monitored_item_queue_size = 10_000;
     limits.max_queued_notifications = 10_000;
     limits.max_lifetime_count = 1_000_000;
