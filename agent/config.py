@@ -276,7 +276,7 @@ class _Check:
         for at, device in enumerate(config.devices):
             for key in ("user_certificate", "user_key"):
                 path = getattr(device, key, None)
-                if path is not None and not path.is_file():
+                if path is not None and not is_file(path):
                     self.wrong(("device", at, key), f"there is no file {path}; write the path of one in DER or PEM")
         if ca is not None and config.uplink.url.startswith("mqtt://"):
             self.warn(("uplink", "ca"), 'it is not used without TLS; write url = "mqtts://host:8883"')
@@ -384,7 +384,7 @@ def _bind(config: Config, path: Path, lists: list[TagList], identifiers: list[st
             tag = _tag(first + at, device.name, order, next(names), row)
             found.append(device.on_wire(tag, row.address) if isinstance(device, ModbusDevice) else tag)
         device._tags = tuple(found[first:])
-        if isinstance(device, OpcUaDevice):
+        if isinstance(device, OpcUaDevice) and config.agent_table is not None:
             device._pki = config.agent.data_dir / "pki"
             device._application_uri = f"urn:headrace:agent:{quote(config.agent.id)}"
     config._tags = tuple(found)
