@@ -27,6 +27,9 @@ def test_renewals(tmp_path: Path) -> None:
     with ExitStack() as running:
         server = running.enter_context(SecureRustServer(tmp_path / "server"))
         plant = secure_plant(tmp_path, server.url, DEVICES, f'channel_lifetime = "{LIFETIME}"')
+        # Queues for a minute of 100 changes a second, and patience with a machine that has other work as well.
+        text = plant.path.read_text().replace('keep_alive = "1s"', 'keep_alive = "10s"\noutage = "300s"')
+        plant.path.write_text(text)
         for name in DEVICES:
             tags = f"name,address,type\nFast,nsu={OPCUA_NAMESPACE};s=Fast,int32\n"
             (tmp_path / f"{name}.csv").write_text(tags, encoding="utf-8")
