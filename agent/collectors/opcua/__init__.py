@@ -4,6 +4,9 @@ link         one secure channel and session, from asyncua; requests with deadlin
 publishing   the PublishRequests: sequence, Republish, acknowledgement, silence
 memory       what survives a connection, and with the outbox's marks the process
 items        which nodes are monitored, and how
+endpoints    what a server offers, and which of it is taken
+security     certificates, keys and users of a connection
+browsing     the address space, for `headrace browse`
 polling      reads, for servers without subscriptions
 collector    connecting and recovering: the one owner of both
 """
