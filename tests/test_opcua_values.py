@@ -113,7 +113,7 @@ def test_an_overflow_names_its_tag() -> None:
     values = [b"\x03\x01\x01" + struct.pack("<I", status) for status in statuses]
     buffer, subscription = buffer_of(*["bool"] * len(values))
     found = buffer.push_publish(subscription, publish(items(values)), RECEIVED_NS)
-    assert found.overflows == [0, 1, 6]
+    assert found.overflows == [0, 1, 2, 6]
     assert [row[3] for row in buffer.latest()] == statuses
 
 

@@ -40,9 +40,10 @@ const SOURCE_PICO: u8 = 0x10;
 const SERVER_PICO: u8 = 0x20;
 const KNOWN: u8 = VALUE | STATUS | SOURCE | SERVER | SOURCE_PICO | SERVER_PICO;
 
-/// The info type of a DataValue, and the overflow bit (OPC 10000-4, 7.39.1).
-const OVERFLOW: u32 = 0x0000_0480;
-const OVERFLOW_MASK: u32 = 0x0000_0c80;
+/// The overflow bit, which means that only with the info type of a DataValue (OPC 10000-4, 7.39.1); but a server is known
+/// (async-opcua 0.19) that sets the bit and leaves the type out. A loss that was not one costs less than one unseen.
+const OVERFLOW: u32 = 0x0000_0080;
+const OTHER_TYPES: u32 = 0x0000_0800;
 
 impl<'a> DataValue<'a> {
     /// Reads one whose value may have values in it, `depth` levels of them above.
@@ -62,7 +63,7 @@ impl<'a> DataValue<'a> {
 
     /// Whether the server's queue was full, and it dropped values next to this one.
     pub fn overflowed(&self) -> bool {
-        self.status & OVERFLOW_MASK == OVERFLOW
+        self.status & (OVERFLOW | OTHER_TYPES) == OVERFLOW
     }
 }
 
