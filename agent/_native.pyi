@@ -159,6 +159,12 @@ class Buffer:
         (BadTypeMismatch) without a value and counted; an unknown tag raises IndexError before anything is kept.
         """
 
+    def regroup(self, groups: bytes) -> None:
+        """Byte i is the group of tag i, 0 at first. From the next seal on, what a tag holds is sealed with its group.
+
+        Raises ValueError where there is not one byte for each tag.
+        """
+
     def seal(
         self,
         *,
@@ -167,8 +173,10 @@ class Buffer:
         epoch: int = 0,
         sealed_ns: int = 0,
         synchronized: bool = True,
+        group: int | None = None,
     ) -> Block | None:
-        """Takes everything pushed so far as one block, or returns None where there is nothing.
+        """Takes everything pushed so far as one block, or returns None where there is nothing. With a `group` only what
+        was pushed to its tags (`regroup`).
 
         `stream` is the 16 bytes of the stream's uuid, `sealed_ns` the gateway's wall clock, `synchronized` whether
         that clock is known to be right. Readings pushed meanwhile go to the next block.

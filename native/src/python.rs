@@ -151,7 +151,11 @@ impl Buffer {
         Ok(kept)
     }
 
-    #[pyo3(signature = (*, stream = [0; 16], sequence = 0, epoch = 0, sealed_ns = 0, synchronized = true))]
+    fn regroup(&self, groups: &[u8]) -> PyResult<()> {
+        Ok(self.open().regroup(groups)?)
+    }
+
+    #[pyo3(signature = (*, stream = [0; 16], sequence = 0, epoch = 0, sealed_ns = 0, synchronized = true, group = None))]
     fn seal(
         &self,
         py: Python<'_>,
@@ -160,8 +164,9 @@ impl Buffer {
         epoch: u64,
         sealed_ns: i64,
         synchronized: bool,
+        group: Option<u8>,
     ) -> Option<Block> {
-        let taken = self.open().take()?;
+        let taken = group.map_or_else(|| self.open().take(), |group| self.open().take_group(group))?;
         let meta = Meta { stream, sequence, epoch, sealed_ns, synchronized };
         let data = py.detach(|| taken.encode(&meta));
         let (first_ns, last_ns) = taken.bounds();

@@ -219,6 +219,30 @@ fn no_block_gets_more_readings_than_a_decoder_takes() {
 }
 
 #[test]
+fn a_group_is_taken_by_itself_and_the_rest_stays() {
+    let mut buffer = Buffer::new(tags(), 1 << 20).unwrap();
+    assert!(buffer.regroup(&[0; 3]).is_err(), "there are seven tags");
+    buffer.regroup(&[1, 2, 1, 2, 1, 2, 3]).unwrap();
+    for (tag, time) in [(0, 10), (1, 20), (5, 30), (0, 40)] {
+        buffer.push(tag, time, Value::Absent, 1).unwrap();
+    }
+    let before = buffer.stats();
+    assert!(buffer.take_group(3).is_none(), "nothing was pushed to it");
+    let taken = buffer.take_group(2).unwrap();
+    assert_eq!((taken.readings(), taken.bounds()), (2, (20, 30)));
+    let (_, columns) = block::decode(&taken.encode(&META)).unwrap();
+    assert_eq!(columns.iter().map(|column| column.tag).collect::<Vec<_>>(), [1, 5]);
+    let stats = buffer.stats();
+    assert_eq!((stats.pending_readings, stats.sealed_readings, stats.sealed_blocks), (2, 2, 1));
+    assert!(0 < stats.pending_bytes && stats.pending_bytes < before.pending_bytes);
+    // A tag that changes its group takes along what it holds.
+    buffer.regroup(&[3; 7]).unwrap();
+    assert_eq!(buffer.take_group(3).unwrap().bounds(), (10, 40));
+    let stats = buffer.stats();
+    assert_eq!((stats.pending_readings, stats.pending_bytes, stats.sealed_readings), (0, 0, 4));
+}
+
+#[test]
 fn what_does_not_exist_is_refused_and_keeps_nothing() {
     let mut buffer = Buffer::new(tags(), 1 << 20).unwrap();
     assert_eq!(buffer.push(7, 0, Value::Bool(true), 0), Err(Error::Unknown { what: "tag", number: 7, count: 7 }));
