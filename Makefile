@@ -15,7 +15,8 @@ unexport CONDA_PREFIX PYTHONHOME
 BUILT := .venv/.built
 SOURCES := Cargo.toml Cargo.lock pyproject.toml native/Cargo.toml $(shell find native/src -name '*.rs')
 
-LIBMODBUS_SERVER := target/peers/libmodbus_server
+LIBMODBUS := target/peers/libmodbus_server target/peers/libmodbus_values
+MODBUS_LOAD := target/peers/modbus_load
 NODE_MODULES := tests/peers/node/node_modules/.package-lock.json
 
 NO_PYTHON := Headrace needs Python 3.11 or newer with its venv module: install your system's `python3` and `python3-venv` packages
@@ -57,7 +58,7 @@ $(BUILT): $(SOURCES) | tools
 demo: setup ## the whole chain on this machine, each reading checked; ARGS="--seconds 20 --outage 5s --json"
 	@$(BIN)/headrace demo $(ARGS)
 
-bench: setup ## one JSON line for each benchmark
+bench: setup $(MODBUS_LOAD) ## one JSON line for each benchmark
 	@$(BIN)/python -m benchmarks --core $(ARGS)
 
 test: setup peers check test-rust test-python ## everything that must hold: what CI runs
@@ -103,17 +104,22 @@ soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 
 peers: tools ## install the brokers and device servers that the tests talk to
 	@tests/peers/install.sh
-	@$(MAKE) --silent --no-print-directory $(NODE_MODULES) $(LIBMODBUS_SERVER)
+	@$(MAKE) --silent --no-print-directory $(NODE_MODULES) $(LIBMODBUS) $(MODBUS_LOAD)
 
 $(NODE_MODULES): tests/peers/node/package.json tests/peers/node/package-lock.json
 	@echo "==> npm packages of the test peers"
 	@cd tests/peers/node && npm ci --ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error
 	@touch $@
 
-$(LIBMODBUS_SERVER): tests/peers/libmodbus_server.c
-	@echo "==> libmodbus server"
+$(LIBMODBUS): target/peers/%: tests/peers/%.c
+	@echo "==> $(@F), with libmodbus"
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O1 -Wall -Wextra -Werror -o $@ $< -lmodbus
+
+$(MODBUS_LOAD): benchmarks/modbus_load.c
+	@echo "==> Modbus load server"
+	@mkdir -p $(@D)
+	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o $@ $<
 
 clean: ## remove what was built; the readings in ./var stay
 	rm -rf .venv target agent/_native*.so tests/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,7 +4,7 @@ Pushes hold the GIL (microseconds); `seal` and `decode` release it. Every object
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeAlias, TypedDict, final, type_check_only
+from typing import Literal, NotRequired, Protocol, TypeAlias, TypedDict, final, type_check_only
 
 _Scalar: TypeAlias = bool | float | str | bytes
 _Value: TypeAlias = _Scalar | Sequence[_Scalar] | None
@@ -46,6 +46,10 @@ class Field(TypedDict):
     `order` is the byte order of a 4-byte value read from its registers: ABCD, DCBA, BADC or CDAB (and the 8-byte
     forms of the same four rules). `bit` picks one bit of a register (0 = least significant). `length` is the number of
     bytes of a string.
+
+    `form` is the encoding where it is not the type's own bytes (`agent.encoding.Form`). `high` takes an 8-bit value
+    from the register's high byte instead of its low one. A value whose bits, as a big-endian number in the given order,
+    are in `invalid`, or with `nan` any NaN, is a bad reading (BadSensorFailure) without a value.
     """
 
     tag: int
@@ -54,6 +58,10 @@ class Field(TypedDict):
     order: str
     bit: int | None
     length: int
+    form: NotRequired[str]
+    high: NotRequired[bool]
+    invalid: NotRequired[Sequence[int]]
+    nan: NotRequired[bool]
 
 @type_check_only
 class Stats(TypedDict):
@@ -107,6 +115,9 @@ class Buffer:
 
     def push_registers(self, plan: int, payload: bytes, time_ns: int) -> int:
         """Decodes one Modbus response: the bytes that follow its byte count. Returns by how many pending grew.
+
+        What its type can't be (text that is not UTF-8, a BCD digit above 9, 30 February) is a bad reading
+        (BadDecodingError) without a value; so is a value that the device marks as none (`Field`; BadSensorFailure).
 
         Raises ValueError, and keeps nothing, where `payload` is not exactly as long as the plan's request asks.
         """

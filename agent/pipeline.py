@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent import _native
-from agent.collectors import collector
+from agent.collectors import collectors
 from agent.collectors.base import Collector, DeviceState, supervise
 from agent.config import Config
 from agent.delivery import Delivery
@@ -41,9 +41,9 @@ class Pipeline:
         self._intake = Intake(config.tags, config.seal.bytes)
         self._catalog = config.catalog().encode()
         self._epoch = epoch_of(self._catalog)
-        collectors = [collector(device, self._intake) for device in config.devices]
         self._collectors: list[tuple[Collector, DeviceState]] = [
-            (each, DeviceState(each.device.name, counters=each.counters)) for each in collectors
+            (each, DeviceState(each.device.name, counters=each.counters))
+            for each in collectors(config.devices, self._intake)
         ]
         self._outbox: Outbox
         self._delivery: Delivery

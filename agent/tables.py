@@ -1,45 +1,29 @@
-"""The tables of the config file, one model each. `agent.config` puts them together.
-
-Paths that are not absolute are relative to the config file (`base` in the validation context).
-"""
+"""The tables of the config file, one model each. `agent.config` puts them together."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     PrivateAttr,
-    ValidationInfo,
     WithJsonSchema,
 )
 
 from agent import quantity
-from agent.address import Order
+from agent.address import ORDERS, ModbusTable, Order
+from agent.limits import MAX_BITS, MAX_GAP, MAX_REGISTERS, Limits, Span
+from agent.modbus_options import ModbusOptions
 from agent.model import Tag
+from agent.table import Bytes, FilePath, Name, Seconds, Table
 from agent.wire import ROOT, Broker, without_password
 
 _PLACES = {"prefix", "agent", "device", "tag"}
-_LATER = ("rtu", "rtu+tcp", "ascii+tcp", "udp", "tls")
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _path(value: object, info: ValidationInfo) -> Path:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError(f'{quantity.shown(value)} is not a path; write text such as "./var/press-shop-1"')
-    base = info.context["base"] if info.context else Path.cwd()
-    return Path(base, value)
 
 
 def _url(text: str, wanted: str) -> SplitResult:
@@ -109,19 +93,6 @@ def _prefix(text: str) -> str:
     return quantity.printable(text)
 
 
-def _modbus_url(text: str) -> str:
-    wanted = 'url = "tcp://host:502"'
-    scheme = text.partition("://")[0]
-    if scheme in _LATER:
-        raise ValueError(f"{scheme}:// is not in this version; write {wanted} (a gateway for serial devices)")
-    if scheme != "tcp":
-        raise ValueError(f"{quantity.shown(without_password(text))} is not a Modbus TCP address; write {wanted}")
-    parts = _url(text, wanted)
-    if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"{quantity.shown(without_password(text))} has more than a host and a port; write {wanted}")
-    return text
-
-
 def _opcua_url(text: str) -> str:
     wanted = 'url = "opc.tcp://host:4840", with a /path where the server has one'
     if not text.startswith("opc.tcp://"):
@@ -140,21 +111,6 @@ def _security(text: str) -> str:
     if text == "None" or re.fullmatch(rf"({policies})/(Sign|SignAndEncrypt)", text):
         return text
     raise ValueError(f'{quantity.shown(text)} is not a security policy; write security = "None"')
-
-
-_DURATION = {
-    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^[0-9.]+ *(ms|s|m|h)$"}]
-}
-_SIZE = {
-    "anyOf": [
-        {"type": "integer", "exclusiveMinimum": 0},
-        {"type": "string", "pattern": r"^[0-9.]+ *([kKMGT]i?)?[bB]$"},
-    ]
-}
-Name: TypeAlias = Annotated[str, AfterValidator(quantity.name)]
-Seconds: TypeAlias = Annotated[float, BeforeValidator(quantity.seconds), WithJsonSchema(_DURATION)]
-Bytes: TypeAlias = Annotated[int, BeforeValidator(quantity.byte_count), WithJsonSchema(_SIZE)]
-FilePath: TypeAlias = Annotated[Path, PlainValidator(_path), WithJsonSchema({"type": "string"})]
 
 
 class Agent(Table):
@@ -266,26 +222,66 @@ class _Device(Table):
         return self._tags
 
 
-class ModbusDevice(_Device):
-    """A Modbus TCP device."""
+def _span(value: object) -> Span:
+    if not isinstance(value, str):
+        raise ValueError(f'{quantity.shown(value)} is not a range of addresses; write "hr:200-299", or "co:7" for one')  # noqa: TRY004
+    return Span.parse(value)
+
+
+def _device_order(value: object) -> object:
+    return ORDERS.get(value.upper(), value) if isinstance(value, str) else value
+
+
+_SPAN = {"type": "string", "pattern": "^ *([cC][oO]|[dD][iI]|[hH][rR]|[iI][rR]):[0-9]{1,5}(-[0-9]{1,5})? *$"}
+Spans: TypeAlias = Annotated[
+    tuple[Annotated[Span, PlainValidator(_span), WithJsonSchema(_SPAN)], ...], Field(strict=False, max_length=1000)
+]
+
+
+EVERYWHERE = tuple(Span(table, 0, 65535) for table in ModbusTable)
+
+
+class ModbusDevice(_Device, ModbusOptions):
+    """A Modbus device."""
 
     protocol: Literal["modbus"]
-    url: Annotated[str, AfterValidator(_modbus_url)] = Field(
-        description="tcp://host[:502]", examples=["tcp://127.0.0.1:502"]
-    )
-    unit: int = Field(1, ge=0, le=255, description="Unit id.", examples=[1])
     poll: Annotated[Seconds, AfterValidator(quantity.duration_within("1ms", "24h"))] = Field(
         1.0, description="Every tag is read this often.", examples=["500ms"]
     )
-    order: Order = Field("ABCD", description="Byte order of tags that name none.", examples=["ABCD"])
+    order: Annotated[Order, BeforeValidator(_device_order), WithJsonSchema({"enum": list(ORDERS)})] = Field(
+        "ABCD",
+        description="Byte order of tags that name none. ABCDEFGH, HGFEDCBA, BADCFEHG and GHEFCDAB are other names.",
+        examples=["ABCD"],
+    )
+    max_registers: int = Field(
+        MAX_REGISTERS, ge=1, le=MAX_REGISTERS, description="The most registers of one request.", examples=[125]
+    )
+    max_bits: int = Field(
+        MAX_BITS, ge=1, le=MAX_BITS, description="The most coils or discrete inputs of one request.", examples=[2000]
+    )
+    max_gap: int = Field(
+        MAX_GAP,
+        ge=0,
+        le=MAX_REGISTERS,
+        description="Registers (of coils and inputs 16 times as many) that no tag has and that are read to save a "
+        "request.",
+        examples=[10],
+    )
+    forbidden: Spans = Field((), description="Addresses that are never read.", examples=[["hr:200-299"]])
+    alone: Spans = Field(
+        (), description="A tag that begins here is read in a request of its own.", examples=[["hr:300-349"]]
+    )
 
     @property
-    def host(self) -> str:
-        return urlsplit(self.url).hostname or ""
+    def limits(self) -> Limits:
+        """What the planner has to keep to."""
+        alone = EVERYWHERE if self.one_tag_per_request else self.alone
+        return Limits(self.max_registers, self.max_bits, self.max_gap, self.forbidden, alone)
 
     @property
-    def port(self) -> int:
-        return urlsplit(self.url).port or 502
+    def late(self) -> float:
+        """Seconds after its time-out in which an answer may still come, where that can't be told from another."""
+        return self.timeout if self.late_after is None else self.late_after
 
 
 class OpcUaDevice(_Device):

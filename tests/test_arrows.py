@@ -33,9 +33,15 @@ _PIPELINE = (*_MIDDLE, "collectors", "outbox", "uplink", "identifiers")
 PARTS = {
     "native": Part(("agent._native",), ()),
     "words": Part(("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"), ("native",)),
-    "address": Part(("agent.address",), ("native", "words")),
+    "address": Part(("agent.address", "agent.encoding", "agent.limits"), ("native", "words")),
     "config": Part(
-        tuple(f"agent.{name}" for name in ("config", "document", "places", "quantity", "tables", "taglist", "wording")),
+        tuple(
+            f"agent.{name}"
+            for name in (
+                *("config", "document", "endpoint", "modbus_options", "places", "quantity"),
+                *("table", "tables", "taglist", "tagrow", "wording"),
+            )
+        ),
         _CONFIG,
     ),
     "collectors": Part(("agent.collectors.",), _MIDDLE),
@@ -51,17 +57,22 @@ PARTS = {
 # Each library of others, and where it may be imported: a file, or a folder with all in it.
 HOMES = {
     "asyncua": ("agent/collectors/opcua.py", "simulators/opcua_server.py"),
-    "pymodbus": ("agent/collectors/modbus.py",),
+    "pymodbus": ("agent/collectors/frames.py",),
+    "serial": ("agent/collectors/carrier.py",),
     "aiosqlite": ("agent/outbox.py",),
     "paho": ("agent/uplink.py", "datacenter/subscription.py"),
     "duckdb": ("datacenter/store.py",),
     "pyarrow": ("datacenter/", "headrace/decode.py"),
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
-    "pydantic": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
+    "pydantic": (
+        *("agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
+        *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
+    ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),
+    "cryptography": ("simulators/certificate.py",),
     "prometheus_client": ("agent/status.py", "datacenter/metrics.py"),
 }
 

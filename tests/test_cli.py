@@ -112,7 +112,7 @@ def test_a_broken_config_is_exit_code_2_for_every_command(tmp_path: Path) -> Non
     plant = Plant.write(tmp_path, "mqtt://127.0.0.1:1883", [press()])
     broken = plant.path.read_text().replace('poll = "100ms"', 'pol = "100ms"')
     plant.path.write_text(broken)
-    for command in ("check", "run", "simulate", "datacenter"):
+    for command in ("check", "plan", "run", "simulate", "datacenter"):
         found = headrace(command, str(plant.path))
         assert found.returncode == 2, command
         assert "poll" in found.stdout + found.stderr, command

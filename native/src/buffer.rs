@@ -11,7 +11,7 @@ use crate::decode::modbus::{Field, Plan};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, Kind};
 use crate::memory::Memory;
-use crate::tag::{BAD_DECODING_ERROR, BAD_TYPE_MISMATCH, Last, TagSpec, Value};
+use crate::tag::{BAD_TYPE_MISMATCH, Last, TagSpec, Value};
 
 pub use opcua::Published;
 
@@ -185,7 +185,7 @@ impl Buffer {
         let mut kept = 0;
         plan.decode(payload, |tag, raw| {
             if let Some(slot) = slots.get_mut(tag as usize) {
-                let (value, quality) = raw.map_or((Value::Absent, BAD_DECODING_ERROR), |raw| (slot.spec.apply(raw), 0));
+                let (value, quality) = raw.map_or_else(|bad| (Value::Absent, bad), |raw| (slot.spec.apply(raw), 0));
                 kept += usize::from(take(slot, stats, *max_bytes, time_ns, value, quality));
             }
         })?;

@@ -14,7 +14,6 @@ mod value;
 
 use crate::block::{self, Meta};
 use crate::buffer;
-use crate::decode::modbus::{Field, Order};
 use crate::error::Error;
 use crate::tag::ValueType;
 use identifier::Identifier;
@@ -103,11 +102,7 @@ impl Buffer {
 
     #[pyo3(signature = (fields, *, bits = false))]
     fn modbus_plan(&self, fields: Vec<PlanField>, bits: bool) -> PyResult<usize> {
-        let fields = fields.into_iter().map(|field| {
-            let (kind, order) = (ValueType::parse(&field.r#type)?, Order::parse(&field.order)?);
-            Ok(Field { tag: field.tag, at: field.at, kind, order, bit: field.bit, length: field.length })
-        });
-        let fields = fields.collect::<Result<_, Error>>()?;
+        let fields = fields.into_iter().map(PlanField::field).collect::<Result<_, Error>>()?;
         Ok(self.open().modbus_plan(fields, bits)?)
     }
 
