@@ -13,15 +13,19 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent import quantity, taglist
+from agent import quantity, tables, taglist, units
 from agent.document import Document, dotted
 from agent.errors import ConfigError, Problem
+from agent.findings import egress_findings, label_problems, resolver_findings
+from agent.labels import LabelRules
 from agent.limits import unreadable
 from agent.modbus_options import misfits
 from agent.model import Tag
+from agent.naming import Names
+from agent.sharing import TABLES as SHARING
+from agent.sharing import Audit, Egress, Resolver
 from agent.table import Table, is_file
 from agent.tables import (
-    TABLES,
     Agent,
     DataCenter,
     Device,
@@ -39,6 +43,7 @@ from agent.wire import Catalog, CatalogTag, without_password
 from agent.wording import explain, halves
 
 __all__ = ["Checked", "Config", "Device", "ModbusDevice", "OpcUaDevice", "check", "load", "schema"]
+TABLES = tables.TABLES | SHARING
 NO_AGENT = "there is no [agent]; write [agent] with an id and a data_dir"
 
 
@@ -52,6 +57,10 @@ class Config(Table):
     uplink: Uplink = Field(default_factory=lambda: Uplink.model_validate({}))
     datacenter: DataCenter | None = None
     status: Status | None = None
+    labels: LabelRules = Field(default_factory=lambda: LabelRules.model_validate({}))
+    resolver: Resolver | None = None
+    egress: Egress | None = None
+    audit: Audit = Field(default_factory=lambda: Audit.model_validate({}))
     devices: tuple[Annotated[Device, Field(discriminator="protocol")], ...] = Field((), alias="device", strict=False)
     _path: Path = PrivateAttr(Path())
     _tags: tuple[Tag, ...] = PrivateAttr(())
@@ -77,7 +86,10 @@ class Config(Table):
     def catalog(self) -> Catalog:
         """What the data center must know of the tags. Equal configs give equal bytes, so equal epochs."""
         found = []
+        products = {}
         for device in self.devices:
+            if device.product and (facts := device.product.facts()):
+                products[device.name] = facts
             source = {"protocol": device.protocol, "url": without_password(device.url)}
             found += [
                 CatalogTag(
@@ -87,16 +99,19 @@ class Config(Table):
                     identifier=tag.identifier,
                     type=tag.reading_type.value,
                     unit=tag.unit,
+                    unit_code=units.code(tag.unit),
                     low=tag.low,
                     high=tag.high,
                     domain=tag.domain,
                     level=tag.level,
+                    category=tag.category,
+                    redundant=tag.redundant,
                     description=tag.description,
                     source={**source, "address": tag.address},
                 )
                 for tag in device.tags
             ]
-        return Catalog(self.agent.id, tuple(found))
+        return Catalog(self.agent.id, tuple(found), products)
 
 
 @dataclass(slots=True)
@@ -162,6 +177,7 @@ class _Check:
         if config is not None and len(whole) == len(config.devices):
             _bind(config, self.path, whole, names)
             self.reads(config, whole)
+            self.shares(config, whole)
             self.ways(config)
         return Checked(None if self.problems else config, self.problems, self.warnings)
 
@@ -272,6 +288,16 @@ class _Check:
                     Problem(tags.file, column, f"of {device.name}: {message}", hint, lines.get(tag.name))
                 )
 
+    def shares(self, config: Config, lists: list[TagList]) -> None:
+        """Labels that must be there, and readings that may not leave as the file has it."""
+        of_tags = [tags for tags in lists for _ in tags.rows]
+        for unlabelled, text in label_problems(config.tags, of_tags, config.labels):
+            self.problems.append(Problem(unlabelled.file, "level", *halves(text)))
+        for place, text, wrong in egress_findings(config.tags, config.egress, config.uplink):
+            (self.wrong if wrong else self.warn)(place, text)
+        for key, text in resolver_findings(config.resolver):
+            self.wrong(("resolver", key), text)
+
     def tag_lists(self) -> list[TagList | None]:
         """The tag list of every device; None where its name or its device's protocol is not known."""
         found: list[TagList | None] = []
@@ -303,37 +329,12 @@ class _Check:
         return found
 
     def names(self, lists: list[TagList | None]) -> list[str]:
-        """The identifiers of all good rows, in order. Two tags with one identifier are a problem.
-
-        Identifiers from the template are left empty where the file is not good enough to make them.
-        """
-        made = self.maker()
-        found: list[str] = []
-        seen: dict[str, str] = {}
-        devices: set[str] = set()
-        for (_, device), tags in zip(self.devices(), lists, strict=True):
-            name = device.get("name")
-            templated = made is not None and isinstance(name, str) and name not in devices
-            devices.add(str(name))
-            for line, row in tags.rows if tags else ():
-                identifier = row.identifier
-                if not identifier and made and templated:
-                    identifier = made[1].name(made[0].id, str(name), row.name)
-                found.append(identifier)
-                if not tags or not identifier:
-                    continue
-                if len(identifier) > 255:
-                    self.identifier(tags, line, "the template makes more than 255 characters; write a short one here")
-                elif identifier in seen:
-                    text = f"{quantity.shown(identifier)} is taken by {seen[identifier]}; write another one here"
-                    self.identifier(tags, line, text)
-                else:
-                    seen[identifier] = f"{tags.file}:{line}"
-        return found
-
-    def identifier(self, tags: TagList, line: int, text: str) -> None:
-        if len(self.problems) < taglist.MAX_PROBLEMS:
-            self.problems.append(Problem(tags.file, "identifier", *halves(text), line))
+        """The identifiers of all good rows, in order; empty where the file is not good enough to make one."""
+        named = ((name if isinstance(name := device.get("name"), str) else None) for _, device in self.devices())
+        found = Names().read(zip(named, lists, strict=True), self.maker())
+        self.problems += found.problems
+        self.warnings += found.warnings
+        return found.texts
 
     def maker(self) -> tuple[Agent, Identifiers] | None:
         """What identifiers are made with, where the file has it right."""
@@ -352,17 +353,17 @@ def _bind(config: Config, path: Path, lists: list[TagList], identifiers: list[st
         order = device.order if isinstance(device, ModbusDevice) else "ABCD"
         first = len(found)
         for at, (_, row) in enumerate(tags.rows):
-            tag = _tag(first + at, device.name, order, next(names), row)
+            tag = _tag(first + at, device, row, order=order, identifier=next(names), rules=config.labels)
             found.append(device.on_wire(tag, row.address) if isinstance(device, ModbusDevice) else tag)
         device._tags = tuple(found[first:])
     config._tags = tuple(found)
     config._path = path
 
 
-def _tag(index: int, device: str, order: str, identifier: str, row: TagRow) -> Tag:
+def _tag(index: int, device: Device, row: TagRow, *, order: str, identifier: str, rules: LabelRules) -> Tag:
     return Tag(
         index=index,
-        device=device,
+        device=device.name,
         name=row.name,
         address=row.address.text,
         type=row.type.type,
@@ -374,8 +375,10 @@ def _tag(index: int, device: str, order: str, identifier: str, row: TagRow) -> T
         low=row.low,
         high=row.high,
         filter=row.filter,
-        domain=row.domain,
-        level=row.level,
+        domain=row.domain or device.domain or rules.domain or "",
+        level=row.level or device.level or rules.level,
+        category=row.category or device.category or rules.category or "",
+        redundant=row.redundant,
         description=row.description,
         length=row.type.length,
         form=row.type.form,

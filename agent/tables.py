@@ -17,9 +17,11 @@ from pydantic import (
 
 from agent import quantity
 from agent.address import ORDERS, ModbusTable, Order
+from agent.labels import Labels
 from agent.limits import MAX_BITS, MAX_GAP, MAX_REGISTERS, Limits, Span
 from agent.modbus_options import ModbusOptions
 from agent.model import Tag
+from agent.product import Product
 from agent.table import Bytes, FilePath, Name, Seconds, Table
 from agent.wire import ROOT, Broker, without_password
 
@@ -208,12 +210,13 @@ class Status(Table):
     )
 
 
-class _Device(Table):
+class _Device(Labels):
     name: Name = Field(examples=["press1"])
     timeout: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "10m"))] = Field(
         3.0, description="The longest wait for an answer.", examples=["3s"]
     )
     tag_list: FilePath = Field(alias="tags", description="Its tags: a CSV file.", examples=["press1.csv"])
+    product: Product | None = Field(None, description="What the device is.")
     _tags: tuple[Tag, ...] = PrivateAttr(())
 
     @property

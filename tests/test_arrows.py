@@ -40,6 +40,7 @@ PARTS = {
             for name in (
                 *("config", "document", "endpoint", "modbus_options", "places", "quantity"),
                 *("table", "tables", "taglist", "tagrow", "wording"),
+                *("findings", "labels", "naming", "policy", "product", "sharing", "units"),
             )
         ),
         _CONFIG,
@@ -68,6 +69,7 @@ HOMES = {
     "pydantic": (
         *("agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
         *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
+        *("agent/labels.py", "agent/product.py", "agent/sharing.py"),
     ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
