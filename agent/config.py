@@ -23,7 +23,7 @@ from agent.modbus_options import misfits
 from agent.model import Tag
 from agent.naming import Names
 from agent.sharing import TABLES as SHARING
-from agent.sharing import Audit, Egress, Resolver
+from agent.sharing import Egress, Resolver
 from agent.table import Table, is_file
 from agent.tables import (
     Agent,
@@ -60,7 +60,6 @@ class Config(Table):
     labels: LabelRules = Field(default_factory=lambda: LabelRules.model_validate({}))
     resolver: Resolver | None = None
     egress: Egress | None = None
-    audit: Audit = Field(default_factory=lambda: Audit.model_validate({}))
     devices: tuple[Annotated[Device, Field(discriminator="protocol")], ...] = Field((), alias="device", strict=False)
     _path: Path = PrivateAttr(Path())
     _tags: tuple[Tag, ...] = PrivateAttr(())

@@ -19,11 +19,13 @@ from agent import _native
 from agent.collectors import collectors
 from agent.collectors.base import Collector, DeviceState, supervise
 from agent.config import Config
-from agent.delivery import Delivery
 from agent.errors import OutboxFull
+from agent.findings import uplinks
 from agent.intake import Intake
-from agent.outbox import Outbox
-from agent.wire import State, epoch_of
+from agent.lanes import Lane, Lanes
+from agent.policy import Policy
+from agent.reload import needs_restart
+from agent.split import Group, Split
 
 log = logging.getLogger("headrace.agent")
 
@@ -39,14 +41,13 @@ class Pipeline:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._intake = Intake(config.tags, config.seal.bytes)
-        self._catalog = config.catalog().encode()
-        self._epoch = epoch_of(self._catalog)
+        self._lanes = Lanes(config)
+        self._split = Split.of(config.catalog(), self._lanes.policy)
+        self._asked: tuple[Split, Policy] | None = None
         self._collectors: list[tuple[Collector, DeviceState]] = [
             (each, DeviceState(each.device.name, counters=each.counters))
             for each in collectors(config.devices, self._intake)
         ]
-        self._outbox: Outbox
-        self._delivery: Delivery
         self._refused = 0
         self._sealed_ns = time.time_ns()
         self._started = self._looked = time.monotonic()
@@ -58,24 +59,22 @@ class Pipeline:
         be opened, and any mistake of our own: then the service manager starts us again.
         """
         config = self._config
-        data_dir = config.agent.data_dir
-        self._outbox = await Outbox.open(
-            data_dir / "outbox.db", max_bytes=config.outbox.max_bytes, when_full=config.outbox.when_full
-        )
+        await self._lanes.open(config, self._split, self.facts)
         try:
-            await self._outbox.keep_catalog(self._epoch, self._catalog)
-            self._delivery = Delivery.of(config, self._outbox, self._state)
-            facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._outbox.stream)}
+            self._intake.buffer.regroup(self._split.groups)
+            facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._lanes.main.outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
             await self._work(stop, drain, ready)
         finally:
-            await self._outbox.close()
+            await self._lanes.close()
             log.info("stopped", extra={"event": "agent_stopped"})
 
     async def _work(self, stop: asyncio.Event, drain: float, ready: Callable[[], None]) -> None:
         halt_sealing, halt_sending = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            sending = group.create_task(self._delivery.run(halt_sending), name="uplink")
+            sending = [
+                group.create_task(lane.delivery.run(halt_sending), name=f"uplink {lane.name}") for lane in self._lanes
+            ]
             sealing = group.create_task(self._seal_loop(halt_sealing), name="sealer")
             reading = [
                 group.create_task(supervise(each, self._intake, state), name=f"collector {state.name}")
@@ -90,9 +89,9 @@ class Pipeline:
             halt_sealing.set()
             self._intake.ripe.set()
             await sealing
-            await self._delivery.drain(drain)
+            await asyncio.gather(*(lane.delivery.drain(drain) for lane in self._lanes))
             halt_sending.set()
-            await sending
+            await asyncio.gather(*sending)
 
     async def _seal_loop(self, halt: asyncio.Event) -> None:
         while not halt.is_set():
@@ -106,17 +105,8 @@ class Pipeline:
         self._looked = time.monotonic()
         waiting = self._intake.waiting()
         now = time.time_ns()
-        # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
-        block = await asyncio.to_thread(
-            self._intake.buffer.seal,
-            stream=self._outbox.stream.bytes,
-            sequence=self._outbox.next_sequence,
-            epoch=self._epoch,
-            sealed_ns=now,
-            synchronized=False,  # nobody has asked the clock yet; a block claims only what is known
-        )
-        if block is not None and (stopped_ns := await self._store(block, halt)):
-            await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt)
+        for group in self._lanes.split.parts:
+            await self._seal_group(group, now, halt)
         await self._report_refused(now, halt)
         self._sealed_ns = now
         if self._intake.buffer.pending_bytes < self._config.seal.bytes:
@@ -124,15 +114,39 @@ class Pipeline:
         for each in waiting:
             if not each.done():
                 each.set_result(None)
+        if self._asked is not None:
+            # Everything pushed so far is sealed under the old epoch; what comes from here on is the new one's.
+            (split, policy), self._asked = self._asked, None
+            await self._lanes.switch(split, policy)
+            self._intake.buffer.regroup(split.groups)
 
-    async def _store(self, block: _native.Block, halt: asyncio.Event) -> int:
+    async def _seal_group(self, group: Group, now: int, halt: asyncio.Event) -> None:
+        lane = self._lanes.lane(group)
+        outbox = (lane or self._lanes.main).outbox
+        # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
+        block = await asyncio.to_thread(
+            self._intake.buffer.seal,
+            stream=outbox.stream.bytes,
+            sequence=outbox.next_sequence,
+            epoch=lane.epoch if lane else 0,
+            sealed_ns=now,
+            synchronized=False,  # nobody has asked the clock yet; a block claims only what is known
+            group=group.number,
+        )
+        if block is None:
+            return
+        self._lanes.count(group, block.readings)
+        if lane and (stopped_ns := await self._store(block, lane, halt)):
+            await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt, lane=lane)
+
+    async def _store(self, block: _native.Block, lane: Lane, halt: asyncio.Event) -> int:
         """Returns when the block is committed. While there is no room, collectors wait, and so do we: then it returns
         since when (ns UTC), otherwise 0."""
         stopped_ns = 0
         while True:
             self._looked = time.monotonic()
             try:
-                await self._outbox.append(block, self._epoch)
+                await lane.outbox.append(block, lane.epoch)
                 break
             except OutboxFull as reason:
                 if halt.is_set():
@@ -144,7 +158,7 @@ class Pipeline:
                     self._intake.hold()
                     log.warning("%s; collectors wait until there is room", reason, extra={"event": "outbox_full"})
                 await self._pause(halt)
-        self._delivery.wake()
+        lane.delivery.wake()
         if stopped_ns:
             log.info("the outbox has room again; collectors go on", extra={"event": "outbox_room"})
         return stopped_ns
@@ -161,35 +175,51 @@ class Pipeline:
             log.error("%s: %d", REFUSED, refused, extra={"event": "readings_lost", "lost": refused})
             await self._gap(self._sealed_ns, now, refused, REFUSED, halt)
 
-    async def _gap(self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event) -> None:
-        place = self._outbox.next_sequence
+    async def _gap(
+        self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event, *, lane: Lane | None = None
+    ) -> None:
+        lane = lane or self._lanes.main
+        place = lane.outbox.next_sequence
         block = _native.gap(
-            stream=self._outbox.stream.bytes,
+            stream=lane.outbox.stream.bytes,
             first=place,
             last=place,
-            epoch=self._epoch,
+            epoch=lane.epoch,
             from_ns=from_ns,
             to_ns=to_ns,
             readings=readings,
             reason=reason,
             sealed_ns=time.time_ns(),
         )
-        await self._store(block, halt)
+        await self._store(block, lane, halt)
 
-    def _state(self) -> State:
-        return State(True, self._outbox.stream, self._epoch, self.facts())
+    def reload(self, config: Config) -> list[str]:
+        """Takes a changed config from the next block on. Returns what in it needs a restart: then nothing is taken."""
+        if wrong := needs_restart(self._config, config):
+            return wrong
+        self._config = config
+        self._rebind(Policy(config.egress, uplinks(config.egress, config.uplink)))
+        return []
+
+    def _rebind(self, policy: Policy) -> None:
+        """Asks for a new epoch where anything in the catalog is new."""
+        self._asked = Split.of(self._config.catalog(), policy), policy
+        self._intake.ripe.set()
 
     def facts(self) -> dict[str, Any]:
         """Counters of everything, for the status page, logs and `headrace run --json`."""
         stats = self._intake.buffer.stats()
+        main, others = self._lanes.main, [lane for lane in self._lanes if lane is not self._lanes.main]
         return {
             "agent": self._config.agent.id,
-            "stream": str(self._outbox.stream),
+            "stream": str(main.outbox.stream),
             "seconds": round(time.monotonic() - self._started, 1),
             "collecting": self._intake.is_open,
             "since_seal": round(time.monotonic() - self._looked, 1),
             **stats,
-            "outbox": self._outbox.facts(),
-            "uplink": self._delivery.facts(),
+            "outbox": main.outbox.facts(),
+            "uplink": main.delivery.facts(),
+            **{lane.name: {"outbox": lane.outbox.facts(), "uplink": lane.delivery.facts()} for lane in others},
+            "egress": self._lanes.facts(),
             "devices": {state.name: state.facts() for _, state in self._collectors},
         }

@@ -1,4 +1,4 @@
-"""The tables of who may know what: [resolver], [egress] with its rules, [audit]."""
+"""The tables of who may know what: [resolver], [labels], and [egress] with its rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from agent import quantity
 from agent.labels import CategoryWord, DomainWord, LabelRules, Level
-from agent.table import Bytes, FilePath, Seconds, Table
+from agent.table import FilePath, Seconds, Table
 from agent.tables import Uplink
 
 Texts: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(quantity.printable)], ...], Field(strict=False)]
@@ -101,14 +101,5 @@ class Egress(Table):
     rules: Annotated[tuple[Rule, ...], Field(strict=False, max_length=200)] = Field((), alias="rule")
 
 
-class Audit(Table):
-    """The agent's ledgers of what it collected, let out and was configured to."""
-
-    keep_days: int = Field(200, ge=180, le=3660, description="Law asks for six months.", examples=[200])
-    max_bytes: Annotated[Bytes, AfterValidator(quantity.size_within("1 MiB", "1 TiB"))] = Field(
-        256 * 1024**2, description="Quota on disk, apart from the outbox's.", examples=["256 MiB"]
-    )
-
-
-TABLES: dict[str, type[Table]] = {"labels": LabelRules, "resolver": Resolver, "egress": Egress, "audit": Audit}
+TABLES: dict[str, type[Table]] = {"labels": LabelRules, "resolver": Resolver, "egress": Egress}
 """Each by its TOML name."""

@@ -24,10 +24,9 @@ _CODES = {
 _OTHER = {
     "degC": "°C", "℃": "°C", "C": "°C", "degF": "°F", "ohm": "Ω", "Ohm": "Ω", "deg": "°", "sec": "s", "hr": "h",
     "pc": "pcs", "piece": "pcs", "pieces": "pcs", "个": "pcs", "件": "pcs", "L": "l", "L/min": "l/min", "L/s": "l/s",
-    "m2": "m²", "m3": "m³",
-    "m3/h": "m³/h", "m^2": "m²", "m^3": "m³", "m^3/h": "m³/h", "m3/s": "m³/s", "m/s2": "m/s²", "m/s^2": "m/s²", "Nm": "N·m",
-    "um": "µm",
-    "μm": "µm", "1/min": "rpm", "r/min": "rpm", "min-1": "rpm", "kg/m3": "kg/m³",
+    "m2": "m²", "m3": "m³", "m^2": "m²", "m^3": "m³", "m3/h": "m³/h", "m^3/h": "m³/h", "m3/s": "m³/s", "m/s2": "m/s²",
+    "m/s^2": "m/s²", "Nm": "N·m", "um": "µm", "μm": "µm", "1/min": "rpm", "r/min": "rpm", "min-1": "rpm",
+    "kg/m3": "kg/m³",
     "转/分": "rpm", "摄氏度": "°C", "千瓦时": "kWh", "千瓦": "kW", "伏": "V", "安": "A",
 }  # fmt: skip
 """Other spellings of the same units."""
