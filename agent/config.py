@@ -20,6 +20,7 @@ from agent.model import Tag
 from agent.tables import (
     TABLES,
     Agent,
+    Audit,
     DataCenter,
     Device,
     Identifiers,
@@ -48,6 +49,7 @@ class Config(Table):
     outbox: Outbox = Field(default_factory=lambda: Outbox.model_validate({}))
     uplink: Uplink = Field(default_factory=lambda: Uplink.model_validate({}))
     datacenter: DataCenter | None = None
+    audit: Audit = Field(default_factory=lambda: Audit.model_validate({}))
     status: Status | None = None
     devices: tuple[Annotated[Device, Field(discriminator="protocol")], ...] = Field((), alias="device", strict=False)
     _path: Path = PrivateAttr(Path())
@@ -253,6 +255,13 @@ class _Check:
             self.wrong(("uplink", "ca"), f"there is no file {ca}; write the path of the broker's CA in PEM form")
         if ca is not None and config.uplink.url.startswith("mqtt://"):
             self.warn(("uplink", "ca"), 'it is not used without TLS; write url = "mqtts://host:8883"')
+        center = config.datacenter
+        if center is not None and center.access == "open" and not quantity.on_this_machine(center.http):
+            self.warn(
+                ("datacenter", "http"),
+                "other machines reach it, and whoever does may read everything;"
+                ' write access = "token", or http = "127.0.0.1:8080"',
+            )
 
     def tag_lists(self) -> list[TagList | None]:
         """The tag list of every device; None where its name or its device's protocol is not known."""
