@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from agent import quantity, tables, taglist, units
 from agent.document import Document, dotted
 from agent.errors import ConfigError, Problem
-from agent.findings import egress_findings, label_problems, resolver_findings
+from agent.findings import center_findings, egress_findings, label_problems, resolver_findings
 from agent.labels import LabelRules
 from agent.limits import unreadable
 from agent.modbus_options import misfits
@@ -27,6 +27,7 @@ from agent.sharing import Egress, Resolver
 from agent.table import Table, is_file
 from agent.tables import (
     Agent,
+    Audit,
     DataCenter,
     Device,
     Identifiers,
@@ -56,6 +57,7 @@ class Config(Table):
     outbox: Outbox = Field(default_factory=lambda: Outbox.model_validate({}))
     uplink: Uplink = Field(default_factory=lambda: Uplink.model_validate({}))
     datacenter: DataCenter | None = None
+    audit: Audit = Field(default_factory=lambda: Audit.model_validate({}))
     status: Status | None = None
     labels: LabelRules = Field(default_factory=lambda: LabelRules.model_validate({}))
     resolver: Resolver | None = None
@@ -269,6 +271,8 @@ class _Check:
         modbus = [(at, device) for at, device in enumerate(config.devices) if isinstance(device, ModbusDevice)]
         for at, name, text in misfits(modbus):
             self.wrong(("device", at, name if name in self.devices()[at][1] else "url"), text)
+        for place, text in center_findings(config.datacenter):
+            self.warn(("datacenter", place), text)
 
     def reads(self, config: Config, lists: list[TagList]) -> None:
         """Every tag must be readable within its device's limits."""

@@ -11,7 +11,7 @@ from agent.model import Tag
 from agent.policy import LEVEL3, MAIN, TLS, Labelled, Policy, Way
 from agent.sharing import Egress, Resolver
 from agent.table import is_file
-from agent.tables import Uplink
+from agent.tables import DataCenter, Uplink
 from agent.taglist import TagList
 from agent.wire import Broker
 
@@ -86,6 +86,13 @@ def resolver_findings(resolver: Resolver | None) -> Iterator[tuple[str, str]]:
         yield "key", "an enterprise node wants a signature; write key and application"
     if resolver.password and resolver.url.startswith("http://") and not _here(resolver.url):
         yield "password", "the password would cross the network unencrypted; write https:// in url"
+
+
+def center_findings(center: DataCenter | None) -> Iterator[tuple[str, str]]:
+    """(field, text) of what the data center leaves open."""
+    if center is not None and center.access == "open" and not quantity.on_this_machine(center.http):
+        text = 'other machines reach it, and whoever does may read everything; write access = "token"'
+        yield "http", f'{text}, or http = "127.0.0.1:8080"'
 
 
 def _here(url: str) -> bool:

@@ -77,6 +77,12 @@ def _authority(text: str) -> str:
     return text
 
 
+def _kept(value: float) -> float:
+    if value < 180 * 86400:
+        raise ValueError(f"records kept for {value / 86400:g} days; write 180d or longer, as the law asks for")
+    return quantity.duration_within("180d", "36500d")(value)
+
+
 def _template(text: str) -> str:
     quantity.printable(text)
     names = set(re.findall(r"\{(\w+)\}", text))
@@ -197,6 +203,25 @@ class DataCenter(Table):
     store: FilePath = Field(description="Directory of the readings.", examples=["./var/datacenter"])
     http: Annotated[str, AfterValidator(_authority)] = Field(
         "127.0.0.1:8080", description="Host and port of its HTTP interface.", examples=["127.0.0.1:8080"]
+    )
+    access: Literal["open", "token"] = Field(
+        "open",
+        description="open answers whoever reaches it; token only those with a grant (`headrace grant add`).",
+        examples=["token"],
+    )
+
+
+class Audit(Table):
+    """The audit ledgers of the agent and of the data center."""
+
+    keep: Annotated[Seconds, AfterValidator(_kept)] = Field(
+        200 * 86400.0, description="How long records are kept; at least 180d.", examples=["200d"]
+    )
+    max_bytes: Annotated[Bytes, AfterValidator(quantity.size_within("1 MiB", "1024 TiB"))] = Field(
+        1024**3,
+        description="Quota of each ledger on disk. No record younger than `keep` is deleted for it: what would not be"
+        " recorded is not done.",
+        examples=["1 GiB"],
     )
 
 
@@ -323,6 +348,7 @@ TABLES: dict[str, type[Table]] = {
     "outbox": Outbox,
     "uplink": Uplink,
     "datacenter": DataCenter,
+    "audit": Audit,
     "status": Status,
     "modbus": ModbusDevice,
     "opcua": OpcUaDevice,

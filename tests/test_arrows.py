@@ -32,7 +32,13 @@ _PIPELINE = (*_MIDDLE, "collectors", "outbox", "uplink", "identifiers")
 
 PARTS = {
     "native": Part(("agent._native",), ()),
-    "words": Part(("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"), ("native",)),
+    "words": Part(
+        (
+            *("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"),
+            *("agent.audit", "agent.audit_file", "agent.audit_queue"),
+        ),
+        ("native",),
+    ),
     "address": Part(("agent.address", "agent.encoding", "agent.limits"), ("native", "words")),
     "config": Part(
         tuple(
