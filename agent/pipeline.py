@@ -23,6 +23,7 @@ from agent.errors import OutboxFull
 from agent.findings import uplinks
 from agent.intake import Intake
 from agent.lanes import Lane, Lanes
+from agent.lookup import Lookup
 from agent.policy import Policy
 from agent.reload import needs_restart
 from agent.split import Group, Split
@@ -42,12 +43,14 @@ class Pipeline:
         self._config = config
         self._intake = Intake(config.tags, config.seal.bytes)
         self._lanes = Lanes(config)
-        self._split = Split.of(config.catalog(), self._lanes.policy)
+        self._lookup = Lookup(config)
+        self._stale = asyncio.Event()
         self._asked: tuple[Split, Policy] | None = None
         self._collectors: list[tuple[Collector, DeviceState]] = [
             (each, DeviceState(each.device.name, counters=each.counters))
             for each in collectors(config.devices, self._intake)
         ]
+        self._reloaded = False
         self._refused = 0
         self._sealed_ns = time.time_ns()
         self._started = self._looked = time.monotonic()
@@ -59,9 +62,11 @@ class Pipeline:
         be opened, and any mistake of our own: then the service manager starts us again.
         """
         config = self._config
-        await self._lanes.open(config, self._split, self.facts)
+        await self._lookup.open(config)
+        split = await self._split(self._lanes.policy)
+        await self._lanes.open(config, split, self.facts)
         try:
-            self._intake.buffer.regroup(self._split.groups)
+            self._intake.buffer.regroup(split.groups)
             facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._lanes.main.outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
             await self._work(stop, drain, ready)
@@ -72,6 +77,9 @@ class Pipeline:
     async def _work(self, stop: asyncio.Event, drain: float, ready: Callable[[], None]) -> None:
         halt_sealing, halt_sending = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
+            looking = group.create_task(self._lookup.run(halt_sealing, self._stale.set), name="lookup")
+            binding = group.create_task(self._bind_loop(), name="binder")
+            await self._lookup.settle()
             sending = [
                 group.create_task(lane.delivery.run(halt_sending), name=f"uplink {lane.name}") for lane in self._lanes
             ]
@@ -86,9 +94,11 @@ class Pipeline:
                 task.cancel()
             await asyncio.wait(reading)
             # Only now is everything pushed that will be: the last block is sealed, then its delivery is awaited.
+            binding.cancel()
             halt_sealing.set()
             self._intake.ripe.set()
             await sealing
+            await looking
             await asyncio.gather(*(lane.delivery.drain(drain) for lane in self._lanes))
             halt_sending.set()
             await asyncio.gather(*sending)
@@ -198,13 +208,25 @@ class Pipeline:
         if wrong := needs_restart(self._config, config):
             return wrong
         self._config = config
-        self._rebind(Policy(config.egress, uplinks(config.egress, config.uplink)))
+        self._reloaded = True
+        self._stale.set()
         return []
 
-    def _rebind(self, policy: Policy) -> None:
-        """Asks for a new epoch where anything in the catalog is new."""
-        self._asked = Split.of(self._config.catalog(), policy), policy
-        self._intake.ripe.set()
+    async def _bind_loop(self) -> None:
+        """Asks for a new epoch where the config or the resolver has something new."""
+        while True:
+            await self._stale.wait()
+            self._stale.clear()
+            reloaded, self._reloaded = self._reloaded, False
+            if reloaded:
+                await self._lookup.load(self._config)
+            policy = Policy(self._config.egress, uplinks(self._config.egress, self._config.uplink))
+            self._asked = await self._split(policy), policy
+            self._intake.ripe.set()
+
+    async def _split(self, policy: Policy) -> Split:
+        # A hundred thousand tags take a second: the loop goes on in the meantime.
+        return await asyncio.to_thread(lambda: Split.of(self._lookup.catalog(self._config.catalog()), policy))
 
     def facts(self) -> dict[str, Any]:
         """Counters of everything, for the status page, logs and `headrace run --json`."""
@@ -221,5 +243,6 @@ class Pipeline:
             "uplink": main.delivery.facts(),
             **{lane.name: {"outbox": lane.outbox.facts(), "uplink": lane.delivery.facts()} for lane in others},
             "egress": self._lanes.facts(),
+            "resolver": self._lookup.facts(),
             "devices": {state.name: state.facts() for _, state in self._collectors},
         }

@@ -52,6 +52,9 @@ class Way:
     reason: str = ""
 
 
+_FREE = Way(MAIN)
+
+
 class Policy:
     """The policy of one config. `uplinks` says of each uplink that there is whether it uses TLS.
 
@@ -65,14 +68,13 @@ class Policy:
         rules = egress.rules if egress else ()
         self._deny = [(f"rule {at}", _compiled(rule)) for at, rule in enumerate(rules, 1) if rule.action == "deny"]
         self._allow = [_compiled(rule) for rule in rules if rule.action == "allow"]
-
-    @property
-    def open(self) -> bool:
-        """Whether nothing can be denied: there are no rules."""
-        return self._default and not self._deny and self._tls_from > 3 and LEVEL3 not in self._uplinks
+        self.open = self._default and not self._deny and self._tls_from > 3 and LEVEL3 not in self._uplinks
+        """Whether nothing can be denied."""
 
     def way(self, tag: Labelled) -> Way:
         """Where the tag's readings go: level 3 to its own broker where there is one, all else to the main one."""
+        if self.open:
+            return _FREE
         name = LEVEL3 if (tag.level or 1) >= 3 and LEVEL3 in self._uplinks else MAIN
         reason = self.refusal(tag, name)
         return Way(None, reason) if reason else Way(name)

@@ -63,6 +63,7 @@ PARTS = {
             "agent.status",
             "agent.gate",
             "agent.lanes",
+            "agent.lookup",
             "agent.reload",
             "agent.split",
         ),
@@ -92,7 +93,9 @@ HOMES = {
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),
-    "cryptography": ("simulators/certificate.py",),
+    "aiohttp": ("agent/identifiers/node.py",),
+    "yarl": ("agent/identifiers/node.py",),
+    "cryptography": ("agent/identifiers/", "simulators/"),
     "prometheus_client": ("agent/status.py", "datacenter/metrics.py"),
 }
 
