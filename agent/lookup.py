@@ -36,7 +36,9 @@ class Source(Protocol):
 class Lookup:
     """Of one agent; without [resolver] it hands the catalog through."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, record: Callable[[str, dict[str, Any]], None]) -> None:
+        """`record` gets what a record says and is not done, for the ledger."""
+        self._record = record
         self._table = config.resolver if config.resolver and config.resolver.mode != "static" else None
         self._source: Source | None = None
         self._changed = asyncio.Event()
@@ -110,6 +112,7 @@ class Lookup:
         self._counts[refusal.word] += 1
         facts = {"event": refusal.word, "identifier": refusal.identifier}
         log.warning("%s: %s", refusal.identifier, refusal.text, extra=facts)
+        self._record(refusal.word, {"identifier": refusal.identifier, "text": refusal.text})
 
 
 def _source(config: Config, told: Callable[[], None]) -> Source:

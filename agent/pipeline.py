@@ -23,9 +23,10 @@ from agent.errors import OutboxFull
 from agent.findings import uplinks
 from agent.intake import Intake
 from agent.lanes import Lane, Lanes
+from agent.ledgers import Ledgers
 from agent.lookup import Lookup
 from agent.policy import Policy
-from agent.reload import needs_restart
+from agent.reload import changes, needs_restart
 from agent.split import Group, Split
 
 log = logging.getLogger("headrace.agent")
@@ -43,7 +44,8 @@ class Pipeline:
         self._config = config
         self._intake = Intake(config.tags, config.seal.bytes)
         self._lanes = Lanes(config)
-        self._lookup = Lookup(config)
+        self._ledgers = Ledgers()
+        self._lookup = Lookup(config, self._ledgers.configured)
         self._stale = asyncio.Event()
         self._asked: tuple[Split, Policy] | None = None
         self._collectors: list[tuple[Collector, DeviceState]] = [
@@ -61,6 +63,13 @@ class Pipeline:
         What is not delivered by then stays in the outbox for the next run. Raises what the outbox raises where it can't
         be opened, and any mistake of our own: then the service manager starts us again.
         """
+        await self._ledgers.open(self._config)
+        try:
+            await self._collect(stop, drain, ready)
+        finally:
+            await self._ledgers.close()
+
+    async def _collect(self, stop: asyncio.Event, drain: float, ready: Callable[[], None]) -> None:
         config = self._config
         await self._lookup.open(config)
         split = await self._split(self._lanes.policy)
@@ -128,6 +137,8 @@ class Pipeline:
             # Everything pushed so far is sealed under the old epoch; what comes from here on is the new one's.
             (split, policy), self._asked = self._asked, None
             await self._lanes.switch(split, policy)
+            epochs = {lane.name: f"{lane.epoch:016x}" for lane in self._lanes}
+            self._ledgers.configured("epoch", {"epochs": epochs, "tags": len(split.catalog.tags)})
             self._intake.buffer.regroup(split.groups)
 
     async def _seal_group(self, group: Group, now: int, halt: asyncio.Event) -> None:
@@ -146,6 +157,7 @@ class Pipeline:
         if block is None:
             return
         self._lanes.count(group, block.readings)
+        self._ledgers.sealed(group, block)
         if lane and (stopped_ns := await self._store(block, lane, halt)):
             await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt, lane=lane)
 
@@ -206,7 +218,9 @@ class Pipeline:
     def reload(self, config: Config) -> list[str]:
         """Takes a changed config from the next block on. Returns what in it needs a restart: then nothing is taken."""
         if wrong := needs_restart(self._config, config):
+            self._ledgers.configured("refused", {"needs_restart": wrong})
             return wrong
+        self._ledgers.reloaded(config, list(changes(self._config, config)))
         self._config = config
         self._reloaded = True
         self._stale.set()
@@ -244,5 +258,6 @@ class Pipeline:
             **{lane.name: {"outbox": lane.outbox.facts(), "uplink": lane.delivery.facts()} for lane in others},
             "egress": self._lanes.facts(),
             "resolver": self._lookup.facts(),
+            "audit": self._ledgers.facts(),
             "devices": {state.name: state.facts() for _, state in self._collectors},
         }

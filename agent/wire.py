@@ -64,8 +64,9 @@ class CatalogTag:
     """One tag of an epoch, as the data center keeps it (docs/catalog.schema.json).
 
     `source` says where it is read: protocol, url, address. `unit_code` is UNECE's, `names` are by language, `semantic`
-    is an identifier of what the readings mean. `resolution` is `resolved`, `stale`, `unresolved`, `refused` (its record
-    is not to be trusted), `static` (nobody was asked) or `opaque` (of no known scheme).
+    is an identifier of what the readings mean. `resolution` is empty where nobody is asked; else `resolved`, `verified`
+    (signed by a root), `stale`, `unresolved`, `unknown` to the node, `refused` (not to be trusted), `static` (of a
+    scheme that the node does not resolve), or `opaque` (of no known scheme).
     """
 
     tag: int

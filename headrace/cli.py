@@ -20,6 +20,7 @@ EXTRAS = {
     "starlette": "datacenter",
     "uvicorn": "datacenter",
     "rich": "demo",
+    "aiohttp": "resolver",
 }
 """Which extra of the package brings a library that a plain install does not have."""
 
@@ -105,6 +106,8 @@ def parser() -> argparse.ArgumentParser:
 
     config(command("datacenter", "run the edge data center", _datacenter))
 
+    _identifier_options(command)
+
     query = command("query", "readings by identifier", _query)
     query.add_argument("identifier", metavar="IDENTIFIER")
     query.add_argument("--url", default="http://127.0.0.1:8080", help="the data center (default %(default)s)")
@@ -134,6 +137,13 @@ def _simulate_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
     made.add_argument("--cert", type=Path, metavar="FILE", help="what TLS devices show (default: made for them)")
     made.add_argument("--key", type=Path, metavar="FILE", help="its key")
+    made.add_argument(
+        "--resolver",
+        nargs="?",
+        const="none",
+        metavar="FAULT",
+        help="a resolver too, at the address of [resolver]; with a fault: slow, hang, error, wrong, expired, ...",
+    )
 
 
 def _probe_options(made: argparse.ArgumentParser) -> None:
@@ -154,6 +164,21 @@ def _above_zero(text: str) -> float:
     if (found := _seconds(text)) > 0:
         return found
     raise argparse.ArgumentTypeError(f"{text!r} is not above zero; write 0.5")
+
+
+def _identifier_options(command: Callable[[str, str, Command], argparse.ArgumentParser]) -> None:
+    resolve = command("resolve", "what an identifier is, and what a resolver says of it", _resolve)
+    resolve.add_argument("identifier", metavar="IDENTIFIER")
+    resolve.add_argument("--config", type=Path, metavar="CONFIG", help="ask the [resolver] of this config")
+    resolve.add_argument("--url", help="ask this node, in the Handle form")
+
+    labels = command("labels", "every tag with its domain, level and category, and where it may go", _labels)
+    labels.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
+    labels.add_argument("--format", choices=["table", "csv", "json"], default="table")
+
+    catalog = command("catalog", "what the data center is told of the tags", _catalog)
+    catalog.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
+    catalog.add_argument("--format", choices=["json", "gbt21063"], default="json")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -252,6 +277,24 @@ def _datacenter(options: argparse.Namespace) -> int:
     from headrace import processes
 
     return processes.datacenter(options)
+
+
+def _resolve(options: argparse.Namespace) -> int:
+    from headrace import resolve
+
+    return resolve.main(options)
+
+
+def _labels(options: argparse.Namespace) -> int:
+    from headrace import labels
+
+    return labels.main(options)
+
+
+def _catalog(options: argparse.Namespace) -> int:
+    from headrace import catalog
+
+    return catalog.main(options)
 
 
 def _query(options: argparse.Namespace) -> int:

@@ -138,6 +138,7 @@ async def _report(facts: Callable[[], dict[str, Any]]) -> None:
 def simulate(options: argparse.Namespace) -> int:
     """`headrace simulate`. What TLS devices are to be trusted by is made where it is missing, so before the check."""
     from simulators import certificate
+    from simulators.resolving import resolving
     from simulators.run import simulate as run
 
     for made in certificate.for_config(options.config):
@@ -159,7 +160,11 @@ def simulate(options: argparse.Namespace) -> int:
             print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
         print("Ctrl-C stops it.", file=sys.stderr)
 
-    until_stopped(lambda stop: run(config, seed=options.seed, stop=stop, ready=ready, shown=shown))
+    async def work(stop: asyncio.Event) -> None:
+        async with resolving(config, options.resolver):
+            await run(config, seed=options.seed, stop=stop, ready=ready, shown=shown)
+
+    until_stopped(work)
     return 0
 
 

@@ -63,6 +63,7 @@ PARTS = {
             "agent.status",
             "agent.gate",
             "agent.lanes",
+            "agent.ledgers",
             "agent.lookup",
             "agent.reload",
             "agent.split",

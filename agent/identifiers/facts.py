@@ -16,7 +16,8 @@ from agent.wire import CatalogTag
 State: TypeAlias = Literal["resolved", "verified", "stale", "unresolved", "unknown", "refused", "static", "opaque"]
 """resolved: by a record that nobody signed, or whose digests fit. verified: by one that a configured root signed.
 stale: by an old one, whose node does not answer. unresolved: not answered yet. unknown: the node does not know it.
-refused: the answer is not to be trusted, or the node will not say. static: nobody is asked. opaque: of no known scheme.
+refused: the answer is not to be trusted, or the node will not say. static: of a scheme that the node does not resolve.
+opaque: of no known scheme.
 """
 USABLE = ("resolved", "verified", "stale")
 
