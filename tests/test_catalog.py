@@ -122,7 +122,7 @@ def test_the_catalog_command_gives_what_the_published_schema_says(tmp_path: Path
 def wrong(value: Any, schema: dict[str, Any], place: str) -> list[str]:
     """What of a value does not fit; of JSON Schema as much as ours uses."""
     found = []
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float)}
+    kinds: dict[str, Any] = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float)}
     if "type" in schema and not isinstance(value, kinds[schema["type"]]):
         return [f"{place}: not of type {schema['type']}"]
     if "enum" in schema and value not in schema["enum"]:
