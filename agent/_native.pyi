@@ -129,6 +129,14 @@ class Buffer:
         stands for two tags.
         """
 
+    def opcua_renewed(self, subscription: int, known_ns: int) -> None:
+        """Says that the server begins anew: it sends the value of every item once, changed or not.
+
+        Of each tag's next value, one with a time up to `known_ns`, or with the time of the tag's last reading, was read
+        before: it is kept with the time `received_ns`, as what holds now, and not as the same reading again.
+        Raises IndexError for an unknown subscription.
+        """
+
     def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published:
         """Decodes one PublishResponse or RepublishResponse, whole as it came: type id, ResponseHeader, and so on
         (OPC 10000-4, 5.14.5 and 5.14.6; OPC 10000-6, 5.2).
@@ -171,9 +179,14 @@ class Buffer:
         """
 
     def regroup(self, groups: bytes) -> None:
-        """Byte i is the group of tag i, 0 at first. From the next seal on, what a tag holds is sealed with its group.
+        """Byte i is the group of tag i, 0 at first; holds for what is sealed from now on.
 
         Raises ValueError where there is not one byte for each tag.
+        """
+
+    def cut(self) -> bool:
+        """Sets aside everything pushed so far, in microseconds: the next `seal` makes its block of that, and of nothing
+        that is pushed after this. Returns whether there is anything; harmless while what was set aside is not sealed.
         """
 
     def seal(
@@ -186,8 +199,8 @@ class Buffer:
         synchronized: bool = True,
         group: int | None = None,
     ) -> Block | None:
-        """Takes everything pushed so far as one block, or returns None where there is nothing. With a `group` only what
-        was pushed to its tags (`regroup`).
+        """Takes what `cut` set aside, or else everything pushed so far, as one block; None where there is nothing. With
+        a `group` only what of it is of the group's tags (`regroup`): the rest stays aside, for the other groups.
 
         `stream` is the 16 bytes of the stream's uuid, `sealed_ns` the gateway's wall clock, `synchronized` whether
         that clock is known to be right. Readings pushed meanwhile go to the next block.
@@ -273,7 +286,11 @@ class PublishHeader:
 
     @property
     def publish_time_ns(self) -> int:
-        """The server's time of sending; 0 where it says none."""
+        """When the server made the notification; 0 where it does not say (node-opcua never does)."""
+
+    @property
+    def sent_ns(self) -> int:
+        """When the server sent this response; 0 where it does not say."""
 
     @property
     def keep_alive(self) -> bool:

@@ -21,7 +21,7 @@ MODBUS_FORMS = (
     "hr:100 (holding register), ir:8 (input register), co:3 (coil), di:0 (discrete input), hr:100.3 (bit 3), "
     "hr:100.h (high byte) or a number of a manual such as 40101"
 )
-NODE_FORMS = "nsu=urn:plant;s=Furnace.Temp or i=2258"
+NODE_FORMS = "nsu=urn:plant;s=Furnace.Temp, i=2258 or nsu=urn:plant;path=/Objects/Furnace/Temp"
 Order: TypeAlias = Literal["ABCD", "DCBA", "BADC", "CDAB"]
 """How the big-endian bytes A B C D of a value lie in its registers."""
 ORDERS: dict[str, Order] = {
@@ -36,7 +36,8 @@ MAX_TEXT = 4096
 _MODBUS = re.compile(r"([A-Za-z]+):([0-9]{1,9})(?:\.([0-9]{1,9}|[hHlL]))?")
 _TRADITIONAL = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}|[hHlL]))?")
 _TABLES = {"0": "co", "1": "di", "3": "ir", "4": "hr"}
-_NODE = re.compile(r"(?:(nsu|ns)=([^;]*);)?([isgb])=(.*)", re.DOTALL)
+_NODE = re.compile(r"(?:(nsu|ns)=([^;]*);)?([isgb]|path)=(.*)", re.DOTALL)
+_STEP = re.compile(r"(?:([0-9]{1,5}):)?((?:[^&/:.<>#!]|&.)+)", re.DOTALL)
 
 
 class ModbusTable(StrEnum):
@@ -133,12 +134,16 @@ def _traditional(text: str, number: str, part: str | None) -> tuple[str, int, st
 class NodeAddress:
     """An OPC UA node: `nsu=urn:plant;s=Furnace.Temp`, `ns=2;i=7`, `i=2258` (namespace 0).
 
+    Or the way to it from the root: `nsu=urn:plant;path=/Objects/Furnace/2:Temp`. A step is a browse name, in the
+    namespace of its own index where it has one (`2:`), else in the path's; the first is one of the standard's folders.
+    The characters `/ . < > : # ! &` of a name are written with an `&` before them (OPC 10000-4, A.2).
+
     `namespace` is the namespace's URI, or its index where the config gives one. `key` is an int for kind `i`, a str
-    for `s`, a UUID for `g`, bytes for `b`.
+    for `s` and `path`, a UUID for `g`, bytes for `b`.
     """
 
     namespace: str | int
-    kind: Literal["i", "s", "g", "b"]
+    kind: Literal["i", "s", "g", "b", "path"]
     key: int | str | UUID | bytes
 
     @classmethod
@@ -166,8 +171,28 @@ class NodeAddress:
                 return cls(namespace, "s", key)
             case "g":
                 return cls(namespace, "g", _uuid(key))
+            case "path":
+                found_path = cls(namespace, "path", key)
+                if len(found_path.steps) < 2:
+                    raise ValueError(f"{text[:80]!r} is not a browse path; write path=/Objects/2:Furnace/2:Temp")
+                return found_path
             case _:
                 return cls(namespace, "b", _bytes(key))
+
+    @property
+    def steps(self) -> list[tuple[int | None, str]]:
+        """(namespace index or None for the address's own, browse name) of each step of a path; none of anything that
+        is no whole path."""
+        rest = str(self.key) if self.kind == "path" else ""
+        found: list[tuple[int | None, str]] = []
+        while rest:
+            step = _STEP.match(rest[1:]) if rest[0] == "/" else None
+            if step is None or int(step[1] or 0) > 65535:
+                return []
+            space = int(step[1]) if step[1] else None if found else 0
+            found.append((space, re.sub(r"&(.)", r"\1", step[2], flags=re.DOTALL)))
+            rest = rest[1 + step.end() :]
+        return found
 
     @property
     def text(self) -> str:

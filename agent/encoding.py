@@ -97,7 +97,7 @@ def sentinels(text: str, type: ValueType, form: str = "") -> Sentinels:  # noqa:
     word = form or type.value
     if not text:
         return Sentinels()
-    if type in (ValueType.BOOL, ValueType.STRING):
+    if not type.is_number:
         raise ValueError(f"every {word} is a value; write nothing in this column")
     if form in (Form.YMDHMS, Form.YMDHMS_MS):
         raise ValueError(f"a {word} that is no date is bad by itself; write nothing in this column")

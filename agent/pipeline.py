@@ -76,6 +76,7 @@ class Pipeline:
         await self._lanes.open(config, split, self.facts)
         try:
             self._intake.buffer.regroup(split.groups)
+            self._intake.restore(await self._lanes.main.outbox.marks())
             facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._lanes.main.outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
             await self._work(stop, drain, ready)
@@ -119,13 +120,28 @@ class Pipeline:
                     await self._intake.ripe.wait()
             self._intake.ripe.clear()
             await self._seal(halt)
+        await self._seal(halt)  # what came while the last one was written
 
     async def _seal(self, halt: asyncio.Event) -> None:
         self._looked = time.monotonic()
+        # No await among these: whoever waits, the marks, the losses and the readings are of the same moment.
         waiting = self._intake.waiting()
         now = time.time_ns()
-        for group in self._lanes.split.parts:
-            await self._seal_group(group, now, halt)
+        some, marks, losses = self._intake.cut()
+        # Gaps come before the mark that lies behind them: a crash in between may tell of one twice, but hides none.
+        for loss in losses:
+            facts = {"event": "readings_lost", "lost": loss.count, "from_ns": loss.from_ns, "to_ns": loss.to_ns}
+            log.error("%s", loss.reason, extra=facts)
+            await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
+        if some:
+            *others, last = self._lanes.split.parts
+            for group in others:
+                await self._seal_group(group, now, halt)
+            # The marks say that all of it is safe: they go with the last block, or after it.
+            if await self._seal_group(last, now, halt, marks):
+                marks = {}
+        if marks:
+            await self._keep(marks, halt)
         await self._report_refused(now, halt)
         self._sealed_ns = now
         if self._intake.buffer.pending_bytes < self._config.seal.bytes:
@@ -141,7 +157,11 @@ class Pipeline:
             self._ledgers.configured("epoch", {"epochs": epochs, "tags": len(split.catalog.tags)})
             self._intake.buffer.regroup(split.groups)
 
-    async def _seal_group(self, group: Group, now: int, halt: asyncio.Event) -> None:
+    async def _seal_group(
+        self, group: Group, now: int, halt: asyncio.Event, marks: dict[str, bytes] | None = None
+    ) -> bool:
+        """Seals and stores what was set aside of a group. Returns whether the marks went with it: only `main` keeps
+        any."""
         lane = self._lanes.lane(group)
         outbox = (lane or self._lanes.main).outbox
         # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
@@ -155,20 +175,36 @@ class Pipeline:
             group=group.number,
         )
         if block is None:
-            return
+            return False
         self._lanes.count(group, block.readings)
         self._ledgers.sealed(group, block)
-        if lane and (stopped_ns := await self._store(block, lane, halt)):
+        if lane is None:
+            return False
+        marked = marks if lane is self._lanes.main else None
+        if stopped_ns := await self._store(block, lane, halt, marked):
             await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt, lane=lane)
+        return bool(marked)
 
-    async def _store(self, block: _native.Block, lane: Lane, halt: asyncio.Event) -> int:
+    async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event) -> None:
+        while True:
+            self._looked = time.monotonic()
+            try:
+                return await self._lanes.main.outbox.keep_marks(marks)
+            except OutboxFull:
+                if halt.is_set():
+                    return None  # whoever reads the older mark asks its device once more for what came since
+                await self._pause(halt)
+
+    async def _store(
+        self, block: _native.Block, lane: Lane, halt: asyncio.Event, marks: dict[str, bytes] | None = None
+    ) -> int:
         """Returns when the block is committed. While there is no room, collectors wait, and so do we: then it returns
         since when (ns UTC), otherwise 0."""
         stopped_ns = 0
         while True:
             self._looked = time.monotonic()
             try:
-                await lane.outbox.append(block, lane.epoch)
+                await lane.outbox.append(block, lane.epoch, marks)
                 break
             except OutboxFull as reason:
                 if halt.is_set():

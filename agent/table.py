@@ -32,7 +32,7 @@ def _path(value: object, info: ValidationInfo) -> Path:
     return Path(base, value)
 
 
-_DURATION = {
+DURATION = {
     "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^[0-9.]+ *(ms|s|m|h)$"}]
 }
 _SIZE = {
@@ -42,7 +42,7 @@ _SIZE = {
     ]
 }
 Name: TypeAlias = Annotated[str, AfterValidator(quantity.name)]
-Seconds: TypeAlias = Annotated[float, BeforeValidator(quantity.seconds), WithJsonSchema(_DURATION)]
+Seconds: TypeAlias = Annotated[float, BeforeValidator(quantity.seconds), WithJsonSchema(DURATION)]
 Bytes: TypeAlias = Annotated[int, BeforeValidator(quantity.byte_count), WithJsonSchema(_SIZE)]
 FilePath: TypeAlias = Annotated[Path, PlainValidator(_path), WithJsonSchema({"type": "string"})]
 

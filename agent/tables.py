@@ -22,7 +22,7 @@ from agent.limits import MAX_BITS, MAX_GAP, MAX_REGISTERS, Limits, Span
 from agent.modbus_options import ModbusOptions
 from agent.model import Tag
 from agent.product import Product
-from agent.table import Bytes, FilePath, Name, Seconds, Table
+from agent.table import DURATION, Bytes, FilePath, Name, Seconds, Table
 from agent.wire import ROOT, Broker, without_password
 
 _PLACES = {"prefix", "agent", "device", "tag"}
@@ -119,6 +119,12 @@ def _security(text: str) -> str:
     if text == "None" or re.fullmatch(rf"({policies})/(Sign|SignAndEncrypt)", text):
         return text
     raise ValueError(f'{quantity.shown(text)} is not a security policy; write security = "None"')
+
+
+def _sampling(value: object) -> float:
+    if value == "every change":
+        return 0.0
+    return quantity.duration_within("1ms", "24h")(quantity.seconds(value))
 
 
 class Agent(Table):
@@ -249,6 +255,11 @@ class _Device(Labels):
         """Its tags; their indexes are those of the whole config."""
         return self._tags
 
+    @property
+    def patience(self) -> float:
+        """Seconds that it may be away before its tags read bad: none, for a device that keeps nothing for us."""
+        return 0.0
+
 
 def _span(value: object) -> Span:
     if not isinstance(value, str):
@@ -325,19 +336,54 @@ class OpcUaDevice(_Device):
     publish: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "24h"))] = Field(
         1.0, description="Publishing interval.", examples=["500ms"]
     )
-    sampling_interval: Annotated[Seconds, AfterValidator(quantity.duration_within("1ms", "24h"))] | None = Field(
+    sampling_interval: Annotated[float, BeforeValidator(_sampling), WithJsonSchema(DURATION)] | None = Field(
         None,
         alias="sampling",
-        description="How often the server looks for a change. Left out: once each publishing interval.",
+        description='How often the server looks for a change; "every change", where the server can tell without '
+        "looking. Left out: once each publishing interval.",
         examples=["100ms"],
+    )
+    timeout: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "10m"))] = Field(
+        10.0, description="The longest wait for an answer; a satellite's round trip takes 2 s.", examples=["10s"]
+    )
+    mode: Literal["auto", "subscribe", "poll"] = Field(
+        "auto",
+        description="auto subscribes, and polls a server that has no subscriptions. A poll reads every tag once each "
+        "`sampling`.",
+        examples=["auto"],
+    )
+    outage: Annotated[Seconds, AfterValidator(quantity.duration_within("1s", "24h"))] = Field(
+        60.0,
+        description="The server is asked to keep its session and to queue every change for so long a break.",
+        examples=["60s"],
+    )
+    keep_alive: Annotated[Seconds, AfterValidator(quantity.duration_within("100ms", "10m"))] = Field(
+        5.0,
+        description="A server with nothing to report says so this often; silence for 1.5 times as long is a fault.",
+        examples=["5s"],
+    )
+    publish_requests: int = Field(3, ge=1, le=32, description="PublishRequests that wait at the server.", examples=[3])
+    trigger: Literal["status", "value", "timestamp"] = Field(
+        "value",
+        description="What makes a reading: a new status; a new value as well; a new source time as well.",
+        examples=["value"],
+    )
+    deadband: Literal["server", "agent"] = Field(
+        "server",
+        description="Who applies a tag's deadband. The agent does where the server can't.",
+        examples=["server"],
     )
     username: str | None = Field(None, examples=["reader"])
     password: str | None = Field(None, repr=False, examples=["its password"])
 
     @property
     def sampling(self) -> float:
-        """Seconds between the server's looks at a node."""
+        """Seconds between the server's looks at a node; 0 for every change."""
         return self.publish if self.sampling_interval is None else self.sampling_interval
+
+    @property
+    def patience(self) -> float:
+        return 0.0 if self.mode == "poll" else self.outage
 
 
 Device: TypeAlias = ModbusDevice | OpcUaDevice

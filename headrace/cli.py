@@ -87,8 +87,9 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=1, help="seed of the virtual plant")
     demo.add_argument("--keep", type=Path, metavar="DIR", help="keep config, outbox, store and logs here")
 
-    init = command("init", "write a commented config and a tag list to start from", _init)
-    init.add_argument("directory", type=Path, nargs="?", default=Path())
+    command("init", "write a commented config and a tag list to start from", _init).add_argument(
+        "directory", type=Path, nargs="?", default=Path()
+    )
 
     config(command("check", "find every problem of a config", _check))
 
@@ -130,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
     decode.add_argument("--format", choices=["table", "json", "csv", "parquet"], default="table")
     decode.add_argument("--header", action="store_true", help="only what a block says of itself, not its readings")
     decode.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
+    _outbox_verbs(command("outbox", "what waits in an outbox, and how it travels without a network", _outbox), config)
     return top
 
 
@@ -179,6 +181,26 @@ def _identifier_options(command: Callable[[str, str, Command], argparse.Argument
     catalog = command("catalog", "what the data center is told of the tags", _catalog)
     catalog.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
     catalog.add_argument("--format", choices=["json", "gbt21063"], default="json")
+
+
+def _outbox_verbs(outbox: argparse.ArgumentParser, config: Callable[[argparse.ArgumentParser], None]) -> None:
+    verbs = outbox.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, help: str) -> argparse.ArgumentParser:  # noqa: A002
+        made = verbs.add_parser(name, help=help, description=help)
+        made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print facts as JSON")
+        return made
+
+    config(verb("status", "how much waits, since when, and what it takes on the disk"))
+    config(verb("verify", "check every block, the order of the places, and the file itself"))
+    export = verb("export", "write what waits, catalogs included, to a file that `import` and `decode` read")
+    config(export)
+    export.add_argument("output", type=Path, metavar="FILE")
+    export.add_argument("--confirm", action="store_true", help="then it counts as delivered (stop the agent first)")
+    export.add_argument("--file", type=Path, metavar="DAMAGED", help="read an outbox that was set aside instead")
+    bring = verb("import", "give an exported file to the data center, as if it had come over the network")
+    bring.add_argument("file", type=Path, metavar="FILE")
+    config(bring)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -301,6 +323,12 @@ def _query(options: argparse.Namespace) -> int:
     from headrace import query
 
     return query.main(options)
+
+
+def _outbox(options: argparse.Namespace) -> int:
+    from headrace import outbox
+
+    return outbox.main(options)
 
 
 def _reconcile(options: argparse.Namespace) -> int:

@@ -52,7 +52,26 @@ PARTS = {
         _CONFIG,
     ),
     "collectors": Part(("agent.collectors.",), _MIDDLE),
-    "outbox": Part(("agent.outbox", "agent.outbox_file", "agent.entry", "agent.quota"), _MIDDLE),
+    "outbox": Part(
+        tuple(
+            f"agent.{name}"
+            for name in (
+                "outbox",
+                "outbox_file",
+                "entry",
+                "group",
+                "quota",
+                "catalogs",
+                "marks",
+                "disk",
+                "renewal",
+                "salvage",
+                "session",
+                "streams",
+            )
+        ),
+        _MIDDLE,
+    ),
     "uplink": Part(("agent.uplink",), _MIDDLE),
     "identifiers": Part(("agent.identifiers.",), _MIDDLE),
     "pipeline": Part(
@@ -77,7 +96,7 @@ PARTS = {
 
 # Each library of others, and where it may be imported: a file, or a folder with all in it.
 HOMES = {
-    "asyncua": ("agent/collectors/opcua.py", "simulators/opcua_server.py"),
+    "asyncua": ("agent/collectors/opcua/", "simulators/opcua_server.py"),
     "pymodbus": ("agent/collectors/frames.py",),
     "serial": ("agent/collectors/carrier.py",),
     "aiosqlite": ("agent/outbox.py",),
@@ -254,7 +273,7 @@ def test_the_command_line_loads_no_part_before_its_command_is_used() -> None:
         ("datacenter/store.py", "import simulators", "datacenter may not import simulators (simulators)"),
         ("simulators/plant.py", "import headrace.cli", "simulators may not import headrace.cli (headrace)"),
         ("simulators/plant.py", "import_module('headrace.cli')", "simulators may not import headrace.cli"),
-        ("agent/pipeline.py", "import asyncua.ua", "asyncua may be imported only in agent/collectors/opcua.py"),
+        ("agent/pipeline.py", "import asyncua.ua", "asyncua may be imported only in agent/collectors/opcua/"),
         ("datacenter/ledger.py", "import duckdb", "duckdb may be imported only in datacenter/store.py"),
         ("agent/uplink.py", "import requests", "requests may be imported only in no file"),
         ("agent/novelty.py", "", "agent/novelty.py: has no place"),

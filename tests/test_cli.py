@@ -160,7 +160,7 @@ def test_decode_shows_a_block(tmp_path: Path) -> None:
 def test_query_by_identifier(tmp_path: Path, mosquitto: Mosquitto) -> None:
     plant = Plant.write(tmp_path, mosquitto.url, [press()])
     with simulator(tmp_path, plant), data_center(tmp_path, plant), agent(tmp_path, plant):
-        until(lambda: len(plant.readings("88.118.8/press.temp")["readings"]) >= 5)
+        until(lambda: len(plant.readings("88.118.8/press.temp")["readings"]) > 5)
         asked = ("query", "88.118.8/press.temp", "--url", plant.url)
         answer = json.loads(headrace(*asked, "--format", "json", "--limit", "5").stdout)
         assert answer["type"] == "float32"

@@ -20,7 +20,10 @@ from simulators.registers import encode
 from tests.test_plant import T0, naive_decode, tag
 
 ORDERS = ("ABCD", "DCBA", "BADC", "CDAB")
-FORMS: list[tuple[ValueType, str]] = [(kind, "") for kind in ValueType] + [(form.reads, form.value) for form in Form]
+FORMS: list[tuple[ValueType, str]] = [
+    *((kind, "") for kind in ValueType if not kind.is_array and kind is not ValueType.BYTES),
+    *((form.reads, form.value) for form in Form),
+]
 ROUNDS = 60
 SECOND, MILLISECOND = 1_000_000_000, 1_000_000
 

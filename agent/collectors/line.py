@@ -28,7 +28,7 @@ from agent.errors import NotConnected
 
 BUSY = (5, 6)
 """Exceptions "acknowledge" and "device busy": ask again later (V1.1b3, 7)."""
-BUSY_PAUSE = 0.1
+BUSY_PAUSE = 0.1  # seconds
 GATEWAY = (10, 11)
 """Exceptions of a gateway whose unit did not answer: to us the same as a time-out."""
 MUTE = 4
@@ -51,6 +51,7 @@ class Line:
         self._connection = Connection(settings, self, opener)
         self._members: list[Member] = []
         self._last: Member | None = None
+        self._silence = self._patience = 1.0
         self._turns = Turns()
         self._flights: dict[int, Flight] = {}
         self._transactions = Transactions()
@@ -66,17 +67,23 @@ class Line:
         """Says that a device will ask. The first `ask` opens the line."""
         if member not in self._members:
             self._members.append(member)
+            self._reckon()
 
     def detach(self, member: Member) -> None:
         """The last one to go closes the line. Harmless where it is not attached."""
         if member in self._members:
             self._members.remove(member)
+            self._reckon()
         if not self._members:
             self._leave("no device is left on the line")
             self._connection.close()
             if self._alarm is not None:
                 self._alarm.cancel()
                 self._alarm = None
+
+    def _reckon(self) -> None:
+        self._silence = max((each.late for each in self._members), default=1.0)
+        self._patience = max((each.timeout for each in self._members), default=1.0)
 
     async def ask(self, turn: Turn) -> None:
         """Returns when every question of `turn` is answered. Raises NotConnected; what was answered until then counts.
@@ -93,16 +100,6 @@ class Line:
         await turn.done
         if self.settings.each_poll and not self._turns and not self._flights:
             self._leave("closed after a poll")
-
-    @property
-    def _silence(self) -> float:
-        return max((each.late for each in self._members), default=1.0)
-
-    @property
-    def _patience(self) -> float:
-        return max((each.timeout for each in self._members), default=1.0)
-
-    # What the connection says
 
     def opened(self) -> None:
         now = _now()
@@ -167,10 +164,8 @@ class Line:
     def _trial_failed(self) -> None:
         """The first endpoint took the connection and does not answer: its devices need not know."""
         for flight in self._abandon():
-            self._ask_again(flight)
+            self._turns.give_back(flight)
         self._connection.return_to_backup(self._patience)
-
-    # Asking
 
     def _pump(self) -> None:
         """Sends what may be sent now."""
@@ -251,8 +246,6 @@ class Line:
             self._fail(flight, why)
         if self._mute >= max(MUTE, 2 * len(self._members)):
             self._leave("no unit on the line answers")
-
-    # Hearing
 
     def _noise(self) -> None:
         """What comes on a dirty line is nobody's. It only puts off the time when the line is clean."""
@@ -358,19 +351,12 @@ class Line:
             self._fail(flight, f"unit {flight.question.unit} gave {why}", cost)
         self._pump()
 
-    # What becomes of a question
-
-    def _ask_again(self, flight: Flight) -> None:
-        flight.turn.flying -= 1
-        flight.turn.questions.appendleft(flight.question)
-        self._turns.add(flight.turn)
-
     def _fail(self, flight: Flight, why: str, cost: float = 1) -> None:
         """One try was in vain."""
         turn = flight.turn
         tries = turn.failures[flight.question] = turn.failures.get(flight.question, 0) + cost
         if tries < turn.tries:
-            self._ask_again(flight)
+            self._turns.give_back(flight)
         else:
             turn.flying -= 1
             turn.fail(NotConnected(why))

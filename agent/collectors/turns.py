@@ -119,6 +119,12 @@ class Turns:
             turn.queued = True
             self._ring.append(turn)
 
+    def give_back(self, flight: Flight) -> None:
+        """What was asked in vain is asked again, before the other questions of its turn."""
+        flight.turn.flying -= 1
+        flight.turn.questions.appendleft(flight.question)
+        self.add(flight.turn)
+
     def rest(self, unit: int, until: float) -> None:
         """Nothing is asked of `unit` before `until`."""
         self._not_before[unit] = max(until, self._not_before.get(unit, 0.0))

@@ -28,10 +28,10 @@ struct Slot {
     column: Column,
     /// The last reading, whether the filter let it through or not.
     latest: Last,
-    /// Which seals take it; 0 until `regroup` says otherwise.
+    /// Set while the first value of a fresh OPC UA subscription is to come: what is not after this time (ns) is known.
+    awaited: Option<i64>,
+    /// Whose blocks it shares; 0 until `regroup` says otherwise.
     group: u8,
-    /// Of `pending_bytes`, what is this tag's.
-    bytes: u64,
 }
 
 impl Slot {
@@ -49,7 +49,7 @@ impl Slot {
             };
             Note { kind, bound }
         });
-        Ok(Self { spec, filter, column, latest: Last::default(), group: 0, bytes: 0 })
+        Ok(Self { spec, filter, column, latest: Last::default(), awaited: None, group: 0 })
     }
 
     /// Everything up to now, and an empty column in its place.
@@ -123,6 +123,11 @@ impl Taken {
             }
             Err(TryLockError::WouldBlock) => block::encode(&self.columns, meta),
         }
+    }
+
+    /// Whether nothing is left of it.
+    pub fn is_empty(&self) -> bool {
+        self.columns.is_empty()
     }
 
     /// Readings taken.
@@ -207,7 +212,22 @@ impl Buffer {
         self.stats.mistyped += 1;
     }
 
-    /// Says of every tag to which group it belongs, from the next seal on: a block holds one group only.
+    /// Takes out everything that was pushed, in one step: what is pushed from here on is the next block's.
+    pub fn take(&mut self) -> Option<Taken> {
+        if self.stats.pending_readings == 0 {
+            return None;
+        }
+        let columns = self.slots.iter_mut().enumerate().map(|(tag, slot)| (tag as u32, slot.take()));
+        let columns = columns.filter(|(_, column)| !column.is_empty()).collect();
+        let taken = Taken { columns, memory: Arc::clone(&self.memory) };
+        self.stats.sealed_readings += self.stats.pending_readings;
+        self.stats.sealed_blocks += 1;
+        self.stats.pending_readings = 0;
+        self.stats.pending_bytes = 0;
+        Some(taken)
+    }
+
+    /// Says of every tag to which group it belongs: a block may be asked to hold one group only (`part`).
     pub fn regroup(&mut self, groups: &[u8]) -> Result<()> {
         if groups.len() != self.slots.len() {
             return Err(Error::Spec(format!("{} groups for {} tags", groups.len(), self.slots.len())));
@@ -218,39 +238,15 @@ impl Buffer {
         Ok(())
     }
 
-    /// Takes out everything that was pushed, in one step: what is pushed from here on is the next block's.
-    pub fn take(&mut self) -> Option<Taken> {
-        self.take_of(None)
-    }
-
-    /// As `take`, but only what was pushed to the tags of a group. The others' stays as it is.
-    pub fn take_group(&mut self, group: u8) -> Option<Taken> {
-        self.take_of(Some(group))
-    }
-
-    fn take_of(&mut self, group: Option<u8>) -> Option<Taken> {
-        if self.stats.pending_readings == 0 {
-            return None;
-        }
-        let mut bytes = 0;
-        let columns: Vec<_> = (self.slots.iter_mut().enumerate())
-            .filter(|(_, slot)| group.is_none_or(|group| group == slot.group))
-            .map(|(tag, slot)| {
-                bytes += std::mem::take(&mut slot.bytes);
-                (tag as u32, slot.take())
-            })
-            .filter(|(_, column)| !column.is_empty())
-            .collect();
-        if columns.is_empty() {
-            return None;
-        }
-        let taken = Taken { columns, memory: Arc::clone(&self.memory) };
-        let readings = taken.readings() as u64;
-        self.stats.sealed_readings += readings;
-        self.stats.sealed_blocks += 1;
-        self.stats.pending_readings = self.stats.pending_readings.saturating_sub(readings);
-        self.stats.pending_bytes = self.stats.pending_bytes.saturating_sub(bytes);
-        Some(taken)
+    /// Parts the tags of a group from what was taken; nothing where it has none of them.
+    pub fn part(&mut self, taken: &mut Taken, group: u8) -> Option<Taken> {
+        let mine = |tag: u32| self.slots.get(tag as usize).is_some_and(|slot| slot.group == group);
+        let (columns, rest) = std::mem::take(&mut taken.columns).into_iter().partition(|(tag, _)| mine(*tag));
+        taken.columns = rest;
+        let part = Taken { columns, memory: Arc::clone(&taken.memory) };
+        // What was taken counted as one block.
+        self.stats.sealed_blocks += u64::from(!part.is_empty() && !taken.is_empty());
+        (!part.is_empty()).then_some(part)
     }
 
     /// The counters.
@@ -282,7 +278,6 @@ fn take(slot: &mut Slot, stats: &mut Stats, max_bytes: usize, time_ns: i64, valu
     slot.latest.remember(time_ns, value, quality);
     match grown {
         Some(bytes) => {
-            slot.bytes += bytes as u64;
             stats.pending_bytes += bytes as u64;
             stats.pending_readings += 1;
         }

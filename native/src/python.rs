@@ -82,12 +82,34 @@ impl Block {
 struct Buffer {
     // Held for a push, or for the `mem::take` of a seal: microseconds, and never while Python code runs.
     open: Mutex<buffer::Buffer>,
+    // What `cut` took and no `seal` has had yet.
+    aside: Mutex<Option<buffer::Taken>>,
 }
 
 impl Buffer {
     fn open(&self) -> MutexGuard<'_, buffer::Buffer> {
         // A panic under the lock leaves columns that are whole up to the last push: better than none.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn aside(&self) -> MutexGuard<'_, Option<buffer::Taken>> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Buffer {
+    /// What the next block is made of. Of a group only what was set aside counts, so that the blocks of all groups are
+    /// of the same moment.
+    fn taken(&self, group: Option<u8>) -> Option<buffer::Taken> {
+        let mut aside = self.aside();
+        let Some(group) = group else {
+            let cut = aside.take().filter(|cut| !cut.is_empty());
+            return cut.or_else(|| self.open().take());
+        };
+        if aside.is_none() {
+            *aside = self.open().take();
+        }
+        aside.as_mut().and_then(|cut| self.open().part(cut, group))
     }
 }
 
@@ -97,7 +119,7 @@ impl Buffer {
     #[pyo3(signature = (tags, max_bytes = DEFAULT_MAX_BYTES))]
     fn new(tags: Vec<Tag>, max_bytes: usize) -> PyResult<Self> {
         let tags = tags.into_iter().map(Tag::spec).collect::<PyResult<_>>()?;
-        Ok(Self { open: Mutex::new(buffer::Buffer::new(tags, max_bytes)?) })
+        Ok(Self { open: Mutex::new(buffer::Buffer::new(tags, max_bytes)?), aside: Mutex::new(None) })
     }
 
     #[pyo3(signature = (fields, *, bits = false))]
@@ -113,6 +135,10 @@ impl Buffer {
     #[allow(clippy::needless_pass_by_value)] // extracted from Python objects: there is nothing to borrow from
     fn opcua_subscription(&self, handles: Vec<(u32, u32)>) -> PyResult<usize> {
         Ok(self.open().opcua_subscription(&handles)?)
+    }
+
+    fn opcua_renewed(&self, subscription: usize, known_ns: i64) -> PyResult<()> {
+        Ok(self.open().opcua_renewed(subscription, known_ns)?)
     }
 
     fn push_publish(&self, subscription: usize, body: &[u8], received_ns: i64) -> PyResult<Published> {
@@ -150,6 +176,14 @@ impl Buffer {
         Ok(self.open().regroup(groups)?)
     }
 
+    fn cut(&self) -> bool {
+        let mut aside = self.aside();
+        if aside.as_ref().is_none_or(buffer::Taken::is_empty) {
+            *aside = self.open().take();
+        }
+        aside.is_some()
+    }
+
     #[pyo3(signature = (*, stream = [0; 16], sequence = 0, epoch = 0, sealed_ns = 0, synchronized = true, group = None))]
     fn seal(
         &self,
@@ -161,7 +195,7 @@ impl Buffer {
         synchronized: bool,
         group: Option<u8>,
     ) -> Option<Block> {
-        let taken = group.map_or_else(|| self.open().take(), |group| self.open().take_group(group))?;
+        let taken = self.taken(group)?;
         let meta = Meta { stream, sequence, epoch, sealed_ns, synchronized };
         let data = py.detach(|| taken.encode(&meta));
         let (first_ns, last_ns) = taken.bounds();

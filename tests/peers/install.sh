@@ -17,6 +17,8 @@ have cc && compiles '#include <modbus/modbus.h>' || missing="$missing libmodbus-
 have mbpoll || missing="$missing mbpoll"
 have node || missing="$missing nodejs"
 have npm || missing="$missing npm"
+have mkfs.ext4 || missing="$missing e2fsprogs"
+have mkfs.xfs || missing="$missing xfsprogs"
 
 if [ -n "$missing" ]; then
     if [ "$(id -u)" -ne 0 ] || ! have apt-get; then

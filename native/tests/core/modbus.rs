@@ -78,7 +78,7 @@ proptest! {
 
     #[test]
     fn touching_fields_decode_as_each_alone(
-        kind in 0..KINDS.len(), order in 0..ORDERS.len(), payload in vec(any::<[u8; 8]>(), 1..15), marked in any::<u16>(),
+        kind in 0..OF_REGISTERS, order in 0..ORDERS.len(), payload in vec(any::<[u8; 8]>(), 1..15), marked in any::<u16>(),
     ) {
         let (kind, (order, _)) = (KINDS[kind], ORDERS[order]);
         prop_assume!(kind != ValueType::Text);
