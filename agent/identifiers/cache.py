@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,8 @@ class Cache:
         """Opens or makes it. A file that can't be used is replaced, and said so. Raises OSError, sqlite3.Error."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._node = path, node
+        # A cancelled task leaves its thread at work, and SQLite's connection must not be closed under it.
+        self._turn = threading.Lock()
         try:
             self._db = self._open()
         except sqlite3.DatabaseError as reason:
@@ -57,9 +60,10 @@ class Cache:
 
     def read(self, keys: frozenset[str]) -> Iterator[Known]:
         """The answers to these questions."""
-        for key, state, facts, code, fetched_at, holds in self._db.execute("SELECT * FROM answer"):
-            if key in keys:
-                yield Known(key, state, orjson.loads(facts), code, fetched_at, holds)
+        with self._turn:
+            for key, state, facts, code, fetched_at, holds in self._db.execute("SELECT * FROM answer"):
+                if key in keys:
+                    yield Known(key, state, orjson.loads(facts), code, fetched_at, holds)
 
     def write(self, answers: Iterable[Known]) -> None:
         """Keeps answers, in one transaction."""
@@ -67,17 +71,18 @@ class Cache:
             (each.key, each.state, orjson.dumps(each.facts).decode(), each.code, each.fetched_at, each.holds)
             for each in answers
         ]
-        with self._db:
+        with self._turn, self._db:
             self._db.executemany("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def keep(self, keys: frozenset[str]) -> None:
         """Forgets what nobody asks for any more: so the file is bounded by the tags of the config."""
-        gone = [(key,) for (key,) in self._db.execute("SELECT key FROM answer") if key not in keys]
-        with self._db:
+        with self._turn, self._db:
+            gone = [(key,) for (key,) in self._db.execute("SELECT key FROM answer") if key not in keys]
             self._db.executemany("DELETE FROM answer WHERE key = ?", gone)
 
     def close(self) -> None:
-        self._db.close()
+        with self._turn:
+            self._db.close()
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)

@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import logging
 import random
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -75,7 +76,7 @@ class Resolver:
         self._failures: Counter[str] = Counter()
         self._fresh: dict[str, Known] = {}
         self._counts: Counter[str] = Counter()
-        self._told_away = False
+        self._told_away = self._told_unkept = False
         self._lies: set[str] = set()
 
     @staticmethod
@@ -300,7 +301,13 @@ class Resolver:
     def _write(self) -> None:
         fresh, self._fresh = self._fresh, {}
         if fresh:
-            self._cache.write(fresh.values())
+            try:
+                self._cache.write(fresh.values())
+            except sqlite3.Error as reason:
+                if not self._told_unkept:
+                    self._told_unkept = True
+                    facts = {"event": "cache_unwritable"}
+                    log.warning("The resolver's cache can't be written: %s; collection goes on", reason, extra=facts)
 
 
 def of_config(config: Config, told: Callable[[], None] = lambda: None) -> Resolver:
