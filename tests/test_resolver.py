@@ -374,3 +374,22 @@ def test_an_agent_collects_whatever_its_resolver_does(tmp_path: Path, mosquitto:
     assert set(last["egress"]["allowed_by"]) == {"main, level 2", "main, level 1", "main, level 3"}
     assert summary["readings"] == last["accepted"]
     assert summary["readings_lost"] == 0
+
+
+async def test_many_identifiers_are_each_asked_for_once(rig: Rig) -> None:
+    """100,000 at once, with rates and times: `make bench-resolver` (docs/identifiers.md)."""
+    identifiers = [f"88.118.8/d.t{at}" for at in range(2000)]
+    rig.server.records |= {each: Entry(each, {"name_en": each, "level": "1"}) for each in identifiers}
+    resolver = rig.resolver(concurrency=8)
+    await resolver.load([*identifiers, *identifiers[:500]])
+    async with running(resolver):
+        await wait(lambda: resolver.facts()["states"] == {"resolved": 2000}, 50)
+        await asyncio.sleep(0.2)
+    assert set(rig.server.asked.values()) == {1}
+    rig.open.remove(resolver)
+    warm = rig.resolver()
+    began = time.monotonic()
+    await warm.load(identifiers)
+    assert time.monotonic() - began < 1.0
+    assert warm.facts()["states"] == {"resolved": 2000}
+    assert warm.of(identifiers[7]).facts["name_en"] == identifiers[7]

@@ -10,11 +10,9 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-
-import orjson
+from typing import NamedTuple
 
 log = logging.getLogger("headrace.resolver")
 
@@ -27,13 +25,15 @@ CREATE TABLE IF NOT EXISTS answer (
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """One answer. `fetched_at` is in seconds since 1970, `holds` in seconds from then on."""
+class Known(NamedTuple):
+    """One answer. `facts` is JSON; `fetched_at` is in seconds since 1970, `holds` in seconds from then on.
+
+    A tuple with text in it: a hundred thousand of them are read at a start, and few are looked into.
+    """
 
     key: str
     state: str
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: str = "{}"
     code: int = 1
     fetched_at: float = 0.0
     holds: float = 0.0
@@ -58,27 +58,20 @@ class Cache:
                 path.with_name(path.name + tail).unlink(missing_ok=True)
             self._db = self._open()
 
-    def read(self, keys: frozenset[str]) -> Iterator[Known]:
-        """The answers to these questions."""
+    def read(self) -> list[Known]:
+        """All answers."""
         with self._turn:
-            for key, state, facts, code, fetched_at, holds in self._db.execute("SELECT * FROM answer"):
-                if key in keys:
-                    yield Known(key, state, orjson.loads(facts), code, fetched_at, holds)
+            return list(map(Known._make, self._db.execute("SELECT * FROM answer")))
 
     def write(self, answers: Iterable[Known]) -> None:
         """Keeps answers, in one transaction."""
-        rows = [
-            (each.key, each.state, orjson.dumps(each.facts).decode(), each.code, each.fetched_at, each.holds)
-            for each in answers
-        ]
         with self._turn, self._db:
-            self._db.executemany("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, ?)", answers)
 
-    def keep(self, keys: frozenset[str]) -> None:
-        """Forgets what nobody asks for any more: so the file is bounded by the tags of the config."""
+    def forget(self, keys: Iterable[str]) -> None:
+        """Deletes what nobody asks for any more: so the file is bounded by the tags of the config."""
         with self._turn, self._db:
-            gone = [(key,) for (key,) in self._db.execute("SELECT key FROM answer") if key not in keys]
-            self._db.executemany("DELETE FROM answer WHERE key = ?", gone)
+            self._db.executemany("DELETE FROM answer WHERE key = ?", [(key,) for key in keys])
 
     def close(self) -> None:
         with self._turn:

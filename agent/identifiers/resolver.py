@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
+import orjson
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from agent._native import Identifier
@@ -90,17 +91,8 @@ class Resolver:
 
     async def load(self, identifiers: Iterable[str]) -> None:
         """Takes what is asked for from now on, and what the cache has of it. Reads the cache only; asks nobody."""
-        wanted = await asyncio.to_thread(self._wanted, list(identifiers))
-        new = frozenset(wanted) - self._identifiers.keys()
-        self._identifiers = wanted
-        for known in await asyncio.to_thread(lambda: list(self._cache.read(new))):
-            self._known[known.key] = known
-        now = self._clock()
-        for key in new:
-            self._states[key] = self._state(key, now)
-        await asyncio.to_thread(self._cache.keep, frozenset(wanted))
-        self._due = [(self._when(key, now), key) for key in wanted]
-        heapq.heapify(self._due)
+        wanted, states, due = await asyncio.to_thread(self._prepare, list(identifiers))
+        self._identifiers, self._states, self._due = wanted, states, due
         self._more.set()
 
     def of(self, text: str) -> Resolved:
@@ -111,7 +103,7 @@ class Resolver:
                 return Resolved("static" if Identifier(text).scheme else "opaque")
             return Resolved("opaque")
         known = self._known.get(key)
-        return Resolved(self._states.get(key, "unresolved"), known.facts if known else {})
+        return Resolved(self._states.get(key, "unresolved"), orjson.loads(known.facts) if known else {})
 
     def facts(self) -> dict[str, Any]:
         """Counters since the start, and how many identifiers are in each state."""
@@ -166,13 +158,30 @@ class Resolver:
                 )
             await asyncio.sleep(0.05)
 
+    def _prepare(self, texts: list[str]) -> tuple[dict[str, Identifier], dict[str, State], list[tuple[float, str]]]:
+        """What is wanted, in which state it is, and when each is to be asked for: all that takes long, in a thread."""
+        wanted = self._wanted(texts)
+        now = self._clock()
+        known = {each.key: each for each in self._cache.read()}
+        self._cache.forget(known.keys() - wanted.keys())
+        known |= self._known
+        self._known = (
+            known if known.keys() <= wanted.keys() else {key: known[key] for key in known.keys() & wanted.keys()}
+        )
+        states: dict[str, State] = {key: self._states.get(key) or self._state(key, now) for key in wanted}
+        due = [(self._when(key, now), key) for key in wanted]
+        heapq.heapify(due)
+        return wanted, states, due
+
     def _wanted(self, texts: list[str]) -> dict[str, Identifier]:
         found = {}
         for text in texts:
-            with suppress(ValueError):
+            try:
                 identifier = Identifier(text)
-                if identifier.scheme == "handle":
-                    found[identifier.key] = identifier
+            except ValueError:
+                continue
+            if identifier.scheme == "handle":
+                found[identifier.key] = identifier
         return found
 
     async def _work(self) -> None:
@@ -225,9 +234,9 @@ class Resolver:
             # The longer it stays unknown, the less often it is asked for.
             longer = 2 * before.holds if before and before.state == "unknown" else 0.0
             holds = min(max(holds, longer), NEGATIVE[1])
-        known = Known(key, state, facts, answer.code, self._clock(), holds)
+        known = Known(key, state, orjson.dumps(facts).decode(), answer.code, self._clock(), holds)
         self._known[key] = self._fresh[key] = known
-        if before is None or (before.state, before.facts) != (state, facts) or self._states.get(key) != state:
+        if before is None or (before.state, before.facts) != (state, known.facts) or self._states.get(key) != state:
             self._counts["changes"] += 1
             self._states[key] = state
             self._told()
