@@ -68,6 +68,9 @@ def egress_findings(
     if plain and any((tag.level or 1) >= 3 and policy.way(tag).uplink == MAIN for tag in tags):
         text = "readings of level 3 leave this machine without TLS"
         yield ("uplink", "url"), f"{text}; write mqtts://, or [egress] tls_from_level = 3 to forbid it", False
+    if egress and egress.level3 and _place(egress.level3) == _place(uplink):
+        text = "level 3 would have the broker that everything else has"
+        yield ("egress", "level3"), f"{text}; write another one, or leave level3 out", True
     if egress and egress.level3 and not any((tag.level or 1) >= 3 for tag in tags):
         yield ("egress", "level3"), "no tag is of level 3, so nothing goes there; write level = 3 for some", False
 
@@ -93,6 +96,11 @@ def center_findings(center: DataCenter | None) -> Iterator[tuple[str, str]]:
     if center is not None and center.access == "open" and not quantity.on_this_machine(center.http):
         text = 'other machines reach it, and whoever does may read everything; write access = "token"'
         yield "http", f'{text}, or http = "127.0.0.1:8080"'
+
+
+def _place(uplink: Uplink) -> tuple[str, int]:
+    broker = Broker.parse(uplink.url)
+    return broker.host, broker.port
 
 
 def _here(url: str) -> bool:

@@ -137,6 +137,7 @@ def test_level_3_has_a_broker_of_its_own(tmp_path: Path, mosquitto: Mosquitto) -
         ('[egress]\n[[egress.rule]]\naction = "deny"\ndomains = ["fun"]', "'fun' is not a domain", None),
         ("[egress]\n[[egress.rule]]\naction = 'deny'\nlevels = [4]", "4 is not a level", None),
         ('[audit]\nkeep = "179d"', "records kept for 179 days", None),
+        ('[egress]\nlevel3 = { url = "mqtt://127.0.0.1:1883" }', "the broker that everything else has", None),
         ("[labels]\nrequired = true", "2 tags have no domain or no level", None),
         ('[labels]\nrequired = true\ndomain = "生产"', None, None),
     ],
