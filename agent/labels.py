@@ -26,7 +26,7 @@ CHINESE = {
     "general": "一般", "important": "重要", "core": "核心",
 }  # fmt: skip
 """Each word as the Chinese documents have it."""
-_ENGLISH = {chinese: word for word, chinese in CHINESE.items()}
+_OTHER = {chinese: word for word, chinese in CHINESE.items()} | {"maintenance": "operation", "r&d": "rd"}
 
 
 def domain(text: object) -> str:
@@ -52,7 +52,7 @@ def _word(text: object, words: tuple[str, ...], what: str) -> str:
     if not isinstance(text, str):
         raise ValueError(f'{quantity.shown(text)} is not {what}; write "{words[0]}", in quotes')  # noqa: TRY004
     known = text.strip().removesuffix("数据域").removesuffix("数据").removesuffix("域")
-    found = _ENGLISH.get(known, known.lower())
+    found = _OTHER.get(known.lower(), known.lower())
     if found not in words:
         hint = likely(found, words).replace("? write", "?; write")
         raise ValueError(f"{quantity.shown(text)} is not {what}; {hint}")

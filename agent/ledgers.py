@@ -58,6 +58,7 @@ class Ledgers:
         self._since = time.time_ns()
         self._next = time.monotonic() + PERIOD
         self._told = False
+        self._early: list[tuple[str, Mapping[str, Any]]] = []
 
     async def open(self, config: Config) -> None:
         """Raises AuditError where a ledger can't be opened: an agent that can't account for itself does not start."""
@@ -76,7 +77,10 @@ class Ledgers:
         self._sources = [
             {"device": device.name, "protocol": device.protocol, "tags": len(device.tags)} for device in config.devices
         ]
+        early, self._early = self._early, []
         self.configured("started", {"version": __version__, "config": str(config.path), **_policy(config)})
+        for kind, facts in early:
+            self.configured(kind, facts)
 
     def sealed(self, group: Group, block: Block) -> None:
         """Counts a block that was sealed, and writes the records of an hour that is over."""
@@ -87,7 +91,10 @@ class Ledgers:
 
     def configured(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Records a change of what the agent does, or one that was refused."""
-        self._put("configuration", kind, facts)
+        if self._queues:
+            self._put("configuration", kind, facts)
+        else:
+            self._early.append((kind, facts))
 
     def reloaded(self, config: Config, changes: list[str]) -> None:
         self.configured("reloaded", {"changes": changes[:1000], "changed": len(changes), **_policy(config)})

@@ -63,24 +63,19 @@ class Pipeline:
         What is not delivered by then stays in the outbox for the next run. Raises what the outbox raises where it can't
         be opened, and any mistake of our own: then the service manager starts us again.
         """
-        await self._ledgers.open(self._config)
-        try:
-            await self._collect(stop, drain, ready)
-        finally:
-            await self._ledgers.close()
-
-    async def _collect(self, stop: asyncio.Event, drain: float, ready: Callable[[], None]) -> None:
         config = self._config
         await self._lookup.open(config)
         split = await self._split(self._lanes.policy)
         await self._lanes.open(config, split, self.facts)
         try:
+            await self._ledgers.open(config)
             self._intake.buffer.regroup(split.groups)
             self._intake.restore(await self._lanes.main.outbox.marks())
             facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._lanes.main.outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
             await self._work(stop, drain, ready)
         finally:
+            await self._ledgers.close()
             await self._lanes.close()
             log.info("stopped", extra={"event": "agent_stopped"})
 
