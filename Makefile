@@ -39,7 +39,7 @@ NODES := 100000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-opcua soak-outbox browse-large peers clean
+.PHONY: help tools setup demo bench bench-resolver test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-opcua soak-outbox browse-large peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ demo: setup ## the whole chain on this machine, each reading checked; ARGS="--se
 
 bench: setup $(MODBUS_LOAD) ## one JSON line for each benchmark
 	@$(BIN)/python -m benchmarks --core $(ARGS)
+
+bench-resolver: setup ## 100,000 identifiers from a simulated resolver, cold and warm, beside a collecting loop (docs/identifiers.md)
+	@nice $(BIN)/python -m benchmarks.resolving $(ARGS)
 
 test: setup peers check test-rust test-python ## everything that must hold: what CI runs
 

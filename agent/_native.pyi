@@ -178,6 +178,12 @@ class Buffer:
         (BadTypeMismatch) without a value and counted; an unknown tag raises IndexError before anything is kept.
         """
 
+    def regroup(self, groups: bytes) -> None:
+        """Byte i is the group of tag i, 0 at first; holds for what is sealed from now on.
+
+        Raises ValueError where there is not one byte for each tag.
+        """
+
     def cut(self) -> bool:
         """Sets aside everything pushed so far, in microseconds: the next `seal` makes its block of that, and of nothing
         that is pushed after this. Returns whether there is anything; harmless while what was set aside is not sealed.
@@ -191,8 +197,10 @@ class Buffer:
         epoch: int = 0,
         sealed_ns: int = 0,
         synchronized: bool = True,
+        group: int | None = None,
     ) -> Block | None:
-        """Takes what `cut` set aside, or else everything pushed so far, as one block; None where there is nothing.
+        """Takes what `cut` set aside, or else everything pushed so far, as one block; None where there is nothing. With
+        a `group` only what of it is of the group's tags (`regroup`): the rest stays aside, for the other groups.
 
         `stream` is the 16 bytes of the stream's uuid, `sealed_ns` the gateway's wall clock, `synchronized` whether
         that clock is known to be right. Readings pushed meanwhile go to the next block.

@@ -14,17 +14,22 @@ from urllib.parse import quote
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent import quantity, taglist
+from agent import quantity, tables, taglist, units
 from agent.document import Document, dotted
 from agent.errors import ConfigError, Problem
+from agent.findings import center_findings, egress_findings, label_problems, resolver_findings
+from agent.labels import LabelRules
 from agent.limits import unreadable
 from agent.modbus_options import misfits
 from agent.model import Tag
+from agent.naming import Names
+from agent.sharing import TABLES as SHARING
+from agent.sharing import Egress, Resolver
 from agent.table import Table, is_file
 from agent.tables import (
     DEPRECATED,
-    TABLES,
     Agent,
+    Audit,
     DataCenter,
     Device,
     Identifiers,
@@ -41,6 +46,7 @@ from agent.wire import Catalog, CatalogTag, without_password
 from agent.wording import explain, halves
 
 __all__ = ["Checked", "Config", "Device", "ModbusDevice", "OpcUaDevice", "check", "load", "schema"]
+TABLES = tables.TABLES | SHARING
 NO_AGENT = "there is no [agent]; write [agent] with an id and a data_dir"
 
 
@@ -53,7 +59,11 @@ class Config(Table):
     outbox: Outbox = Field(default_factory=lambda: Outbox.model_validate({}))
     uplink: Uplink = Field(default_factory=lambda: Uplink.model_validate({}))
     datacenter: DataCenter | None = None
+    audit: Audit = Field(default_factory=lambda: Audit.model_validate({}))
     status: Status | None = None
+    labels: LabelRules = Field(default_factory=lambda: LabelRules.model_validate({}))
+    resolver: Resolver | None = None
+    egress: Egress | None = None
     devices: tuple[Annotated[Device, Field(discriminator="protocol")], ...] = Field((), alias="device", strict=False)
     _path: Path = PrivateAttr(Path())
     _tags: tuple[Tag, ...] = PrivateAttr(())
@@ -79,7 +89,10 @@ class Config(Table):
     def catalog(self) -> Catalog:
         """What the data center must know of the tags. Equal configs give equal bytes, so equal epochs."""
         found = []
+        products = {}
         for device in self.devices:
+            if device.product and (facts := device.product.facts()):
+                products[device.name] = facts
             source = {"protocol": device.protocol, "url": without_password(device.url)}
             found += [
                 CatalogTag(
@@ -89,16 +102,19 @@ class Config(Table):
                     identifier=tag.identifier,
                     type=tag.reading_type.value,
                     unit=tag.unit,
+                    unit_code=units.code(tag.unit),
                     low=tag.low,
                     high=tag.high,
                     domain=tag.domain,
                     level=tag.level,
+                    category=tag.category,
+                    redundant=tag.redundant,
                     description=tag.description,
                     source={**source, "address": tag.address},
                 )
                 for tag in device.tags
             ]
-        return Catalog(self.agent.id, tuple(found))
+        return Catalog(self.agent.id, tuple(found), products)
 
 
 @dataclass(slots=True)
@@ -164,6 +180,7 @@ class _Check:
         if config is not None and len(whole) == len(config.devices):
             _bind(config, self.path, whole, names)
             self.reads(config, whole)
+            self.shares(config, whole)
             self.ways(config)
         return Checked(None if self.problems else config, self.problems, self.warnings)
 
@@ -283,6 +300,8 @@ class _Check:
         modbus = [(at, device) for at, device in enumerate(config.devices) if isinstance(device, ModbusDevice)]
         for at, name, text in misfits(modbus):
             self.wrong(("device", at, name if name in self.devices()[at][1] else "url"), text)
+        for place, text in center_findings(config.datacenter):
+            self.warn(("datacenter", place), text)
 
     def reads(self, config: Config, lists: list[TagList]) -> None:
         """Every tag must be readable within its device's limits."""
@@ -300,6 +319,16 @@ class _Check:
                 self.problems.append(
                     Problem(tags.file, column, f"of {device.name}: {message}", hint, lines.get(tag.name))
                 )
+
+    def shares(self, config: Config, lists: list[TagList]) -> None:
+        """Labels that must be there, and readings that may not leave as the file has it."""
+        of_tags = [tags for tags in lists for _ in tags.rows]
+        for unlabelled, text in label_problems(config.tags, of_tags, config.labels):
+            self.problems.append(Problem(unlabelled.file, "level", *halves(text)))
+        for place, text, wrong in egress_findings(config.tags, config.egress, config.uplink):
+            (self.wrong if wrong else self.warn)(place, text)
+        for key, text in resolver_findings(config.resolver):
+            self.wrong(("resolver", key), text)
 
     def tag_lists(self) -> list[TagList | None]:
         """The tag list of every device; None where its name or its device's protocol is not known."""
@@ -332,37 +361,12 @@ class _Check:
         return found
 
     def names(self, lists: list[TagList | None]) -> list[str]:
-        """The identifiers of all good rows, in order. Two tags with one identifier are a problem.
-
-        Identifiers from the template are left empty where the file is not good enough to make them.
-        """
-        made = self.maker()
-        found: list[str] = []
-        seen: dict[str, str] = {}
-        devices: set[str] = set()
-        for (_, device), tags in zip(self.devices(), lists, strict=True):
-            name = device.get("name")
-            templated = made is not None and isinstance(name, str) and name not in devices
-            devices.add(str(name))
-            for line, row in tags.rows if tags else ():
-                identifier = row.identifier
-                if not identifier and made and templated:
-                    identifier = made[1].name(made[0].id, str(name), row.name)
-                found.append(identifier)
-                if not tags or not identifier:
-                    continue
-                if len(identifier) > 255:
-                    self.identifier(tags, line, "the template makes more than 255 characters; write a short one here")
-                elif identifier in seen:
-                    text = f"{quantity.shown(identifier)} is taken by {seen[identifier]}; write another one here"
-                    self.identifier(tags, line, text)
-                else:
-                    seen[identifier] = f"{tags.file}:{line}"
-        return found
-
-    def identifier(self, tags: TagList, line: int, text: str) -> None:
-        if len(self.problems) < taglist.MAX_PROBLEMS:
-            self.problems.append(Problem(tags.file, "identifier", *halves(text), line))
+        """The identifiers of all good rows, in order; empty where the file is not good enough to make one."""
+        named = ((name if isinstance(name := device.get("name"), str) else None) for _, device in self.devices())
+        found = Names().read(zip(named, lists, strict=True), self.maker())
+        self.problems += found.problems
+        self.warnings += found.warnings
+        return found.texts
 
     def maker(self) -> tuple[Agent, Identifiers] | None:
         """What identifiers are made with, where the file has it right."""
@@ -381,7 +385,7 @@ def _bind(config: Config, path: Path, lists: list[TagList], identifiers: list[st
         order = device.order if isinstance(device, ModbusDevice) else "ABCD"
         first = len(found)
         for at, (_, row) in enumerate(tags.rows):
-            tag = _tag(first + at, device.name, order, next(names), row)
+            tag = _tag(first + at, device, row, order=order, identifier=next(names), rules=config.labels)
             found.append(device.on_wire(tag, row.address) if isinstance(device, ModbusDevice) else tag)
         device._tags = tuple(found[first:])
         if isinstance(device, OpcUaDevice) and config.agent_table is not None:
@@ -391,10 +395,10 @@ def _bind(config: Config, path: Path, lists: list[TagList], identifiers: list[st
     config._path = path
 
 
-def _tag(index: int, device: str, order: str, identifier: str, row: TagRow) -> Tag:
+def _tag(index: int, device: Device, row: TagRow, *, order: str, identifier: str, rules: LabelRules) -> Tag:
     return Tag(
         index=index,
-        device=device,
+        device=device.name,
         name=row.name,
         address=row.address.text,
         type=row.type.type,
@@ -406,8 +410,10 @@ def _tag(index: int, device: str, order: str, identifier: str, row: TagRow) -> T
         low=row.low,
         high=row.high,
         filter=row.filter,
-        domain=row.domain,
-        level=row.level,
+        domain=row.domain or device.domain or rules.domain or "",
+        level=row.level or device.level or rules.level,
+        category=row.category or device.category or rules.category or "",
+        redundant=row.redundant,
         description=row.description,
         length=row.type.length,
         form=row.type.form,

@@ -18,6 +18,7 @@ from time import monotonic, time_ns
 from typing import Any, Literal, Self
 from uuid import UUID
 
+from agent import tables
 from agent._native import gap
 from agent.config import Config
 from agent.entry import Entry
@@ -101,15 +102,16 @@ class Delivery:
         self._counts = dict.fromkeys(("connects", "sent", "resent", "bytes", "confirmed", "refused", "unreadable"), 0)
 
     @classmethod
-    def of(cls, config: Config, outbox: Outbox, state: Callable[[], State]) -> Self:
-        """The delivery that a config describes."""
+    def of(cls, config: Config, outbox: Outbox, state: Callable[[], State], table: tables.Uplink | None = None) -> Self:
+        """The delivery that a config describes; to its [uplink] unless another `table` is named."""
+        table = table or config.uplink
         uplink = Uplink(
-            broker=Broker.parse(config.uplink.url),
+            broker=Broker.parse(table.url),
             client_id=f"headrace-{config.agent.id}",
-            mqtt=config.uplink.mqtt,
-            ca=str(config.uplink.ca) if config.uplink.ca else None,
+            mqtt=table.mqtt,
+            ca=str(table.ca) if table.ca else None,
         )
-        return cls(uplink, Topics(config.agent.id, config.uplink.root), outbox, state, confirm=config.uplink.confirm)
+        return cls(uplink, Topics(config.agent.id, table.root), outbox, state, confirm=table.confirm)
 
     def wake(self) -> None:
         """To be called after each append."""

@@ -111,6 +111,9 @@ class Tag:
     also with `; heartbeat=60s` after it (docs/filters.md). Bytes and arrays have only `on_change`."""
     domain: str = ""
     level: int | None = None
+    category: str = ""
+    redundant: bool = False
+    """Whether another tag may have the same identifier: a second sensor of the same quantity."""
     description: str = ""
     length: int = 0
     """Bytes of a string in registers; 0 for every other type."""

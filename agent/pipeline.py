@@ -19,11 +19,15 @@ from agent import _native
 from agent.collectors import collectors
 from agent.collectors.base import Collector, DeviceState, supervise
 from agent.config import Config
-from agent.delivery import Delivery
 from agent.errors import OutboxFull
+from agent.findings import uplinks
 from agent.intake import Intake
-from agent.outbox import Outbox
-from agent.wire import State, epoch_of
+from agent.lanes import Lane, Lanes
+from agent.ledgers import Ledgers
+from agent.lookup import Lookup
+from agent.policy import Policy
+from agent.reload import changes, needs_restart
+from agent.split import Group, Split
 
 log = logging.getLogger("headrace.agent")
 
@@ -39,14 +43,16 @@ class Pipeline:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._intake = Intake(config.tags, config.seal.bytes)
-        self._catalog = config.catalog().encode()
-        self._epoch = epoch_of(self._catalog)
+        self._lanes = Lanes(config)
+        self._ledgers = Ledgers()
+        self._lookup = Lookup(config, self._ledgers.configured)
+        self._stale = asyncio.Event()
+        self._asked: tuple[Split, Policy] | None = None
         self._collectors: list[tuple[Collector, DeviceState]] = [
             (each, DeviceState(each.device.name, counters=each.counters))
             for each in collectors(config.devices, self._intake)
         ]
-        self._outbox: Outbox
-        self._delivery: Delivery
+        self._reloaded = False
         self._refused = 0
         self._sealed_ns = time.time_ns()
         self._started = self._looked = time.monotonic()
@@ -58,25 +64,30 @@ class Pipeline:
         be opened, and any mistake of our own: then the service manager starts us again.
         """
         config = self._config
-        data_dir = config.agent.data_dir
-        self._outbox = await Outbox.open(
-            data_dir / "outbox.db", max_bytes=config.outbox.max_bytes, when_full=config.outbox.when_full
-        )
+        await self._lookup.open(config)
+        split = await self._split(self._lanes.policy)
+        await self._lanes.open(config, split, self.facts)
         try:
-            await self._outbox.keep_catalog(self._epoch, self._catalog)
-            self._intake.restore(await self._outbox.marks())
-            self._delivery = Delivery.of(config, self._outbox, self._state)
-            facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._outbox.stream)}
+            await self._ledgers.open(config)
+            self._intake.buffer.regroup(split.groups)
+            self._intake.restore(await self._lanes.main.outbox.marks())
+            facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._lanes.main.outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
             await self._work(stop, drain, ready)
         finally:
-            await self._outbox.close()
+            await self._ledgers.close()
+            await self._lanes.close()
             log.info("stopped", extra={"event": "agent_stopped"})
 
     async def _work(self, stop: asyncio.Event, drain: float, ready: Callable[[], None]) -> None:
         halt_sealing, halt_sending = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            sending = group.create_task(self._delivery.run(halt_sending), name="uplink")
+            looking = group.create_task(self._lookup.run(halt_sealing, self._stale.set), name="lookup")
+            binding = group.create_task(self._bind_loop(), name="binder")
+            await self._lookup.settle()
+            sending = [
+                group.create_task(lane.delivery.run(halt_sending), name=f"uplink {lane.name}") for lane in self._lanes
+            ]
             sealing = group.create_task(self._seal_loop(halt_sealing), name="sealer")
             reading = [
                 group.create_task(supervise(each, self._intake, state), name=f"collector {state.name}")
@@ -88,12 +99,14 @@ class Pipeline:
                 task.cancel()
             await asyncio.wait(reading)
             # Only now is everything pushed that will be: the last block is sealed, then its delivery is awaited.
+            binding.cancel()
             halt_sealing.set()
             self._intake.ripe.set()
             await sealing
-            await self._delivery.drain(drain)
+            await looking
+            await asyncio.gather(*(lane.delivery.drain(drain) for lane in self._lanes))
             halt_sending.set()
-            await sending
+            await asyncio.gather(*sending)
 
     async def _seal_loop(self, halt: asyncio.Event) -> None:
         while not halt.is_set():
@@ -116,18 +129,13 @@ class Pipeline:
             log.error("%s", loss.reason, extra=facts)
             await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
         if some:
-            # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
-            block = await asyncio.to_thread(
-                self._intake.buffer.seal,
-                stream=self._outbox.stream.bytes,
-                sequence=self._outbox.next_sequence,
-                epoch=self._epoch,
-                sealed_ns=now,
-                synchronized=False,  # nobody has asked the clock yet; a block claims only what is known
-            )
-            if block is not None and (stopped_ns := await self._store(block, halt, marks)):
-                await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt)
-        elif marks:
+            *others, last = self._lanes.split.parts
+            for group in others:
+                await self._seal_group(group, now, halt)
+            # The marks say that all of it is safe: they go with the last block, or after it.
+            if await self._seal_group(last, now, halt, marks):
+                marks = {}
+        if marks:
             await self._keep(marks, halt)
         await self._report_refused(now, halt)
         self._sealed_ns = now
@@ -136,25 +144,62 @@ class Pipeline:
         for each in waiting:
             if not each.done():
                 each.set_result(None)
+        if self._asked is not None:
+            # Everything pushed so far is sealed under the old epoch; what comes from here on is the new one's.
+            (split, policy), self._asked = self._asked, None
+            await self._lanes.switch(split, policy)
+            epochs = {lane.name: f"{lane.epoch:016x}" for lane in self._lanes}
+            self._ledgers.configured("epoch", {"epochs": epochs, "tags": len(split.catalog.tags)})
+            self._intake.buffer.regroup(split.groups)
+
+    async def _seal_group(
+        self, group: Group, now: int, halt: asyncio.Event, marks: dict[str, bytes] | None = None
+    ) -> bool:
+        """Seals and stores what was set aside of a group. Returns whether the marks went with it: only `main` keeps
+        any."""
+        lane = self._lanes.lane(group)
+        outbox = (lane or self._lanes.main).outbox
+        # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
+        block = await asyncio.to_thread(
+            self._intake.buffer.seal,
+            stream=outbox.stream.bytes,
+            sequence=outbox.next_sequence,
+            epoch=lane.epoch if lane else 0,
+            sealed_ns=now,
+            synchronized=False,  # nobody has asked the clock yet; a block claims only what is known
+            group=group.number,
+        )
+        if block is None:
+            return False
+        self._lanes.count(group, block.readings)
+        self._ledgers.sealed(group, block)
+        if lane is None:
+            return False
+        marked = marks if lane is self._lanes.main else None
+        if stopped_ns := await self._store(block, lane, halt, marked):
+            await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt, lane=lane)
+        return bool(marked)
 
     async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event) -> None:
         while True:
             self._looked = time.monotonic()
             try:
-                return await self._outbox.keep_marks(marks)
+                return await self._lanes.main.outbox.keep_marks(marks)
             except OutboxFull:
                 if halt.is_set():
                     return None  # whoever reads the older mark asks its device once more for what came since
                 await self._pause(halt)
 
-    async def _store(self, block: _native.Block, halt: asyncio.Event, marks: dict[str, bytes] | None = None) -> int:
+    async def _store(
+        self, block: _native.Block, lane: Lane, halt: asyncio.Event, marks: dict[str, bytes] | None = None
+    ) -> int:
         """Returns when the block is committed. While there is no room, collectors wait, and so do we: then it returns
         since when (ns UTC), otherwise 0."""
         stopped_ns = 0
         while True:
             self._looked = time.monotonic()
             try:
-                await self._outbox.append(block, self._epoch, marks)
+                await lane.outbox.append(block, lane.epoch, marks)
                 break
             except OutboxFull as reason:
                 if halt.is_set():
@@ -166,7 +211,7 @@ class Pipeline:
                     self._intake.hold()
                     log.warning("%s; collectors wait until there is room", reason, extra={"event": "outbox_full"})
                 await self._pause(halt)
-        self._delivery.wake()
+        lane.delivery.wake()
         if stopped_ns:
             log.info("the outbox has room again; collectors go on", extra={"event": "outbox_room"})
         return stopped_ns
@@ -183,35 +228,67 @@ class Pipeline:
             log.error("%s: %d", REFUSED, refused, extra={"event": "readings_lost", "lost": refused})
             await self._gap(self._sealed_ns, now, refused, REFUSED, halt)
 
-    async def _gap(self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event) -> None:
-        place = self._outbox.next_sequence
+    async def _gap(
+        self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event, *, lane: Lane | None = None
+    ) -> None:
+        lane = lane or self._lanes.main
+        place = lane.outbox.next_sequence
         block = _native.gap(
-            stream=self._outbox.stream.bytes,
+            stream=lane.outbox.stream.bytes,
             first=place,
             last=place,
-            epoch=self._epoch,
+            epoch=lane.epoch,
             from_ns=from_ns,
             to_ns=to_ns,
             readings=readings,
             reason=reason,
             sealed_ns=time.time_ns(),
         )
-        await self._store(block, halt)
+        await self._store(block, lane, halt)
 
-    def _state(self) -> State:
-        return State(True, self._outbox.stream, self._epoch, self.facts())
+    def reload(self, config: Config) -> list[str]:
+        """Takes a changed config from the next block on. Returns what in it needs a restart: then nothing is taken."""
+        if wrong := needs_restart(self._config, config):
+            self._ledgers.configured("refused", {"needs_restart": wrong})
+            return wrong
+        self._ledgers.reloaded(config, list(changes(self._config, config)))
+        self._config = config
+        self._reloaded = True
+        self._stale.set()
+        return []
+
+    async def _bind_loop(self) -> None:
+        """Asks for a new epoch where the config or the resolver has something new."""
+        while True:
+            await self._stale.wait()
+            self._stale.clear()
+            reloaded, self._reloaded = self._reloaded, False
+            if reloaded:
+                await self._lookup.load(self._config)
+            policy = Policy(self._config.egress, uplinks(self._config.egress, self._config.uplink))
+            self._asked = await self._split(policy), policy
+            self._intake.ripe.set()
+
+    async def _split(self, policy: Policy) -> Split:
+        # A hundred thousand tags take a second: the loop goes on in the meantime.
+        return await asyncio.to_thread(lambda: Split.of(self._lookup.catalog(self._config.catalog()), policy))
 
     def facts(self) -> dict[str, Any]:
         """Counters of everything, for the status page, logs and `headrace run --json`."""
         stats = self._intake.buffer.stats()
+        main, others = self._lanes.main, [lane for lane in self._lanes if lane is not self._lanes.main]
         return {
             "agent": self._config.agent.id,
-            "stream": str(self._outbox.stream),
+            "stream": str(main.outbox.stream),
             "seconds": round(time.monotonic() - self._started, 1),
             "collecting": self._intake.is_open,
             "since_seal": round(time.monotonic() - self._looked, 1),
             **stats,
-            "outbox": self._outbox.facts(),
-            "uplink": self._delivery.facts(),
+            "outbox": main.outbox.facts(),
+            "uplink": main.delivery.facts(),
+            **{lane.name: {"outbox": lane.outbox.facts(), "uplink": lane.delivery.facts()} for lane in others},
+            "egress": self._lanes.facts(),
+            "resolver": self._lookup.facts(),
+            "audit": self._ledgers.facts(),
             "devices": {state.name: state.facts() for _, state in self._collectors},
         }

@@ -5,6 +5,7 @@ Every ValueError of this file reads "what is wrong; write what to write instead"
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 import unicodedata
@@ -12,14 +13,14 @@ from collections.abc import Callable
 
 _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4}
 _BYTES |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4}
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def seconds(value: object) -> float:
-    """Seconds of `"500ms"`, `"1s"`, `"2m"`, `"1h"`, or of a plain number."""
+    """Seconds of `"500ms"`, `"1s"`, `"2m"`, `"1h"`, `"1d"`, or of a plain number."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         found = _finite(value)
     else:
@@ -98,6 +99,15 @@ def printable(text: str, most: int = 255) -> str:
     if not text.isprintable():
         raise ValueError(f"{shown(text)} has line breaks or control characters; write one plain line")
     return text
+
+
+def on_this_machine(authority: str) -> bool:
+    """Whether `host:port` is reached from this machine only."""
+    host = authority.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def shown(value: object, most: int = 60) -> str:

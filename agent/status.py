@@ -81,6 +81,7 @@ class _Metrics(Collector):
             yield _counter(as_name, text, facts[name])
         yield from _part("outbox", _OUTBOX, facts["outbox"])
         yield from _part("uplink", _UPLINK, facts["uplink"])
+        yield from _egress(facts["egress"])
         yield from _devices(facts["devices"])
 
 
@@ -91,6 +92,16 @@ def _part(part: str, gauges: dict[str, str], facts: dict[str, Any]) -> Iterator[
             yield _gauge(f"{part}_{name}", gauges[name], value)
         elif isinstance(value, int | float):
             yield _counter(f"{part}_{name}", f"{name.replace('_', ' ').capitalize()}, since the start.", value)
+
+
+def _egress(facts: dict[str, Any]) -> Iterator[Metric]:
+    yield from _part("egress", {}, facts)
+    for decision in ("allowed", "withheld"):
+        text = f"Readings {decision} by the egress policy, by where they go or by what forbids them."
+        metric = CounterMetricFamily(f"headrace_egress_{decision}_by", text, labels=["by"])
+        for reason, readings in facts[f"{decision}_by"].items():
+            metric.add_metric([reason], float(readings))
+        yield metric
 
 
 def _devices(devices: dict[str, dict[str, Any]]) -> Iterator[Metric]:

@@ -18,9 +18,11 @@ from pydantic import (
 
 from agent import quantity
 from agent.address import ORDERS, ModbusTable, Order
+from agent.labels import Labels
 from agent.limits import MAX_BITS, MAX_GAP, MAX_REGISTERS, Limits, Span
 from agent.modbus_options import ModbusOptions
 from agent.model import Tag
+from agent.product import Product
 from agent.table import DURATION, Bytes, FilePath, Name, Seconds, Table
 from agent.wire import ROOT, Broker, without_password
 
@@ -77,6 +79,12 @@ def _authority(text: str) -> str:
     if not fine or "@" in text or not text.isprintable() or " " in text:
         raise ValueError(f'{quantity.shown(text)} is not a host and port; write "127.0.0.1:8080"')
     return text
+
+
+def _kept(value: float) -> float:
+    if value < 180 * 86400:
+        raise ValueError(f"records kept for {value / 86400:g} days; write 180d or longer, as the law asks for")
+    return quantity.duration_within("180d", "36500d")(value)
 
 
 def _template(text: str) -> str:
@@ -205,6 +213,25 @@ class DataCenter(Table):
     http: Annotated[str, AfterValidator(_authority)] = Field(
         "127.0.0.1:8080", description="Host and port of its HTTP interface.", examples=["127.0.0.1:8080"]
     )
+    access: Literal["open", "token"] = Field(
+        "open",
+        description="open answers whoever reaches it; token only those with a grant (`headrace grant add`).",
+        examples=["token"],
+    )
+
+
+class Audit(Table):
+    """The audit ledgers of the agent and of the data center."""
+
+    keep: Annotated[Seconds, AfterValidator(_kept)] = Field(
+        200 * 86400.0, description="How long records are kept; at least 180d.", examples=["200d"]
+    )
+    max_bytes: Annotated[Bytes, AfterValidator(quantity.size_within("1 MiB", "1024 TiB"))] = Field(
+        1024**3,
+        description="Quota of each ledger on disk. No record younger than `keep` is deleted for it: what would not be"
+        " recorded is not done.",
+        examples=["1 GiB"],
+    )
 
 
 class Status(Table):
@@ -217,12 +244,13 @@ class Status(Table):
     )
 
 
-class _Device(Table):
+class _Device(Labels):
     name: Name = Field(examples=["press1"])
     timeout: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "10m"))] = Field(
         3.0, description="The longest wait for an answer.", examples=["3s"]
     )
     tag_list: FilePath = Field(alias="tags", description="Its tags: a CSV file.", examples=["press1.csv"])
+    product: Product | None = Field(None, description="What the device is.")
     _tags: tuple[Tag, ...] = PrivateAttr(())
 
     @property
@@ -399,6 +427,7 @@ TABLES: dict[str, type[Table]] = {
     "outbox": Outbox,
     "uplink": Uplink,
     "datacenter": DataCenter,
+    "audit": Audit,
     "status": Status,
     "modbus": ModbusDevice,
     "opcua": OpcUaDevice,

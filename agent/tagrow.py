@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo
 
-from agent import quantity
+from agent import labels, quantity
 from agent.address import ORDERS, ModbusAddress, NodeAddress
 from agent.encoding import Form, registers, sentinels
 from agent.model import ValueType
@@ -219,10 +219,10 @@ def _modbus_only(info: ValidationInfo) -> None:
         raise ValueError(f"an OPC UA server knows no {info.field_name}; write nothing in this column")
 
 
-def _level(text: str) -> int:
-    if text not in ("1", "2", "3"):
-        raise ValueError(f"{quantity.shown(text)} is not a level; write 1, 2 or 3")
-    return int(text)
+def _redundant(text: str) -> bool:
+    if text.lower() not in ("yes", "no"):
+        raise ValueError(f"{quantity.shown(text)} does not say whether; write yes, or nothing")
+    return text.lower() == "yes"
 
 
 def _line(most: int) -> AfterValidator:
@@ -253,6 +253,8 @@ class TagRow(BaseModel):
     alone: Annotated[bool, PlainValidator(_alone)] = False
     filter: Annotated[str, PlainValidator(_filter)] = ""
     identifier: Annotated[str, _line(255)] = ""
-    domain: Annotated[str, _line(64)] = ""
-    level: Annotated[int | None, PlainValidator(_level)] = None
+    redundant: Annotated[bool, PlainValidator(_redundant)] = False
+    domain: Annotated[str, PlainValidator(labels.domain)] = ""
+    level: Annotated[int | None, PlainValidator(labels.level)] = None
+    category: Annotated[str, PlainValidator(labels.category)] = ""
     description: Annotated[str, AfterValidator(lambda text: " ".join(text.split())), _line(1000)] = ""

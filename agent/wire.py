@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import UUID
@@ -61,7 +61,13 @@ class Topics:
 
 @dataclass(frozen=True, slots=True)
 class CatalogTag:
-    """One tag of an epoch, as the data center keeps it. `source` says where it is read: protocol, url, address."""
+    """One tag of an epoch, as the data center keeps it (docs/catalog.schema.json).
+
+    `source` says where it is read: protocol, url, address. `unit_code` is UNECE's, `names` are by language, `semantic`
+    is an identifier of what the readings mean. `resolution` is empty where nobody is asked; else `resolved`, `verified`
+    (signed by a root), `stale`, `unresolved`, `unknown` to the node, `refused` (not to be trusted), `static` (of a
+    scheme that the node does not resolve), or `opaque` (of no known scheme).
+    """
 
     tag: int
     device: str
@@ -75,21 +81,49 @@ class CatalogTag:
     level: int | None = None
     description: str = ""
     source: dict[str, str] = field(default_factory=dict)
+    unit_code: str = ""
+    category: str = ""
+    redundant: bool = False
+    names: dict[str, str] = field(default_factory=dict)
+    semantic: str = ""
+    resolution: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """Its fields; those that say nothing are left out."""
+        found: dict[str, Any] = {"tag": self.tag}
+        for name in _WORDS:
+            value = getattr(self, name)
+            if value or (value == 0 and value is not False):
+                found[name] = value
+        return found
+
+
+_WORDS = tuple(each.name for each in fields(CatalogTag))[1:]
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What the tags of one epoch are. Content-addressed: equal content has the same epoch on every machine."""
+    """What the tags of one epoch are. Content-addressed: equal content has the same epoch on every machine.
+
+    `products` are the devices' product metadata, by the name of the device.
+    """
 
     agent: str
     tags: tuple[CatalogTag, ...]
+    products: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """JSON without white space; a tag's fields in the order of their declaration, other keys sorted.
+        """JSON without white space, every object's keys sorted.
 
         The epoch is taken from these bytes, so they must not depend on anything else.
         """
-        found = {"agent": self.agent, "format": CATALOG_FORMAT, "tags": self.tags}
+        found: dict[str, Any] = {
+            "agent": self.agent,
+            "format": CATALOG_FORMAT,
+            "tags": [tag.facts() for tag in self.tags],
+        }
+        if self.products:
+            found["products"] = self.products
         return orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
@@ -98,7 +132,10 @@ class Catalog:
         if found.get("format") != CATALOG_FORMAT:
             raise ValueError(f"catalog of an unknown format: {found.get('format')!r}")
         try:
-            return cls(str(found["agent"]), tuple(CatalogTag(**tag) for tag in found["tags"]))
+            products = found.get("products", {})
+            if not isinstance(products, dict):
+                raise ValueError("catalog: products are not an object")  # noqa: TRY004 - a wrong message
+            return cls(str(found["agent"]), tuple(CatalogTag(**tag) for tag in found["tags"]), products)
         except (KeyError, TypeError) as reason:
             raise ValueError(f"catalog: {reason}") from reason
 

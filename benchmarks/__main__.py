@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from benchmarks import core, modbus, opcua_decode, page, signals, sizes, speed
+from benchmarks import core, modbus, opcua_decode, page, signals, sizes, speed, tagging
 from benchmarks.result import Result
 
 MODBUS = "modbus"
@@ -49,6 +49,7 @@ def _speeds(wanted: list[str], *, core_too: bool) -> Iterator[Result]:
     if wanted != [MODBUS]:
         yield from speed.results()
         yield from opcua_decode.results()
+    yield from tagging.results()
     if core_too:
         yield from core.results()
     if MODBUS in wanted:

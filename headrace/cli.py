@@ -20,6 +20,7 @@ EXTRAS = {
     "starlette": "datacenter",
     "uvicorn": "datacenter",
     "rich": "demo",
+    "aiohttp": "resolver",
 }
 """Which extra of the package brings a library that a plain install does not have."""
 
@@ -86,8 +87,9 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=1, help="seed of the virtual plant")
     demo.add_argument("--keep", type=Path, metavar="DIR", help="keep config, outbox, store and logs here")
 
-    init = command("init", "write a commented config and a tag list to start from", _init)
-    init.add_argument("directory", type=Path, nargs="?", default=Path())
+    command("init", "write a commented config and a tag list to start from", _init).add_argument(
+        "directory", type=Path, nargs="?", default=Path()
+    )
 
     config(command("check", "find every problem of a config", _check))
 
@@ -104,6 +106,8 @@ def parser() -> argparse.ArgumentParser:
     _look(command)
 
     config(command("datacenter", "run the edge data center", _datacenter))
+
+    _identifier_options(command)
 
     query = command("query", "readings by identifier", _query)
     query.add_argument("identifier", metavar="IDENTIFIER")
@@ -164,6 +168,13 @@ def _simulate_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
     made.add_argument("--cert", type=Path, metavar="FILE", help="what TLS devices show (default: made for them)")
     made.add_argument("--key", type=Path, metavar="FILE", help="its key")
+    made.add_argument(
+        "--resolver",
+        nargs="?",
+        const="none",
+        metavar="FAULT",
+        help="a resolver too, at the address of [resolver]; with a fault: slow, hang, error, wrong, expired, ...",
+    )
 
 
 def _probe_options(made: argparse.ArgumentParser) -> None:
@@ -184,6 +195,21 @@ def _above_zero(text: str) -> float:
     if (found := _seconds(text)) > 0:
         return found
     raise argparse.ArgumentTypeError(f"{text!r} is not above zero; write 0.5")
+
+
+def _identifier_options(command: Callable[[str, str, Command], argparse.ArgumentParser]) -> None:
+    resolve = command("resolve", "what an identifier is, and what a resolver says of it", _resolve)
+    resolve.add_argument("identifier", metavar="IDENTIFIER")
+    resolve.add_argument("--config", type=Path, metavar="CONFIG", help="ask the [resolver] of this config")
+    resolve.add_argument("--url", help="ask this node, in the Handle form")
+
+    labels = command("labels", "every tag with its domain, level and category, and where it may go", _labels)
+    labels.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
+    labels.add_argument("--format", choices=["table", "csv", "json"], default="table")
+
+    catalog = command("catalog", "what the data center is told of the tags", _catalog)
+    catalog.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
+    catalog.add_argument("--format", choices=["json", "gbt21063"], default="json")
 
 
 def _outbox_verbs(outbox: argparse.ArgumentParser, config: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -314,6 +340,24 @@ def _datacenter(options: argparse.Namespace) -> int:
     from headrace import processes
 
     return processes.datacenter(options)
+
+
+def _resolve(options: argparse.Namespace) -> int:
+    from headrace import resolve
+
+    return resolve.main(options)
+
+
+def _labels(options: argparse.Namespace) -> int:
+    from headrace import labels
+
+    return labels.main(options)
+
+
+def _catalog(options: argparse.Namespace) -> int:
+    from headrace import catalog
+
+    return catalog.main(options)
 
 
 def _query(options: argparse.Namespace) -> int:

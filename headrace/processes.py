@@ -15,6 +15,8 @@ from typing import Any
 from agent import config as configs
 from agent.errors import ConfigError, Problem
 
+log = logging.getLogger("headrace")
+
 EVERY = 1.0
 """Seconds between the status lines of `--json`."""
 
@@ -76,7 +78,8 @@ def agent(options: argparse.Namespace) -> int:
     face = status.Status(config.status.http, pipeline.facts, config.seal.after) if config.status else None
 
     async def work(stop: asyncio.Event) -> None:
-        started = asyncio.Event()
+        started, hung_up = asyncio.Event(), asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
 
         def ready() -> None:
             started.set()
@@ -87,6 +90,7 @@ def agent(options: argparse.Namespace) -> int:
             await started.wait()
             await asyncio.gather(
                 status.notify(pipeline.facts, config.seal.after),
+                _reload(hung_up, options, pipeline.reload),
                 *([_report(pipeline.facts)] if options.json else []),
             )
 
@@ -107,6 +111,24 @@ def agent(options: argparse.Namespace) -> int:
     return 0
 
 
+async def _reload(
+    asked: asyncio.Event, options: argparse.Namespace, take: Callable[[configs.Config], list[str]]
+) -> None:
+    """At each SIGHUP reads the config again. What can't be used, or needs a restart, is said and changes nothing."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        checked = await asyncio.to_thread(configs.check, options.config)
+        if checked.config is None:
+            for problem in checked.problems:
+                log.error("the changed config is not taken: %s", problem, extra={"event": "config_refused", "lost": 0})
+        elif wrong := take(checked.config):
+            facts = {"event": "config_refused", "lost": 0, "needs_restart": wrong}
+            log.error("the changed config is not taken: %s needs a restart", ", ".join(wrong), extra=facts)
+        else:
+            log.info("the changed config is taken", extra={"event": "config_reloaded"})
+
+
 async def _report(facts: Callable[[], dict[str, Any]]) -> None:
     while True:
         show(facts())
@@ -116,6 +138,7 @@ async def _report(facts: Callable[[], dict[str, Any]]) -> None:
 def simulate(options: argparse.Namespace) -> int:
     """`headrace simulate`. What TLS devices are to be trusted by is made where it is missing, so before the check."""
     from simulators import certificate
+    from simulators.resolving import resolving
     from simulators.run import simulate as run
 
     for made in certificate.for_config(options.config):
@@ -137,7 +160,11 @@ def simulate(options: argparse.Namespace) -> int:
             print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
         print("Ctrl-C stops it.", file=sys.stderr)
 
-    until_stopped(lambda stop: run(config, seed=options.seed, stop=stop, ready=ready, shown=shown))
+    async def work(stop: asyncio.Event) -> None:
+        async with resolving(config, options.resolver):
+            await run(config, seed=options.seed, stop=stop, ready=ready, shown=shown)
+
+    until_stopped(work)
     return 0
 
 

@@ -117,8 +117,9 @@ def data_center(home: Path, plant: Plant) -> Command:
     return Command(home / "datacenter", "datacenter", str(plant.path), "--json", word='"ready"')
 
 
-def simulator(home: Path, plant: Plant, seed: int = 1) -> Command:
-    return Command(home / "simulate", "simulate", str(plant.path), "--json", "--seed", str(seed), word='"ready"')
+def simulator(home: Path, plant: Plant, seed: int = 1, *options: str) -> Command:
+    shared = ("--json", "--seed", str(seed))
+    return Command(home / "simulate", "simulate", str(plant.path), *shared, *options, word='"ready"')
 
 
 def headrace(*arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:

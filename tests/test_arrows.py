@@ -32,7 +32,13 @@ _PIPELINE = (*_MIDDLE, "pki", "collectors", "outbox", "uplink", "identifiers")
 
 PARTS = {
     "native": Part(("agent._native",), ()),
-    "words": Part(("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"), ("native",)),
+    "words": Part(
+        (
+            *("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"),
+            *("agent.audit", "agent.audit_file", "agent.audit_queue"),
+        ),
+        ("native",),
+    ),
     "address": Part(("agent.address", "agent.encoding", "agent.limits"), ("native", "words")),
     "config": Part(
         tuple(
@@ -40,6 +46,7 @@ PARTS = {
             for name in (
                 *("config", "document", "endpoint", "modbus_options", "places", "quantity"),
                 *("table", "tables", "taglist", "tagrow", "wording"),
+                *("findings", "labels", "naming", "policy", "product", "sharing", "units"),
             )
         ),
         _CONFIG,
@@ -68,7 +75,21 @@ PARTS = {
     ),
     "uplink": Part(("agent.uplink",), _MIDDLE),
     "identifiers": Part(("agent.identifiers.",), _MIDDLE),
-    "pipeline": Part(("agent.pipeline", "agent.intake", "agent.delivery", "agent.status"), _PIPELINE),
+    "pipeline": Part(
+        (
+            "agent.pipeline",
+            "agent.intake",
+            "agent.delivery",
+            "agent.status",
+            "agent.gate",
+            "agent.lanes",
+            "agent.ledgers",
+            "agent.lookup",
+            "agent.reload",
+            "agent.split",
+        ),
+        _PIPELINE,
+    ),
     "datacenter": Part(("datacenter.",), ("native", "words")),
     "simulators": Part(("simulators.",), (*_PIPELINE, "pipeline", "datacenter")),
     "headrace": Part(("headrace.",), (*_PIPELINE, "pipeline", "datacenter", "simulators")),
@@ -77,7 +98,7 @@ PARTS = {
 # Each library of others, and where it may be imported: a file, or a folder with all in it.
 HOMES = {
     "asyncua": ("agent/collectors/opcua/", "simulators/opcua_server.py"),
-    "cryptography": ("agent/pki/", "agent/collectors/opcua/", "headrace/trust.py", "simulators/certificate.py"),
+    "cryptography": ("agent/pki/", "agent/collectors/opcua/", "agent/identifiers/", "headrace/trust.py", "simulators/"),
     "pymodbus": ("agent/collectors/frames.py",),
     "serial": ("agent/collectors/carrier.py",),
     "aiosqlite": ("agent/outbox.py",),
@@ -89,10 +110,13 @@ HOMES = {
     "pydantic": (
         *("headrace/browse.py", "agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
         *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
+        *("agent/labels.py", "agent/product.py", "agent/sharing.py"),
     ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),
+    "aiohttp": ("agent/identifiers/node.py",),
+    "yarl": ("agent/identifiers/node.py",),
     "prometheus_client": ("agent/status.py", "datacenter/metrics.py"),
 }
 

