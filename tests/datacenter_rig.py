@@ -15,7 +15,7 @@ import httpx
 from agent import _native
 from agent.model import Tag, Value, ValueType
 from agent.wire import ROOT, Catalog, CatalogTag, Receipt, epoch_of
-from datacenter import query
+from datacenter import overview, query
 from datacenter.ingest import Ingest
 from datacenter.message import Message
 from datacenter.query import Named, Span
@@ -121,7 +121,7 @@ class Rig:
 
     def stream(self, stream: UUID) -> dict[str, Any]:
         with self.store.snapshot() as view:
-            return next(found for found in query.streams(view) if found["stream"] == str(stream))
+            return next(found for found in overview.streams(view) if found["stream"] == str(stream))
 
     def gaps(self) -> list[tuple[int, int, int, str]]:
         """(first, last, readings, reason) of every gap."""
