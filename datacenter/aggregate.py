@@ -43,13 +43,23 @@ class Made:
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     next: Cursor | None
+    number: pa.DataType
+    """Of min and max."""
 
     def table(self) -> pa.Table:
+        kinds = {
+            "id": pa.string(),
+            "time_ns": pa.int64(),
+            "count": pa.int64(),
+            "good": pa.int64(),
+            "mean": pa.float64(),
+        }
         columns = list(zip(*self.rows, strict=True)) if self.rows else [()] * len(self.columns)
-        arrays = [
-            pa.array(column, _arrow_type(name, column)) for name, column in zip(self.columns, columns, strict=True)
-        ]
-        return pa.table(dict(zip(self.columns, arrays, strict=True)))
+        of = {
+            name: pa.array(column, kinds.get(name, self.number))
+            for name, column in zip(self.columns, columns, strict=True)
+        }
+        return pa.table(of)
 
     def json(self) -> bytes:
         return orjson.dumps([[*map(spelled, row)] for row in self.rows])
@@ -62,7 +72,7 @@ def made(view: Snapshot, who: Named | Sequence[Named], span: Span, windows: Wind
     for type_ in types:
         if not (type_.is_number or type_ is ValueType.BOOL) and set(windows.kinds) & _OF_VALUES.keys():
             raise NoNumbers(f"readings of type {type_} have no {', '.join(_OF_VALUES)}; write aggregate=count")
-    value = _value(types)
+    value, number = _value(types)
     good = f"(quality < 2147483648 AND {value} IS NOT NULL AND NOT isnan(CAST({value} AS DOUBLE)))"
     made_of = {"count": "count(*)", "good": f"count(*) FILTER ({good})"}
     for kind, function in _OF_VALUES.items():
@@ -83,22 +93,17 @@ def made(view: Snapshot, who: Named | Sequence[Named], span: Span, windows: Wind
         following = Cursor(rows[-1][0], rows[-1][1], 0, 0)
     columns = ("time_ns", *windows.kinds)
     if isinstance(who, Named):
-        return Made(columns, [(row[0], *row[2:]) for row in rows], following)
-    return Made((*columns, "id"), [(row[0], *row[2:], whom[row[1]].identifier) for row in rows], following)
+        return Made(columns, [(row[0], *row[2:]) for row in rows], following, number)
+    named = [(row[0], *row[2:], whom[row[1]].identifier) for row in rows]
+    return Made((*columns, "id"), named, following, number)
 
 
-def _value(types: set[ValueType]) -> str:
+def _value(types: set[ValueType]) -> tuple[str, pa.DataType]:
+    """The number of a reading in SQL, and its type. Whole ones stay whole where all are of one kind."""
     columns = {COLUMN_OF[type_] for type_ in types if type_.is_number or type_ is ValueType.BOOL}
-    if len(columns) == 1 and not columns & {"boolean"}:
-        return f'"{columns.pop()}"'
+    whole = {"integer": pa.int64(), "unsigned": pa.uint64()}
+    if len(columns) == 1 and columns & whole.keys():
+        [column] = columns
+        return f'"{column}"', whole[column]
     numbers = [f'CAST("{column}" AS DOUBLE)' for column in sorted(columns)]
-    return f"coalesce({', '.join(numbers)}, NULL)" if numbers else "CAST(NULL AS DOUBLE)"
-
-
-def _arrow_type(name: str, column: Sequence[Any]) -> pa.DataType | None:
-    if name == "id":
-        return pa.string()
-    if name in ("time_ns", "count", "good"):
-        return pa.int64()
-    whole = all(value is None or isinstance(value, int) for value in column)
-    return pa.int64() if whole and name != "mean" and all(abs(value or 0) < 2**63 for value in column) else pa.float64()
+    return (f"coalesce({', '.join(numbers)}, NULL)" if numbers else "CAST(NULL AS DOUBLE)"), pa.float64()

@@ -66,8 +66,8 @@ async def serve(
     Every query is recorded in the ledger `audit/queries` of the store's folder, for `keep_days` and in `audit_bytes`.
 
     `ready` is called once, when HTTP listens; the broker may come later (see /healthz). `http` is "host:port"; port 0
-    takes a free one, which `ready` is told. Raises StoreError, AuditError, GrantError, AddressInUse or ValueError where it
-    can't start, and whatever stopped the ingest where that broke.
+    takes a free one, which `ready` is told. Raises StoreError, AuditError, GrantError, AddressInUse or ValueError
+    where it can't start, and whatever stopped the ingest where that broke.
     """
     address = Broker.parse(broker)
     listener = await asyncio.to_thread(_listen, http)

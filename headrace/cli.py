@@ -95,6 +95,26 @@ def parser() -> argparse.ArgumentParser:
     )
     query.add_argument("--window", metavar="DURATION", help="10s, 15m, 1h, 1d")
 
+    _sharing(command, config)
+
+    reconcile = command(
+        "reconcile", "whether everything that agents accepted has arrived, or what is missing", _reconcile
+    )
+    reconcile.add_argument("identifier", metavar="IDENTIFIER", nargs="?", help="only the streams that carry it")
+    reconcile.add_argument("--url", default="http://127.0.0.1:8080", help="the data center (default %(default)s)")
+    reconcile.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970")
+    reconcile.add_argument("--to", dest="end", metavar="TIME", help="left out: as far as each stream is known")
+
+    decode = command("decode", "what is in blocks and exported files", _decode)
+    decode.add_argument("files", nargs="+", metavar="FILE", help="a block or an exported file; - is stdin")
+    decode.add_argument("--format", choices=["table", "json", "csv", "parquet"], default="table")
+    decode.add_argument("--header", action="store_true", help="only what a block says of itself, not its readings")
+    decode.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
+    return top
+
+
+def _sharing(command: Callable[..., argparse.ArgumentParser], config: Callable[..., None]) -> None:
+    """The commands about who reads what, and how good it is."""
     quality = command("quality", "scores of an identifier's readings: completeness, consistency, timeliness", _quality)
     quality.add_argument("identifier", metavar="IDENTIFIER")
     quality.add_argument("--url", default="http://127.0.0.1:8080", help="the data center (default %(default)s)")
@@ -121,21 +141,6 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument("action", choices=["verify"])
     audit.add_argument("path", type=Path, metavar="FILE|CONFIG", help="a ledger's file or folder, or a config for all")
     audit.add_argument("--anchor", action="append", default=[], metavar="NUMBER:HASH", help="a head that was kept")
-
-    reconcile = command(
-        "reconcile", "whether everything that agents accepted has arrived, or what is missing", _reconcile
-    )
-    reconcile.add_argument("identifier", metavar="IDENTIFIER", nargs="?", help="only the streams that carry it")
-    reconcile.add_argument("--url", default="http://127.0.0.1:8080", help="the data center (default %(default)s)")
-    reconcile.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970")
-    reconcile.add_argument("--to", dest="end", metavar="TIME", help="left out: as far as each stream is known")
-
-    decode = command("decode", "what is in blocks and exported files", _decode)
-    decode.add_argument("files", nargs="+", metavar="FILE", help="a block or an exported file; - is stdin")
-    decode.add_argument("--format", choices=["table", "json", "csv", "parquet"], default="table")
-    decode.add_argument("--header", action="store_true", help="only what a block says of itself, not its readings")
-    decode.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
-    return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

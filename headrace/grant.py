@@ -102,8 +102,8 @@ def _list(options: argparse.Namespace, config: Config) -> int:
         )
     for each in metered:
         print(
-            f"{each['month']}  {each['who'] or '(without a token)'}: {each['queries']} queries, {each['refused']} refused,"
-            f" {each['readings']} readings, {each['bytes']} bytes"
+            f"{each['month']}  {each['who'] or '(without a token)'}: {each['queries']} queries, {each['refused']}"
+            f" refused, {each['readings']} readings, {each['bytes']} bytes"
         )
     return 0
 

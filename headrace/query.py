@@ -105,7 +105,6 @@ def _table(answer: dict[str, Any]) -> str:
             lines.append(f"{moment(time_ns):<32}{shown(value, kind):<26}{f'{status:<12}{of[0]}' if of else status}")
     lines += [f"gap {moment(gap['from_ns'])} to {moment(gap['to_ns'])}: {gap['reason']}" for gap in answer["gaps"]]
     if "next" in answer:
-        lines.append(
-            f"... more: --limit takes up to 1000000, or narrow --from and --to ({len(answer.get('readings', answer.get('windows')))} shown)"
-        )
+        shown_now = len(answer.get("windows") or answer.get("readings") or ())
+        lines.append(f"... more: --limit takes up to 1000000, or narrow --from and --to ({shown_now} shown)")
     return "\n".join(lines)

@@ -40,9 +40,11 @@ def catalog(tags: Sequence[Tag] = TAGS, agent: str = AGENT) -> bytes:
 EPOCH = epoch_of(catalog())
 
 
-def block(stream: UUID, sequence: int, rows: Rows | None = None, *, epoch: int = EPOCH) -> bytes:
+def block(
+    stream: UUID, sequence: int, rows: Rows | None = None, *, epoch: int = EPOCH, tags: Sequence[Tag] = TAGS
+) -> bytes:
     """A sealed block; without rows it has three readings of the float64 tag, 1 ms apart, that name their sequence."""
-    buffer = _native.Buffer(TAGS)
+    buffer = _native.Buffer(tags)
     start = BEGIN + sequence * 10**9
     buffer.push(rows or [(REAL, start + at * 10**6, sequence + at / 10, 0) for at in range(3)])
     sealed = buffer.seal(stream=stream.bytes, sequence=sequence, epoch=epoch, sealed_ns=start)
