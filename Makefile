@@ -58,7 +58,7 @@ demo: setup ## the whole chain on this machine, each reading checked; ARGS="--se
 	@$(BIN)/headrace demo $(ARGS)
 
 bench: setup ## one JSON line for each benchmark
-	@$(BIN)/python -m benchmarks --core $(ARGS)
+	@$(BIN)/python -m benchmarks --core --store $(ARGS)
 
 test: setup peers check test-rust test-python ## everything that must hold: what CI runs
 

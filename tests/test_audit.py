@@ -195,10 +195,11 @@ def test_the_queue_is_bounded_and_says_when_a_record_is_safe(tmp_path: Path) -> 
     assert max(each.result(10).n for each in done) == 100
     with pytest.raises(AuditError):
         queue.put("query", {"at": object()}).result(10)
+    assert not queue.put("query", {}).cancel(), "whoever stops waiting does not stop the writing"
     queue.close()
     with pytest.raises(AuditError, match="takes no more"):
         queue.put("query", {})
-    assert audit.verify(tmp_path, "queries").records == 100
+    assert audit.verify(tmp_path, "queries").records == 101
 
 
 _KILLED = """\
