@@ -64,7 +64,7 @@ demo: setup ## the whole chain on this machine, each reading checked; ARGS="--se
 	@$(BIN)/headrace demo $(ARGS)
 
 bench: setup $(MODBUS_LOAD) ## one JSON line for each benchmark
-	@$(BIN)/python -m benchmarks --core $(ARGS)
+	@$(BIN)/python -m benchmarks --core --store $(ARGS)
 
 bench-resolver: setup ## 100,000 identifiers from a simulated resolver, cold and warm, beside a collecting loop (docs/identifiers.md)
 	@nice $(BIN)/python -m benchmarks.resolving $(ARGS)

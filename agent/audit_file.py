@@ -87,7 +87,8 @@ class AuditFile:
         if not body:
             return head
         if self.size + len(body) > self._max_bytes:
-            self.prune(now)
+            with suppress(OSError):
+                self.prune(now)
         if self.size + len(body) > self._max_bytes:
             raise AuditError(
                 f"the ledger {self.folder / self.name} has reached its {self._max_bytes} bytes, and nothing in it is"

@@ -45,6 +45,8 @@ class AuditQueue:
     def put(self, kind: str, facts: Mapping[str, Any]) -> Future[Head]:
         """From any thread; never waits. Raises AuditError where the queue is full or closed: nothing is recorded."""
         done: Future[Head] = Future()
+        # From now on it can't be cancelled: whoever stops waiting must not stop the thread that writes.
+        done.set_running_or_notify_cancel()
         with self._wake:
             if self._closed or len(self._waiting) >= self._limit:
                 self.refused += 1
@@ -75,7 +77,7 @@ class AuditQueue:
     def _settle(self, batch: list[tuple[Entry, Future[Head]]]) -> None:
         try:
             head = self._file.append(entry for entry, _ in batch)
-        except (AuditError, ValueError, TypeError) as reason:
+        except Exception as reason:
             if len(batch) > 1 and not isinstance(reason, AuditError):
                 # One record that can't be written as JSON must not take the others with it.
                 for each in batch:

@@ -297,6 +297,13 @@ class _Check:
                     self.wrong(("device", at, key), f"there is no file {path}; write the path of one in DER or PEM")
         if ca is not None and config.uplink.url.startswith("mqtt://"):
             self.warn(("uplink", "ca"), 'it is not used without TLS; write url = "mqtts://host:8883"')
+        center = config.datacenter
+        if center is not None and center.access == "open" and not quantity.on_this_machine(center.http):
+            self.warn(
+                ("datacenter", "http"),
+                "other machines reach it, and whoever does may read everything;"
+                ' write access = "token", or http = "127.0.0.1:8080"',
+            )
         modbus = [(at, device) for at, device in enumerate(config.devices) if isinstance(device, ModbusDevice)]
         for at, name, text in misfits(modbus):
             self.wrong(("device", at, name if name in self.devices()[at][1] else "url"), text)

@@ -4,7 +4,8 @@
 Ratios travel to other machines, values do not. `--table` prints Markdown instead, and `--write-docs` puts it into
 docs/benchmarks.md. It takes a minute and a half with the real signals, less without; names of signals
 (`benchmarks.signals.SETS`) leave the others' sizes out, and the agent on Modbus too; `modbus` alone is only that.
-`--core` adds what the Rust core does by itself, and builds that with cargo first.
+`--core` adds what the Rust core does by itself, and builds that with cargo first; `--store` the data center's store,
+and makes one of 100 million readings first (some minutes, once).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from benchmarks import core, modbus, opcua_decode, page, signals, sizes, speed, tagging
+from benchmarks import core, modbus, opcua_decode, page, query, signals, sizes, speed, tagging
 from benchmarks.result import Result
 
 MODBUS = "modbus"
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="Markdown for people instead of JSON lines")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--core", action="store_true", help="also the Rust core by itself; builds it with cargo")
+    parser.add_argument("--store", action="store_true", help="also the data center's store; makes one first")
     parser.add_argument("signals", nargs="*", metavar="NAME", help=f"{', '.join(parts)}; all without a name")
     asked = parser.parse_args()
     if unknown := set(asked.signals) - set(parts):
@@ -35,23 +37,25 @@ def main() -> None:
         for size in sizes.sizes(names):
             for result in sizes.results(size):
                 result.print()
-        for result in _speeds(wanted, core_too=asked.core):
+        for result in _speeds(wanted, core_too=asked.core, store_too=asked.store):
             result.print()
         return
-    text = page.tables(list(sizes.sizes(names)), list(_speeds(wanted, core_too=asked.core)))
+    text = page.tables(list(sizes.sizes(names)), list(_speeds(wanted, core_too=asked.core, store_too=asked.store)))
     if asked.write_docs:
         page.write(text)
     if asked.table:
         sys.stdout.write(text)
 
 
-def _speeds(wanted: list[str], *, core_too: bool) -> Iterator[Result]:
+def _speeds(wanted: list[str], *, core_too: bool, store_too: bool) -> Iterator[Result]:
     if wanted != [MODBUS]:
         yield from speed.results()
         yield from opcua_decode.results()
     yield from tagging.results()
     if core_too:
         yield from core.results()
+    if store_too:
+        yield from query.results()
     if MODBUS in wanted:
         yield from modbus.results()
 

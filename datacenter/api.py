@@ -1,66 +1,69 @@
-"""The HTTP face: readings by identifier, and what is known of streams, agents and tags. Problems are RFC 9457."""
+"""The HTTP face: readings by identifier, and what is known of streams, agents and tags. Problems are RFC 9457.
+
+Every route goes the same way: who asks, what is asked, the answer from a snapshot in a thread, whether the caller still
+may, the record in the ledger, and only then the answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import io
+import logging
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
-import orjson
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from datacenter import completeness, metrics, moment, query
-from datacenter.query import Cursor, Named, Span
+from agent.audit import AuditError
+from datacenter import asked, completeness, handles, lineage, metering, metrics, moment, overview, questions, scores
+from datacenter.access import Access, Caller
+from datacenter.answers import HEADERS, Answer, Problem, as_json, problem
+from datacenter.asked import DEFAULT_LIMIT, FORMATS, MAX_LIMIT, opaque
+from datacenter.grants import Grants
+from datacenter.quality import Rules
+from datacenter.questions import Asked
+from datacenter.recorder import Recorder
+from datacenter.scores import TooMuch
 from datacenter.store import Snapshot, Store
 
-T = TypeVar("T")
+log = logging.getLogger("headrace.datacenter")
 
-DEFAULT_LIMIT, MAX_LIMIT = 10_000, 1_000_000
-FORMATS = {
-    "json": "application/json",
-    "csv": "text/csv; charset=utf-8",
-    "arrow": "application/vnd.apache.arrow.stream",
-    "parquet": "application/vnd.apache.parquet",
-}
+T = TypeVar("T")
+Ask: TypeAlias = Callable[[Request, Caller], Awaitable[Answer]]
+
 SECONDS = 30.0
 """How long one query may take."""
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
-}
 _PAGE = Path(__file__).with_name("page.html")
-
-
-class Problem(HTTPException):
-    """An answer in the form of RFC 9457."""
 
 
 class Api:
     """The application. `health` gives the facts of /healthz ("status" is "ok" or says what is wrong), `counters`
-    what the ingest counted since its start."""
+    what the ingest counted since its start. Without a recorder nothing is recorded: for tests."""
 
     def __init__(
-        self, store: Store, health: Callable[[], dict[str, Any]], counters: Callable[[], dict[str, Any]]
+        self,
+        store: Store,
+        health: Callable[[], dict[str, Any]],
+        counters: Callable[[], dict[str, Any]],
+        access: Access | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._store = store
         self._health = health
         self._counters = counters
+        self._access = access or Access("open", Grants(store.folder))
+        self._recorder = recorder
         self._threads = ThreadPoolExecutor(4, "read")
+        # Apart from the queries: those may take half a minute each, and whoever waits must learn that he may not.
+        self._porters = ThreadPoolExecutor(2, "access")
         self._running: set[Snapshot] = set()
         self._lock = threading.Lock()
         self._page = _PAGE.read_text(encoding="utf-8")
@@ -69,14 +72,18 @@ class Api:
                 Route("/", self._front),
                 Route("/healthz", self._healthz),
                 Route("/metrics", self._metrics),
-                Route("/v1/readings", self._readings),
-                Route("/v1/catalog", self._catalog),
-                Route("/v1/streams", self._streams),
-                Route("/v1/completeness", self._completeness),
-                Route("/v1/agents", self._agents),
-                Route("/v1/summary", self._summary),
+                Route("/api/handles/{handle:path}", self._route(self._handles, None)),
+                Route("/v1/readings", self._route(self._readings, _READINGS)),
+                Route("/v1/catalog", self._route(self._catalog, ("prefix", "limit"))),
+                Route("/v1/completeness", self._route(self._completeness, ("id", "from", "to"))),
+                Route("/v1/quality", self._route(self._quality, _QUALITY)),
+                Route("/v1/lineage", self._route(self._lineage, ("id", "time"))),
+                Route("/v1/metering", self._route(self._metering, ())),
+                Route("/v1/streams", self._route(self._streams, (), recorded=False)),
+                Route("/v1/agents", self._route(self._agents, (), recorded=False)),
+                Route("/v1/summary", self._route(self._summary, ("blocks",), recorded=False)),
             ],
-            exception_handlers={HTTPException: _problem, TimeoutError: _too_slow, Exception: _broken},
+            exception_handlers={HTTPException: _problem, Exception: _broken},
         )
 
     def close(self) -> None:
@@ -85,6 +92,49 @@ class Api:
             for view in self._running:
                 view.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._porters.shutdown(wait=False, cancel_futures=True)
+
+    def _route(
+        self, ask: Ask, parameters: tuple[str, ...] | None, *, recorded: bool = True
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """`recorded` is for what tells of readings; of the rest only refusals are recorded."""
+
+        async def answer(request: Request) -> Response:
+            began = time.perf_counter()
+            caller, readings = Caller(), 0
+            try:
+                caller = await self._porter(self._access.caller, request.headers.get("authorization"))
+                if parameters is not None:
+                    asked.only(request, *parameters)
+                found = await ask(request, caller)
+                await self._porter(self._access.still, caller)
+                response, readings = found.response, found.readings
+            except Exception as reason:
+                response = _refusal(request, reason)
+            facts = {
+                "who": caller.who,
+                "grant": caller.grant.id if caller.grant else None,
+                "path": request.url.path[:512],
+                "asked": str(request.url.query)[:2048],
+                "client": request.client.host if request.client else None,
+                "readings": readings if response.status_code == 200 else 0,
+                "bytes": len(response.body),
+                "ms": round((time.perf_counter() - began) * 1000, 1),
+            }
+            if self._recorder is not None and (recorded or response.status_code in (401, 403)):
+                try:
+                    await self._recorder.record(facts, response.status_code)
+                except AuditError as reason:
+                    log.error("a query was not answered: %s", reason, extra={"event": "query_unrecorded"})
+                    return problem(503, f"the query can't be recorded, so it is not answered: {reason}")
+            return response
+
+        return answer
+
+    async def _porter(self, work: Callable[..., T], *values: Any) -> T:
+        if self._access.mode == "open":
+            return work(*values)
+        return await asyncio.get_running_loop().run_in_executor(self._porters, work, *values)
 
     async def _ask(self, work: Callable[[Snapshot], T]) -> T:
         """Runs `work` on a snapshot in a thread. Raises TimeoutError after SECONDS."""
@@ -115,184 +165,164 @@ class Api:
             raise
 
     async def _front(self, request: Request) -> Response:
-        _only(request)
-        return HTMLResponse(self._page, headers=_HEADERS)
+        asked.only(request)
+        return HTMLResponse(self._page, headers=HEADERS)
 
     async def _healthz(self, request: Request) -> Response:
-        _only(request)
+        asked.only(request)
         facts = self._health()
-        return _json(facts, 200 if facts["status"] == "ok" else 503)
+        return as_json(facts, 200 if facts["status"] == "ok" else 503)
 
     async def _metrics(self, request: Request) -> Response:
-        _only(request)
+        asked.only(request)
         page = metrics.page(self._health(), self._counters())
-        return Response(page, headers=_HEADERS, media_type=metrics.MEDIA_TYPE)
+        return Response(page, headers=HEADERS, media_type=metrics.MEDIA_TYPE)
 
-    async def _streams(self, request: Request) -> Response:
-        _only(request)
-        return _json(await self._ask(query.streams))
+    async def _streams(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002 - of every route
+        return Answer(as_json(await self._ask(overview.streams)))
 
-    async def _completeness(self, request: Request) -> Response:
-        _only(request, "id", "from", "to")
+    async def _agents(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002
+        return Answer(as_json(await self._ask(overview.agents)))
+
+    async def _summary(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002
+        blocks = asked.number(request, "blocks", 1000, 100_000)
+        return Answer(as_json({**await self._ask(lambda view: overview.summary(view, blocks)), **self._counters()}))
+
+    async def _completeness(self, request: Request, caller: Caller) -> Answer:
         identifier = request.query_params.get("id")
-        from_ns = _moment(request, "from", moment.LOWEST)
-        to_ns = _moment(request, "to", moment.HIGHEST) if "to" in request.query_params else None
+        from_ns = asked.at(request, "from", moment.LOWEST)
+        to_ns = asked.at(request, "to", moment.HIGHEST) if "to" in request.query_params else None
         if to_ns is not None and from_ns > to_ns:
             raise Problem(400, "from is later than to")
 
         def answer(view: Snapshot) -> dict[str, Any]:
-            who = None if identifier is None else _known(view, identifier)
+            who = None if identifier is None else questions.known(view, identifier, caller)
             return completeness.account(view, from_ns, to_ns, who)
 
-        return _json(await self._ask(answer))
+        return Answer(as_json(await self._ask(answer)))
 
-    async def _agents(self, request: Request) -> Response:
-        _only(request)
-        return _json(await self._ask(query.agents))
+    async def _catalog(self, request: Request, caller: Caller) -> Answer:
+        prefix = request.query_params.get("prefix", "")
+        limit = asked.number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
 
-    async def _summary(self, request: Request) -> Response:
-        _only(request, "blocks")
-        blocks = _number(request, "blocks", 1000, 100_000)
-        return _json({**await self._ask(lambda view: query.summary(view, blocks)), **self._counters()})
+        def answer(view: Snapshot) -> list[dict[str, Any]]:
+            found = overview.catalog(view, prefix)
+            return [tag for tag in found if caller.may(tag["identifier"], tag["level"])][:limit]
 
-    async def _catalog(self, request: Request) -> Response:
-        _only(request, "prefix", "limit")
-        prefix, limit = request.query_params.get("prefix", ""), _number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-        return _json(await self._ask(lambda view: query.catalog(view, prefix, limit)))
+        return Answer(as_json(await self._ask(answer)))
 
-    async def _readings(self, request: Request) -> Response:
-        _only(request, "id", "from", "to", "limit", "format", "after")
-        identifier = request.query_params.get("id")
-        if not identifier:
+    async def _handles(self, request: Request, caller: Caller) -> Answer:
+        handle = request.path_params["handle"]
+        types, indexes = request.query_params.getlist("type"), request.query_params.getlist("index")
+        if not handle:
+            raise Problem(400, "an identifier is missing: /api/handles/IDENTIFIER")
+        if odd := [index for index in indexes if not (index.isascii() and index.isdigit() and len(index) < 11)]:
+            raise Problem(400, f"index={odd[0]!r}: write the number of a value")
+        base = str(request.base_url).rstrip("/")
+
+        def answer(view: Snapshot) -> dict[str, Any]:
+            found = handles.record(view, questions.known(view, handle, caller), base)
+            return handles.chosen(found, types, [*map(int, indexes)])
+
+        return Answer(as_json(await self._ask(answer)))
+
+    async def _lineage(self, request: Request, caller: Caller) -> Answer:
+        identifier = _identifier(request)
+        if "time" not in request.query_params:
+            raise Problem(400, "time is missing: the time of the reading, as /v1/readings gives it")
+        at = asked.at(request, "time", 0)
+        if caller.grant is not None and caller.grant.form != "raw":
+            raise Problem(403, f"grant {caller.grant.id} allows aggregates only, and lineage is of single readings")
+
+        def answer(view: Snapshot) -> dict[str, Any]:
+            who = questions.known(view, identifier, caller)
+            found = lineage.of(view, who, at)
+            if not found:
+                raise Problem(404, f"{who.identifier} has no reading at {at}; times are exact to the nanosecond")
+            return {"id": who.identifier, "unit": who.unit, "type": who.type, "readings": found}
+
+        found = await self._ask(answer)
+        return Answer(as_json(found), len(found["readings"]))
+
+    async def _quality(self, request: Request, caller: Caller) -> Answer:
+        identifier = _identifier(request)
+        span = asked.span(request)
+        given = {name: request.query_params.get(name) for name in ("window", "interval", "deadline")}
+        window, interval, deadline = (asked.duration(text, name) if text else None for name, text in given.items())
+        rules = Rules(interval) if deadline is None else Rules(interval, deadline)
+
+        def answer(view: Snapshot) -> dict[str, Any]:
+            who = questions.known(view, identifier, caller)
+            try:
+                return scores.of(view, who, span, window, rules)
+            except TooMuch as reason:
+                raise Problem(400, str(reason)) from None
+
+        return Answer(as_json(await self._ask(answer)))
+
+    async def _metering(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002
+        grants = self._access.grants
+
+        def answer() -> list[dict[str, Any]]:
+            if self._recorder is not None:
+                metering.count(self._recorder.folder, grants)
+            return grants.metering(caller.who if caller.grant else None)
+
+        found = await asyncio.get_running_loop().run_in_executor(self._porters, answer)
+        return Answer(as_json(found))
+
+    async def _readings(self, request: Request, caller: Caller) -> Answer:
+        prefix = request.query_params.get("prefix")
+        ids = () if prefix is not None else tuple(request.query_params.getlist("id"))
+        if prefix is not None and "id" in request.query_params:
+            raise Problem(400, "id and prefix: write one of them")
+        if prefix is None and not all(ids or ("",)):
             raise Problem(400, "id is missing: /v1/readings?id=IDENTIFIER; /v1/catalog lists the identifiers")
-        format_ = request.query_params.get("format", "json")
-        if format_ not in FORMATS:
-            raise Problem(400, f"format={format_!r} is unknown; write one of {', '.join(FORMATS)}")
-        span = Span(
-            _moment(request, "from", moment.LOWEST),
-            _moment(request, "to", moment.HIGHEST),
-            _number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT),
-            _after(request.query_params.get("after")),
-        )
-        if span.from_ns > span.to_ns:
-            raise Problem(400, "from is later than to; readings are those with from <= time < to")
-
-        def answer(view: Snapshot) -> tuple[bytes, Cursor | None]:
-            who = _known(view, identifier)
-            return _as_json(view, who, span) if format_ == "json" else _as_table(view, who, span, format_)
-
-        body, following = await self._ask(answer)
-        headers = dict(_HEADERS)
-        if following is not None:
+        if len(ids) > 1000:
+            raise Problem(400, f"{len(ids)} identifiers; write 1000 at most, or a prefix")
+        format_ = asked.format_of(request)
+        question = Asked(ids, prefix, asked.span(request), asked.windows(request), format_)
+        found = await self._ask(lambda view: questions.readings(view, question, caller))
+        headers = dict(HEADERS)
+        if found.next is not None:
             there = request.query_params.multi_items()
-            asked = urlencode([*(item for item in there if item[0] != "after"), ("after", _opaque(following))])
-            headers["Link"] = f'</v1/readings?{asked}>; rel="next"'
-        return Response(body, media_type=FORMATS[format_], headers=headers)
+            again = urlencode([*(item for item in there if item[0] != "after"), ("after", opaque(found.next))])
+            headers["Link"] = f'</v1/readings?{again}>; rel="next"'
+        return Answer(Response(found.body, media_type=FORMATS[format_], headers=headers), found.readings)
 
 
-def _known(view: Snapshot, identifier: str) -> Named:
-    who = query.named(view, identifier)
-    if who is None:
-        raise Problem(404, f"no tag has the identifier {identifier!r}; /v1/catalog lists those that are known")
-    return who
+_READINGS = ("id", "prefix", "from", "to", "limit", "format", "after", "aggregate", "window")
+_QUALITY = ("id", "from", "to", "window", "interval", "deadline")
+_HANDLE_CODES = {400: 102, 401: handles.TOKEN_WANTED, 403: handles.NOT_ALLOWED, 404: handles.NOT_FOUND}
 
 
-def _as_json(view: Snapshot, who: Named, span: Span) -> tuple[bytes, Cursor | None]:
-    page = query.readings(view, who, span)
-
-    def parts() -> Iterator[bytes]:
-        head = orjson.dumps({"id": who.identifier, "unit": who.unit, "type": who.type})
-        yield head[:-1] + b',"readings":['
-        yield from query.pieces(page)
-        yield b'],"gaps":' + orjson.dumps(query.gaps(view, who, span))
-        if page.next is not None:
-            yield b',"next":' + orjson.dumps(_opaque(page.next))
-        yield b"}"
-
-    return b"".join(parts()), page.next
+def _identifier(request: Request) -> str:
+    found = request.query_params.get("id")
+    if not found:
+        raise Problem(400, f"id is missing: {request.url.path}?id=IDENTIFIER; /v1/catalog lists the identifiers")
+    return found
 
 
-def _as_table(view: Snapshot, who: Named, span: Span, format_: str) -> tuple[bytes, Cursor | None]:
-    table, following = query.table(view, who, span)
-    facts = {"id": who.identifier, "unit": who.unit, "type": who.type}
-    table = table.replace_schema_metadata({name: value.encode() for name, value in facts.items()})
-    sink = io.BytesIO()
-    if format_ == "csv":
-        pa.csv.write_csv(query.flat(table), sink)
-    elif format_ == "parquet":
-        pa.parquet.write_table(table, sink, compression="zstd")
+def _refusal(request: Request, reason: Exception) -> Response:
+    """The answer instead of one."""
+    if isinstance(reason, TimeoutError):
+        status, detail = 503, f"the query was stopped after {SECONDS:.0f} s; ask for less: a later from, an earlier to"
+    elif isinstance(reason, HTTPException):
+        status, detail = reason.status_code, reason.detail
     else:
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-    return sink.getvalue(), following
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, headers=_HEADERS, media_type="application/json")
-
-
-def _only(request: Request, *names: str) -> None:
-    for name in request.query_params:
-        if name not in names:
-            known = f"it takes {', '.join(names)}" if names else "it takes none"
-            raise Problem(400, f"{request.url.path} has no parameter {name!r}; {known}")
-
-
-def _number(request: Request, name: str, default: int, highest: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 19 and 1 <= int(text) <= highest):
-        raise Problem(400, f"{name}={text!r}: write a number from 1 to {highest}")
-    return int(text)
-
-
-def _moment(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name)
-    try:
-        return default if text is None else moment.parse(text)
-    except ValueError as reason:
-        raise Problem(400, f"{name}: {reason}") from None
-
-
-def _opaque(cursor: Cursor) -> str:
-    text = f"{cursor.time_ns}.{cursor.stream}.{cursor.sequence}.{cursor.given}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _after(text: str | None) -> Cursor | None:
-    if text is None:
-        return None
-    try:
-        plain = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
-        numbers = [int(part) for part in plain.split(".")]
-        if len(numbers) != 4 or not all(moment.LOWEST <= number <= moment.HIGHEST for number in numbers):
-            raise ValueError
-        cursor = Cursor(*numbers)
-        if cursor.given < 0 or not -(2**31) <= cursor.stream < 2**31:
-            raise ValueError
-    except (ValueError, binascii.Error):
-        raise Problem(400, f"after={text!r} is not a cursor; write the `next` of the answer before") from None
-    return cursor
-
-
-_TITLES = {400: "Bad request", 404: "Not found", 405: "Method not allowed", 503: "Not available"}
-
-
-def _answer(status: int, detail: str) -> Response:
-    body = {"type": "about:blank", "title": _TITLES.get(status, "Error"), "status": status, "detail": detail}
-    return Response(orjson.dumps(body), status, headers=_HEADERS, media_type="application/problem+json")
+        log.error("a query failed: %s", reason, exc_info=reason, extra={"event": "query_failed"})
+        status, detail = 500, f"the data center could not answer: {type(reason).__name__}"
+    more = {}
+    if handle := request.path_params.get("handle"):
+        more = {"responseCode": _HANDLE_CODES.get(status, 2), "handle": handle}
+    return problem(status, detail, more)
 
 
 async def _problem(request: Request, reason: Exception) -> Response:
     status = reason.status_code if isinstance(reason, HTTPException) else 500
     detail = reason.detail if isinstance(reason, Problem) else f"{request.method} {request.url.path} is not there"
-    return _answer(status, detail)
-
-
-async def _too_slow(request: Request, reason: Exception) -> Response:  # noqa: ARG001 - starlette's signature
-    return _answer(503, f"the query was stopped after {SECONDS:.0f} s; ask for less: a later from, an earlier to")
+    return problem(status, detail)
 
 
 async def _broken(request: Request, reason: Exception) -> Response:  # noqa: ARG001 - starlette's signature
-    return _answer(500, f"the data center could not answer: {type(reason).__name__}")
+    return problem(500, f"the data center could not answer: {type(reason).__name__}")

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 
-from datacenter import query
+from datacenter import overview
 from datacenter.query import Named
 from datacenter.store import Snapshot
 
@@ -38,7 +38,7 @@ def account(view: Snapshot, from_ns: int, to_ns: int | None, who: Named | None =
     then to be complete.
     """
     current = _current(view)
-    holes = {UUID(found["stream"]): found["holes"] for found in query.streams(view)}
+    holes = {UUID(found["stream"]): found["holes"] for found in overview.streams(view)}
     answers = []
     for each in _streams(view, who):
         newest, quiet_since_ns = current.get(each.agent, (each.stream, 0))

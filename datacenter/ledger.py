@@ -6,6 +6,7 @@ not commit, `reload` brings the memory back to what the store holds.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from enum import Enum
@@ -146,7 +147,7 @@ class Ledger:
             return stream, Outcome.DUPLICATE
         if header.epoch not in self._epochs:
             return stream, self._park(agent, stream, header, body, received_ns)
-        self._store_block(agent, stream, body)
+        self._store_block(agent, stream, body, received_ns)
         return stream, Outcome.STORED
 
     def unpark(self, epoch: int) -> list[tuple[str, bytes, int]]:
@@ -230,7 +231,7 @@ class Ledger:
         self.parked_bytes += len(body)
         return Outcome.PARKED
 
-    def _store_block(self, agent: str, stream: UUID, body: bytes) -> None:
+    def _store_block(self, agent: str, stream: UUID, body: bytes, received_ns: int) -> None:
         decoded = _native.decode(body)
         header, rows = decoded.header, pa.table(decoded)
         sequence = header.sequence
@@ -262,6 +263,9 @@ class Ledger:
                 "last_ns": header.last_ns,
                 "sealed_ns": header.sealed_ns,
                 "bytes": len(body),
+                "epoch": header.epoch,
+                "received_ns": received_ns,
+                "sha256": hashlib.sha256(body).digest(),
             }
         )
         account.places.fill(sequence, sequence)
@@ -278,7 +282,7 @@ class Ledger:
         if epoch not in self._bindings:
             if len(self._bindings) >= 64:
                 self._bindings.clear()
-            self._bindings[epoch] = names.lookup(self._store, epoch)
+            self._bindings[epoch] = names.keys_of(self._store, epoch)
         return self._bindings[epoch]
 
     def _lose(self, account: Stream, header: _native.Header, readings: int, reason: str, body: bytes) -> None:
@@ -352,6 +356,9 @@ _BLOCKS = pa.schema(
         ("last_ns", pa.int64()),
         ("sealed_ns", pa.int64()),
         ("bytes", pa.int64()),
+        ("epoch", pa.uint64()),
+        ("received_ns", pa.int64()),
+        ("sha256", pa.binary()),
     ]
 )
 

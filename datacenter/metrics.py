@@ -23,6 +23,8 @@ _COUNTERS = {
     "dropped": "Messages that found the queue full; they come again.",
     "catalogs": "Catalogs learned.",
     "commits": "Transactions committed.",
+    "settled_readings": "Readings put in order by tag and time.",
+    "unrecorded_queries": "Queries that could not be recorded, and so were not answered.",
 }
 
 

@@ -39,3 +39,8 @@ def _whole(day: str, clock: str) -> int:
     except ValueError as reason:
         raise ValueError(f"'{day}T{clock}' is not a time: {reason}") from None
     return (moment - _EPOCH) // timedelta(seconds=1) * 10**9
+
+
+def spelled(ns: int) -> str:
+    """RFC 3339 in UTC, whole seconds."""
+    return (_EPOCH + timedelta(seconds=ns // 10**9)).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from agent.model import ValueType
 from agent.wire import Catalog, CatalogTag
+from datacenter.identity import lookup
 from datacenter.store import Store
 
 Identity: TypeAlias = tuple[Any, ...]
@@ -42,6 +43,7 @@ _TAGS = pa.schema(
         ("level", pa.int64()),
         ("description", pa.string()),
         ("source", pa.string()),
+        ("lookup", pa.string()),
     ]
 )
 _COLUMNS = ", ".join(_TAGS.names)
@@ -89,7 +91,7 @@ def bind(store: Store, epoch: int, catalog: Catalog) -> None:
         )
 
 
-def lookup(store: Store, epoch: int) -> tuple[pa.Array, dict[int, str]]:
+def keys_of(store: Store, epoch: int) -> tuple[pa.Array, dict[int, str]]:
     """The key of every tag index of an epoch, null where the catalog has no such tag; and each index's value column."""
     rows = store.rows("SELECT b.tag, b.key, t.type FROM bindings b JOIN tags t USING (key) WHERE b.epoch = ?", [epoch])
     keys = {tag: key for tag, key, _ in rows}
@@ -132,4 +134,5 @@ def _facts(agent: str, tag: CatalogTag) -> Identity:
         level,
         tag.description,
         source,
+        lookup(tag.identifier),
     )

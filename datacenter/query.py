@@ -1,21 +1,27 @@
-"""Queries: what is asked of the store, as plain functions of a snapshot. Reading never waits for writing."""
+"""Readings of one identifier or of several, in one order, page by page; plain functions of a snapshot.
+
+The order is (time, stream, sequence, tag, arrival): total, the same in every format, and not changed by settling.
+"""
 
 from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from agent.model import ValueType
+from datacenter.identity import lookup, starts
 from datacenter.names import COLUMN_OF
-from datacenter.places import Places
 from datacenter.store import Row, Snapshot
 
+MAX_KEYS = 10_000
+"""Tags of one question."""
 _COLUMN = {type_: f'"{column}"' for type_, column in COLUMN_OF.items()}
 _SQL_TYPE_OF = {
     "bool": "BOOLEAN",
@@ -35,6 +41,10 @@ _SQL_TYPE_OF = {
 _SQL_TYPE = {type_: _SQL_TYPE_OF[type_.element] + "[]" * type_.is_array for type_ in ValueType}
 _AS_THEY_ARE = {'"boolean"', '"integer"', '"unsigned"', '"text"'}
 """The columns whose values JSON has as they are."""
+
+
+class TooMany(ValueError):
+    """A prefix that more tags begin with than one question may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The tags that ever carried an identifier; type and unit are those of the newest."""
+    """The tags that ever carried an identifier; spelling, type and unit are those of the newest.
+
+    `level` is the highest of its tags; None where one of them has none.
+    """
 
     identifier: str
     keys: tuple[int, ...]
@@ -67,77 +80,142 @@ class Named:
     type: str
     unit: str
     agents: tuple[str, ...]
+    level: int | None = None
+    lookup: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Readings of one identifier, by time; `next` is None at the end."""
+    """Readings by time, (time, value, quality), of several identifiers also the id; `next` is None at the end."""
 
-    readings: list[tuple[int, Any, int]]
+    readings: list[tuple[Any, ...]]
     next: Cursor | None
 
 
 def named(view: Snapshot, identifier: str) -> Named | None:
-    """Who carries this identifier; None where nobody ever did."""
-    tags = view.rows("SELECT key, type, unit, agent FROM tags WHERE identifier = ? ORDER BY key", [identifier])
-    if not tags:
-        return None
-    keys, types, units, agents = zip(*tags, strict=True)
-    return Named(identifier, keys, tuple(dict.fromkeys(types)), types[-1], units[-1], tuple(dict.fromkeys(agents)))
+    """Who carries this identifier, in whatever spelling; None where nobody ever did."""
+    return next(iter(_named(view, "lookup = ?", [lookup(identifier)])), None)
 
 
-def readings(view: Snapshot, who: Named, span: Span) -> Page:
+def begun(view: Snapshot, prefix: str) -> list[Named]:
+    """Everyone whose identifier begins with `prefix`, by identifier. Raises TooMany."""
+    where = "starts_with(identifier, ?) OR (? != '' AND starts_with(lookup, ?))"
+    return _named(view, where, [prefix, starts(prefix), starts(prefix)])
+
+
+def _named(view: Snapshot, where: str, values: list[Any]) -> list[Named]:
+    rows = view.rows(
+        "SELECT lookup, identifier, key, type, unit, agent, level FROM tags"  # noqa: S608 - a condition of our own
+        f" WHERE {where} ORDER BY lookup, key LIMIT ?",
+        [*values, MAX_KEYS + 1],
+    )
+    if len(rows) > MAX_KEYS:
+        raise TooMany(f"more than {MAX_KEYS} tags begin so; write a longer prefix")
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[0], []).append(row)
+    found = []
+    for found_lookup, group in groups.items():
+        _, names, keys, types, units, agents, levels = zip(*group, strict=True)
+        found.append(
+            Named(
+                identifier=names[-1],
+                keys=keys,
+                types=tuple(dict.fromkeys(types)),
+                type=types[-1],
+                unit=units[-1],
+                agents=tuple(dict.fromkeys(agents)),
+                level=None if None in levels else max(levels),
+                lookup=found_lookup,
+            )
+        )
+    return found
+
+
+def readings(view: Snapshot, who: Named | Sequence[Named], span: Span) -> Page:
     """One page as JSON has it: NaN and the infinities are texts (OPC 10000-6, 5.4.2.4), bytes are base64."""
-    columns = list(dict.fromkeys(_COLUMN[ValueType(type_)] for type_ in who.types))
-    query, values = _select(who, span, f"time, quality, stream, sequence, {', '.join(columns)}")
-    rows = view.rows(query, values)
+    whom = [who] if isinstance(who, Named) else list(who)
+    columns = columns_of(whom)
+    rows = _ordered(view, whom, span, f"time, quality, stream, sequence, key, {', '.join(columns)}")
     more = len(rows) > span.limit
     del rows[span.limit :]
+    page: list[tuple[Any, ...]]
     if len(columns) == 1:
-        page = [(row[0], row[4], row[1]) for row in rows]
+        page = [(row[0], row[5], row[1]) for row in rows]
     else:
-        page = [(row[0], next((value for value in row[4:] if value is not None), None), row[1]) for row in rows]
+        page = [(row[0], next((value for value in row[5:] if value is not None), None), row[1]) for row in rows]
     if not all(column in _AS_THEY_ARE for column in columns):
         page = [(time_ns, spelled(value), quality) for time_ns, value, quality in page]
+    if not isinstance(who, Named):
+        name = {key: each.identifier for each in whom for key in each.keys}
+        page = [(*reading, name[row[4]]) for reading, row in zip(page, rows, strict=True)]
     return Page(page, _cursor(rows, span) if more else None)
 
 
-def table(view: Snapshot, who: Named, span: Span) -> tuple[pa.Table, Cursor | None]:
-    """One page as an Arrow table: time_ns, time, value in the tag's own type (text where the type changed), quality."""
-    if len(who.types) == 1:
-        value = f"CAST({_COLUMN[ValueType(who.type)]} AS {_SQL_TYPE[ValueType(who.type)]})"
+def table(view: Snapshot, who: Named | Sequence[Named], span: Span) -> tuple[pa.Table, Cursor | None]:
+    """One page as an Arrow table: time_ns, time, value, quality, of several identifiers also id. Values are in the
+    tag's own type; where types differ they are text."""
+    whom = [who] if isinstance(who, Named) else list(who)
+    types = {type_ for each in whom for type_ in each.types}
+    if len(types) == 1:
+        [type_] = types
+        value = f"CAST({_COLUMN[ValueType(type_)]} AS {_SQL_TYPE[ValueType(type_)]})"
     else:
-        texts = (_text(column) for column in dict.fromkeys(_COLUMN[ValueType(type_)] for type_ in who.types))
-        value = f"coalesce({', '.join(texts)})"
-    query, values = _select(
-        who, span, f"time AS time_ns, make_timestamp_ns(time) AS time, {value} AS value, quality, stream, sequence"
-    )
-    found = view.arrow(query, values)
+        value = f"coalesce({', '.join(map(_text, columns_of(whom)))})"
+    found = _arrow(view, whom, span, f"time AS time_ns, {value} AS value, quality, stream, sequence, key")
     more = found.num_rows > span.limit
     found = found.slice(0, span.limit)
-    places = [found.column(name).to_pylist() for name in ("time_ns", "stream", "sequence")] if more else [[], [], []]
-    cursor = (
-        _cursor([(at, 0, stream, place) for at, stream, place in zip(*places, strict=True)], span) if more else None
-    )
-    found = found.select(["time_ns", "time", "value", "quality"])
-    return found.set_column(1, "time", found.column("time").cast(pa.timestamp("ns", "UTC"))), cursor
+    cursor = None
+    if more:
+        places = [found.column(name).to_pylist() for name in ("time_ns", "stream", "sequence")]
+        cursor = _cursor([(at, 0, stream, place) for at, stream, place in zip(*places, strict=True)], span)
+    times = found.column("time_ns").cast(pa.timestamp("ns", "UTC"))
+    chosen = found.select(["time_ns", "value", "quality"]).add_column(1, "time", times)
+    if not isinstance(who, Named):
+        keys = pa.array([key for each in whom for key in each.keys], pa.int32())
+        names = pa.array([each.identifier for each in whom for _ in each.keys], pa.string())
+        chosen = chosen.append_column("id", pc.take(names, pc.index_in(found.column("key"), keys)))
+    return chosen, cursor
 
 
-def _select(who: Named, span: Span, columns: str) -> tuple[str, list[Any]]:
-    where = ["list_contains(?, key)", "time >= ?", "time < ?"]
-    values: list[Any] = [list(who.keys), span.from_ns, span.to_ns]
-    if len(who.keys) == 1:
-        where[0], values[0] = "key = ?", who.keys[0]
+def columns_of(whom: Sequence[Named]) -> list[str]:
+    """The columns of the store that hold their values, quoted."""
+    return list(dict.fromkeys(_COLUMN[ValueType(type_)] for each in whom for type_ in each.types))
+
+
+def where(whom: Sequence[Named], from_ns: int, to_ns: int) -> str:
+    """The condition for the readings of some identifiers in a span. Only numbers: nothing in it came from outside."""
+    keys = sorted({key for each in whom for key in each.keys})
+    chosen = f"key = {keys[0]:d}" if len(keys) == 1 else f"key IN ({', '.join(f'{key:d}' for key in keys)})"
+    return f"{chosen} AND time >= {from_ns:d} AND time < {to_ns:d}"
+
+
+def _question(whom: Sequence[Named], span: Span, columns: str) -> str:
     after = span.after
+    condition = where(whom, span.from_ns if after is None else max(span.from_ns, after.time_ns), span.to_ns)
     if after is not None:
-        where += ["time >= ?", "(time, stream, sequence) >= (?, ?, ?)"]
-        values += [after.time_ns, after.time_ns, after.stream, after.sequence]
-    # rowid: readings of one place and time stay in the order in which the block has them.
-    query = (
-        f"SELECT {columns} FROM readings WHERE {' AND '.join(where)}"  # noqa: S608 - names of our own, values bound
-        " ORDER BY time, stream, sequence, rowid LIMIT ? OFFSET ?"
-    )
-    return query, [*values, span.limit + 1, after.given if after else 0]
+        condition += f" AND (time, stream, sequence) >= ({after.time_ns:d}, {after.stream:d}, {after.sequence:d})"
+    return f"SELECT {columns} FROM every WHERE {condition}"  # noqa: S608 - names and numbers of our own
+
+
+def _page(whom: Sequence[Named], span: Span, columns: str) -> str:
+    given = span.after.given if span.after else 0
+    order = "ORDER BY time, stream, sequence, key, half, place"
+    return f"{_question(whom, span, columns)} {order} LIMIT {span.limit + 1:d} OFFSET {given:d}"
+
+
+def _ordered(view: Snapshot, whom: Sequence[Named], span: Span, columns: str) -> list[Row]:
+    return view.rows(_page(whom, span, columns))
+
+
+def _arrow(view: Snapshot, whom: Sequence[Named], span: Span, columns: str) -> pa.Table:
+    if span.after is None:
+        # Nearly always the readings lie in order already; to look is much cheaper than to sort.
+        found = view.arrow(f"{_question(whom, span, columns)} LIMIT {span.limit + 1:d}")
+        times = found.column("time_ns").combine_chunks()
+        if found.num_rows <= span.limit and pc.all(pc.less(times[:-1], times[1:])).as_py() is not False:
+            return found
+    return view.arrow(_page(whom, span, columns))
 
 
 def _cursor(rows: list[Row], span: Span) -> Cursor:
@@ -149,16 +227,8 @@ def _cursor(rows: list[Row], span: Span) -> Cursor:
             break
         given += 1
     after = span.after
-    if (
-        after is not None
-        and given == len(rows)
-        and (after.time_ns, after.stream, after.sequence)
-        == (
-            time_ns,
-            stream,
-            sequence,
-        )
-    ):
+    here = (time_ns, stream, sequence)
+    if after is not None and given == len(rows) and (after.time_ns, after.stream, after.sequence) == here:
         given += after.given
     return Cursor(time_ns, stream, sequence, given)
 
@@ -199,92 +269,20 @@ def flat(found: pa.Table) -> pa.Table:
     return found.set_column(place, "value", pa.array(texts, pa.string()))
 
 
-def gaps(view: Snapshot, who: Named, span: Span) -> list[dict[str, Any]]:
-    """What is known to be missing of the streams that carry the identifier, overlapping the span."""
+def gaps(view: Snapshot, whom: Sequence[Named], span: Span) -> list[dict[str, Any]]:
+    """What is known to be missing of the streams that carry the identifiers, overlapping the span."""
+    agents = sorted({agent for each in whom for agent in each.agents})
     rows = view.rows(
         "SELECT g.from_ns, g.to_ns, g.reason FROM gaps g JOIN streams s ON s.id = g.stream"
         " WHERE list_contains(?, s.agent) AND g.from_ns < ? AND g.to_ns >= ? ORDER BY ALL LIMIT 10000",
-        [list(who.agents), span.to_ns, span.from_ns],
+        [agents, span.to_ns, span.from_ns],
     )
     return [{"from_ns": from_ns, "to_ns": to_ns, "reason": reason} for from_ns, to_ns, reason in rows]
 
 
-def catalog(view: Snapshot, prefix: str, limit: int) -> list[dict[str, Any]]:
-    """Every tag that was ever known, by identifier."""
-    names = ("identifier", "agent", "device", "name", "type", "unit", "low", "high", "domain", "level", "description")
-    rows = view.rows(
-        f"SELECT {', '.join(names)}, source FROM tags WHERE starts_with(identifier, ?)"  # noqa: S608 - names of our own
-        " ORDER BY identifier, key LIMIT ?",
-        [prefix, limit],
-    )
-    return [{**dict(zip(names, row[:-1], strict=True)), "source": orjson.loads(row[-1])} for row in rows]
-
-
-def streams(view: Snapshot) -> list[dict[str, Any]]:
-    """Every stream's account. `first` and `last` are sequences, `holes` closed intervals that are still to come."""
-    above: dict[int, list[tuple[int, int]]] = {}
-    for id_, first, last in view.rows(
-        "SELECT p.stream, p.first, p.last FROM"
-        " (SELECT stream, sequence AS first, sequence AS last FROM blocks"
-        " UNION ALL SELECT stream, first, last FROM gaps) p"
-        " JOIN streams s ON s.id = p.stream WHERE p.last > s.committed ORDER BY ALL"
-    ):
-        above.setdefault(id_, []).append((first, last))
-    return [
-        _account(row, above.get(row[0], []))
-        for row in view.rows("SELECT id, agent, stream, committed, readings, blocks, bytes FROM streams ORDER BY id")
-    ]
-
-
-def _account(row: Row, above: list[tuple[int, int]]) -> dict[str, Any]:
-    _id, agent, stream, committed, count, blocks, size = row
-    places = Places(committed, above)
-    return {
-        "agent": agent,
-        "stream": str(stream),
-        "first": 1 if committed else places.islands[0][0] if places.islands else 0,
-        "last": places.last,
-        "holes": [list(hole) for hole in places.holes],
-        "readings": count,
-        "committed": places.committed,
-        "blocks": blocks,
-        "bytes": size,
-    }
-
-
-def agents(view: Snapshot) -> list[dict[str, Any]]:
-    """The last state of every agent, and when it came."""
-    rows = view.rows("SELECT agent, state, received_ns FROM agents ORDER BY agent")
-    return [{"agent": agent, **orjson.loads(state), "received_ns": received_ns} for agent, state, received_ns in rows]
-
-
-def summary(view: Snapshot, blocks: int) -> dict[str, Any]:
-    """Totals, and how old readings were when they were committed, over the newest `blocks` blocks, in ms."""
-    [totals] = view.rows("SELECT sum(readings)::BIGINT, sum(blocks)::BIGINT, sum(bytes)::BIGINT FROM streams")
-    [missing] = view.rows("SELECT count(*), coalesce(sum(readings), 0)::BIGINT FROM gaps")
-    [tags] = view.rows("SELECT count(*) FROM tags")
-    [latency] = view.rows(
-        "WITH newest AS (SELECT stream, sequence, stored_ns FROM blocks ORDER BY stored_ns DESC LIMIT ?)"
-        " SELECT quantile_cont((n.stored_ns - r.time) / 1e6, [0.5, 0.99])"
-        " FROM readings r JOIN newest n ON r.stream = n.stream AND r.sequence = n.sequence",
-        [blocks],
-    )
-    p50, p99 = latency[0] or (None, None)
-    return {
-        "readings": totals[0] or 0,
-        "blocks": totals[1] or 0,
-        "bytes": totals[2] or 0,
-        "tags": tags[0],
-        "gaps": missing[0],
-        "readings_lost": missing[1],
-        "latency_ms_p50": p50,
-        "latency_ms_p99": p99,
-    }
-
-
-def pieces(page: Page, size: int = 20_000) -> Iterator[bytes]:
-    """The readings of a page as the inside of a JSON array, in pieces: a million at once would hold the others up."""
-    for at in range(0, len(page.readings), size):
+def pieces(readings: list[Any], size: int = 20_000) -> Iterator[bytes]:
+    """The rows of a page as the inside of a JSON array, in pieces: a million at once would hold the others up."""
+    for at in range(0, len(readings), size):
         if at:
             yield b","
-        yield orjson.dumps(page.readings[at : at + size])[1:-1]
+        yield orjson.dumps(readings[at : at + size])[1:-1]

@@ -15,8 +15,12 @@ import uvicorn
 
 from agent.errors import HeadraceError
 from agent.wire import Broker
+from datacenter.access import Access, Mode
 from datacenter.api import Api
+from datacenter.grants import Grants
 from datacenter.ingest import Ingest
+from datacenter.recorder import Recorder
+from datacenter.settle import Settler
 from datacenter.store import Store
 from datacenter.subscription import Subscription
 
@@ -53,12 +57,17 @@ async def serve(
     mqtt: str,
     stop: asyncio.Event,
     ready: Callable[[dict[str, Any]], None],
+    access: Mode = "open",
+    keep_days: float = 200.0,
+    audit_bytes: int = 1024**3,
 ) -> None:
     """Runs until `stop`, then ends within about two seconds; what was not acknowledged comes again.
 
+    Every query is recorded in the ledger `audit/queries` of the store's folder, for `keep_days` and in `audit_bytes`.
+
     `ready` is called once, when HTTP listens; the broker may come later (see /healthz). `http` is "host:port"; port 0
-    takes a free one, which `ready` is told. Raises StoreError, AddressInUse or ValueError where it can't start, and
-    whatever stopped the ingest where that broke.
+    takes a free one, which `ready` is told. Raises StoreError, AuditError, GrantError, AddressInUse or ValueError
+    where it can't start, and whatever stopped the ingest where that broke.
     """
     address = Broker.parse(broker)
     listener = await asyncio.to_thread(_listen, http)
@@ -67,6 +76,7 @@ async def serve(
     except BaseException:
         listener.close()
         raise
+    settler, recorder = None, None
     try:
         ingest = await asyncio.to_thread(Ingest, opened, root)
         subscription = Subscription(
@@ -78,10 +88,20 @@ async def serve(
             deliver=ingest.offer,
             greet=ingest.greet,
         )
-        facts = _Facts(address, ingest, subscription)
-        api = await asyncio.to_thread(Api, opened, facts.health, facts.counters)
+        recorder = await asyncio.to_thread(
+            Recorder, opened.folder / "audit", keep_days=keep_days, max_bytes=audit_bytes
+        )
+        settler = Settler(opened)
+        facts = _Facts(address, ingest, subscription, settler, recorder)
+        porter = Access(access, await asyncio.to_thread(Grants, opened.folder))
+        api = await asyncio.to_thread(Api, opened, facts.health, facts.counters, porter, recorder)
+        settler.start()
         await _run(listener, ingest, subscription, api, stop=stop, ready=ready, store=opened)
     finally:
+        if settler is not None and not await asyncio.to_thread(settler.stop, 1.5):
+            log.warning("a run of readings was not given up in time", extra={"event": "stopped_late"})
+        if recorder is not None:
+            await asyncio.to_thread(recorder.close)
         listener.close()
         await asyncio.to_thread(opened.close)
 
@@ -93,6 +113,8 @@ class _Facts:
     broker: Broker
     ingest: Ingest
     subscription: Subscription
+    settler: Settler
+    recorder: Recorder
 
     def health(self) -> dict[str, Any]:
         wrong = []
@@ -111,13 +133,20 @@ class _Facts:
                 "queued": self.ingest.queued,
                 "parked": self.ingest.parked,
             },
+            "audit": {"head": str(self.recorder.head), "refused": self.recorder.refused},
         }
 
     def counters(self) -> dict[str, Any]:
         counted = asdict(self.ingest.counters)
         counted["duplicate_blocks"] = counted.pop("duplicates")
         counted["stored_blocks"] = counted.pop("stored")
-        return {**counted, "parked": self.ingest.parked, "queued": self.ingest.queued}
+        return {
+            **counted,
+            "parked": self.ingest.parked,
+            "queued": self.ingest.queued,
+            "settled_readings": self.settler.readings,
+            "unrecorded_queries": self.recorder.refused,
+        }
 
 
 async def _run(

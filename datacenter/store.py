@@ -1,6 +1,8 @@
 """The store: one DuckDB file in one folder. The only file that imports duckdb.
 
 One thread writes, through `transaction`; any thread reads, through `snapshot`. What `transaction` committed is on disk.
+Readings are in two tables: `readings` as they came, and `settled` in runs ordered by tag and time, into which
+`datacenter.settle` moves them. Who reads, reads the view `every`: its `half` and `place` keep the order of arrival.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import duckdb
 import pyarrow as pa
 
 from agent.errors import HeadraceError
+from datacenter.identity import lookup
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the tables. A store of a later version is refused, never misread."""
 
 Row: TypeAlias = tuple[Any, ...]
@@ -50,6 +53,15 @@ ALTER TABLE readings ADD COLUMN real_array DOUBLE[];
 ALTER TABLE readings ADD COLUMN text_array VARCHAR[];
 ALTER TABLE readings ADD COLUMN bytes_array BLOB[];
 """,
+    3: """
+ALTER TABLE blocks ADD COLUMN epoch UBIGINT;
+ALTER TABLE blocks ADD COLUMN received_ns BIGINT;
+ALTER TABLE blocks ADD COLUMN sha256 BLOB;
+ALTER TABLE tags ADD COLUMN lookup VARCHAR;
+CREATE TABLE settled AS SELECT * FROM readings LIMIT 0;
+CREATE VIEW every AS SELECT *, 0 AS half, rowid AS place FROM settled
+    UNION ALL SELECT *, 1, rowid FROM readings;
+""",
 }
 """What each later version of the tables adds to the one before; an older store gets it when it is opened."""
 
@@ -77,6 +89,7 @@ class Store:
         self.folder = folder
         self.path = folder / "headrace.duckdb"
         self._closed = threading.Event()
+        self._settling: duckdb.DuckDBPyConnection | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._writer = duckdb.connect(
@@ -107,8 +120,17 @@ class Store:
                 raise StoreError(f"{self.path} has tables of version {version}; this program writes {SCHEMA}")
             for later in range(int(version) + 1, SCHEMA + 1):
                 self._run(_SINCE[later])
+                if later == 3:
+                    self._fill_lookups()
                 self.write("UPDATE meta SET value = ? WHERE name = 'schema'", [str(later)])
         return str(meta["client"])
+
+    def _fill_lookups(self) -> None:
+        found = [identifier for (identifier,) in self.rows("SELECT DISTINCT identifier FROM tags")]
+        if found:
+            self._writer.register("known", pa.table({"identifier": found, "lookup": [*map(lookup, found)]}))
+            self.write("UPDATE tags SET lookup = k.lookup FROM known k WHERE k.identifier = tags.identifier")
+            self._writer.unregister("known")
 
     def _run(self, statements: str) -> None:
         for statement in filter(str.strip, statements.split(";")):
@@ -120,20 +142,50 @@ class Store:
 
         Raises Unwritable or Broken where the disk or the database, not the caller, is the reason.
         """
-        try:
-            self._writer.begin()
+        with _committed(self._writer):
             yield
-            self._writer.commit()
-        except BaseException as reason:
-            with suppress(duckdb.Error):
-                self._writer.rollback()
-            if isinstance(reason, (duckdb.FatalException, duckdb.InternalException)):
-                raise Broken(str(reason)) from reason
-            # Whatever is not about the rows themselves is about the disk or the memory: "Failed to commit" of a full
-            # disk is a TransactionException, for one. Waiting is right there, and setting a block aside would lose it.
-            if isinstance(reason, (duckdb.Error, OSError, MemoryError)) and not isinstance(reason, _OF_THE_ROWS):
-                raise Unwritable(str(reason)) from reason
-            raise
+
+    def settle(self, readings: int) -> int:
+        """Moves that many of the oldest arrivals into a run ordered by tag and time, all or nothing. One thread's.
+
+        Goes on beside the writer, which only appends to what this takes from. Returns how many were moved. Raises
+        Unwritable, Broken, or TimeoutError after `stop_settling`.
+        """
+        cursor = self._writer.cursor()
+        try:
+            with _committed(cursor):
+                self._settling = cursor
+                [(until, moved)] = cursor.execute(
+                    "SELECT max(rowid), count(*) FROM (SELECT rowid FROM readings LIMIT ?)", [readings]
+                ).fetchall()
+                if moved:
+                    names = self._used(cursor, until)
+                    # By rowid at last: readings of one tag and time stay in the order in which they came.
+                    cursor.execute(
+                        f"INSERT INTO settled({names}) SELECT {names} FROM readings"  # noqa: S608 - own names
+                        f" WHERE rowid <= {until:d} ORDER BY key, time, rowid"
+                    )
+                    cursor.execute(f"DELETE FROM readings WHERE rowid <= {until:d}")  # noqa: S608 - a number
+        except duckdb.InterruptException as reason:
+            raise TimeoutError("settling was stopped") from reason
+        finally:
+            self._settling = None
+            cursor.close()
+        return int(moved)
+
+    def stop_settling(self) -> None:
+        """Ends a `settle` that runs, from another thread: it moves nothing."""
+        if (cursor := self._settling) is not None:
+            cursor.interrupt()
+
+    @staticmethod
+    def _used(cursor: duckdb.DuckDBPyConnection, until: int) -> str:
+        """The columns that hold anything up to a row: most kinds of values do not, and would be sorted for nothing."""
+        names = [f'"{name}"' for name, *_ in cursor.execute("DESCRIBE readings").fetchall()]
+        counts = cursor.execute(
+            f"SELECT {', '.join(f'count({name})' for name in names)} FROM readings WHERE rowid <= {until:d}"  # noqa: S608
+        ).fetchall()[0]
+        return ", ".join(name for name, count in zip(names, counts, strict=True) if count)
 
     def write(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Runs one statement of a transaction."""
@@ -194,6 +246,29 @@ class Snapshot:
     def _check(self) -> None:
         if self._stopped:
             raise TimeoutError("the query was stopped")
+
+
+@contextmanager
+def _committed(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    try:
+        connection.begin()
+        yield
+        connection.commit()
+    except BaseException as reason:
+        with suppress(duckdb.Error):
+            connection.rollback()
+        if isinstance(reason, (duckdb.FatalException, duckdb.InternalException)):
+            raise Broken(str(reason)) from reason
+        # Whatever is not about the rows themselves is about the disk or the memory: "Failed to commit" of a full disk
+        # is a TransactionException, for one. Waiting is right there, and setting a block aside would lose it.
+        stopped = isinstance(reason, duckdb.InterruptException)
+        if (
+            isinstance(reason, (duckdb.Error, OSError, MemoryError))
+            and not isinstance(reason, _OF_THE_ROWS)
+            and not stopped
+        ):
+            raise Unwritable(str(reason)) from reason
+        raise
 
 
 def _explain(path: Path, reason: Exception) -> str:

@@ -109,14 +109,7 @@ def parser() -> argparse.ArgumentParser:
 
     _identifier_options(command)
 
-    query = command("query", "readings by identifier", _query)
-    query.add_argument("identifier", metavar="IDENTIFIER")
-    query.add_argument("--url", default="http://127.0.0.1:8080", help="the data center (default %(default)s)")
-    query.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970, inclusive")
-    query.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339 or ns since 1970, exclusive")
-    query.add_argument("--limit", type=int, default=None)
-    query.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
-    query.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
+    _sharing(command, config)
 
     reconcile = command(
         "reconcile", "whether everything that agents accepted has arrived, or what is missing", _reconcile
@@ -162,6 +155,49 @@ def _look(command: Callable[[str, str, Command], argparse.ArgumentParser]) -> No
     browse.add_argument("--type", metavar="TYPE", action="append", help="only this type, e.g. float64; may be repeated")
     browse.add_argument("--depth", type=int, default=64, help="levels below the root (default %(default)s)")
     browse.add_argument("--all", action="store_true", help="also the server's own node, i=2253")
+
+
+def _sharing(command: Callable[..., argparse.ArgumentParser], config: Callable[..., None]) -> None:
+    """The commands about who reads what, and how good it is."""
+    query = command("query", "readings by identifier", _query)
+    query.add_argument("identifier", metavar="IDENTIFIER")
+    query.add_argument("--url", default="http://127.0.0.1:8080", help="the data center (default %(default)s)")
+    query.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970, inclusive")
+    query.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339 or ns since 1970, exclusive")
+    query.add_argument("--limit", type=int, default=None)
+    query.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
+    query.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
+    query.add_argument(
+        "--aggregate", metavar="KINDS", help="count,good,min,max,mean instead of readings, with --window"
+    )
+    query.add_argument("--window", metavar="DURATION", help="10s, 15m, 1h, 1d")
+
+    quality = command("quality", "scores of an identifier's readings: completeness, consistency, timeliness", _quality)
+    quality.add_argument("identifier", metavar="IDENTIFIER")
+    quality.add_argument("--url", default="http://127.0.0.1:8080", help="the data center (default %(default)s)")
+    quality.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970, inclusive")
+    quality.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339 or ns since 1970, exclusive")
+    quality.add_argument("--window", metavar="DURATION", help="10s, 15m, 1h, 1d; left out: the whole span")
+    quality.add_argument("--interval", metavar="DURATION", help="the step that is expected; left out: the median step")
+
+    grant = command("grant", "who may read what at the data center", _grant)
+    grant.add_argument("action", choices=["add", "list", "revoke"])
+    config(grant)
+    grant.add_argument("grant", nargs="?", metavar="GRANT", help="which one to revoke")
+    grant.add_argument("--who", help="who gets it: a person, a company, a program")
+    grant.add_argument(
+        "--pattern", action="append", default=[], help="an identifier, or the beginning of some: '88.118.8/press1.*'"
+    )
+    grant.add_argument("--level", type=int, choices=[1, 2, 3], default=1, help="the highest level (default 1)")
+    grant.add_argument("--form", choices=["raw", "aggregate"], default="raw", help="readings, or only aggregates")
+    grant.add_argument("--window", default="1m", help="of aggregates: the shortest window (default %(default)s)")
+    grant.add_argument("--until", metavar="TIME", help="RFC 3339 or a date; left out: until it is revoked")
+    grant.add_argument("--purpose", default="", help="what for; stands in the ledger")
+
+    audit = command("audit", "whether a ledger is whole and unchanged", _audit)
+    audit.add_argument("action", choices=["verify"])
+    audit.add_argument("path", type=Path, metavar="FILE|CONFIG", help="a ledger's file or folder, or a config for all")
+    audit.add_argument("--anchor", action="append", default=[], metavar="NUMBER:HASH", help="a head that was kept")
 
 
 def _simulate_options(made: argparse.ArgumentParser) -> None:
@@ -364,6 +400,24 @@ def _query(options: argparse.Namespace) -> int:
     from headrace import query
 
     return query.main(options)
+
+
+def _quality(options: argparse.Namespace) -> int:
+    from headrace import quality
+
+    return quality.main(options)
+
+
+def _grant(options: argparse.Namespace) -> int:
+    from headrace import grant
+
+    return grant.main(options)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from headrace import audit
+
+    return audit.main(options)
 
 
 def _outbox(options: argparse.Namespace) -> int:

@@ -170,7 +170,7 @@ def simulate(options: argparse.Namespace) -> int:
 
 def datacenter(options: argparse.Namespace) -> int:
     """`headrace datacenter`."""
-    config = configs.load(options.config)
+    config = _warn(configs.check(options.config))
     if config.datacenter is None:
         raise ConfigError(
             [Problem(str(config.path), "datacenter", "there is no [datacenter]", "write [datacenter] with a store")]
@@ -193,6 +193,9 @@ def datacenter(options: argparse.Namespace) -> int:
                 mqtt=uplink.mqtt,
                 stop=stop,
                 ready=ready,
+                access=section.access,
+                keep_days=config.audit.keep / 86400,
+                audit_bytes=config.audit.max_bytes,
             )
         )
     return 0

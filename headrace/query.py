@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import struct
 import sys
 import urllib.error
@@ -29,13 +30,16 @@ class NoAnswer(HeadraceError):
 
 
 def fetch(url: str, path: str, **parameters: object) -> bytes:
-    """The body of an answer. Raises NoAnswer."""
+    """The body of an answer. The environment's HEADRACE_TOKEN goes with the question. Raises NoAnswer."""
     wanted = {name: value for name, value in parameters.items() if value is not None}
     address = f"{url.rstrip('/')}{path}?{urllib.parse.urlencode(wanted)}"
+    token = os.environ.get("HEADRACE_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     if not address.startswith(("http://", "https://")):
         raise NoAnswer(f"{url!r} is not a data center's address; write --url http://127.0.0.1:8080")
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:  # noqa: S310  (the scheme is checked above)
+        request = urllib.request.Request(address, headers=headers)  # noqa: S310  (the scheme is checked above)
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
             body: bytes = answer.read()
             return body
     except urllib.error.HTTPError as refused:
@@ -54,11 +58,12 @@ def _reason(refused: urllib.error.HTTPError) -> str:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Prints or writes the readings of one identifier."""
+    """Prints or writes the readings of one identifier, or of all that begin with what stands before a star."""
     form = "json" if options.json else options.format
     if form == "parquet" and options.output is None:
         raise NoAnswer("parquet is not text; write --output FILE.parquet")
     asked = {"id": options.identifier, "from": options.start, "to": options.end, "limit": options.limit}
+    asked |= {"aggregate": options.aggregate, "window": options.window}
     body = fetch(options.url, "/v1/readings", **asked, format="json" if form == "table" else form)
     if form == "table":
         body = _table(json.loads(body)).encode()
@@ -86,16 +91,20 @@ def shown(value: object, kind: str) -> str:
 
 
 def _table(answer: dict[str, Any]) -> str:
-    kind = str(answer["type"])
-    unit = f" [{answer['unit']}]" if answer.get("unit") else ""
-    lines = [f"{answer['id']}  {kind}{unit}", f"{'time':<32}{'value':<26}quality"]
-    lines += [
-        f"{moment(time_ns):<32}{shown(value, kind):<26}{'Good' if quality == 0 else f'{quality:#010x}'}"
-        for time_ns, value, quality in answer["readings"]
-    ]
+    whom = answer.get("identifiers") or [answer]
+    kinds = {each["id"]: str(each["type"]) for each in whom}
+    lines = [f"{each['id']}  {each['type']}" + (f" [{each['unit']}]" if each.get("unit") else "") for each in whom]
+    if "windows" in answer:
+        lines.append("".join(f"{name:<32}" for name in ("window", *answer["columns"][1:])).rstrip())
+        for begin, *values in answer["windows"]:
+            lines.append("".join(f"{text:<32}" for text in (moment(begin), *map(str, values))).rstrip())
+    else:
+        lines.append(f"{'time':<32}{'value':<26}quality{'     id' * ('identifiers' in answer)}")
+        for time_ns, value, quality, *of in answer["readings"]:
+            kind, status = kinds[of[0] if of else answer["id"]], "Good" if quality == 0 else f"{quality:#010x}"
+            lines.append(f"{moment(time_ns):<32}{shown(value, kind):<26}{f'{status:<12}{of[0]}' if of else status}")
     lines += [f"gap {moment(gap['from_ns'])} to {moment(gap['to_ns'])}: {gap['reason']}" for gap in answer["gaps"]]
     if "next" in answer:
-        lines.append(
-            f"... more: --limit takes up to 1000000, or narrow --from and --to ({len(answer['readings'])} shown)"
-        )
+        shown_now = len(answer.get("windows") or answer.get("readings") or ())
+        lines.append(f"... more: --limit takes up to 1000000, or narrow --from and --to ({shown_now} shown)")
     return "\n".join(lines)

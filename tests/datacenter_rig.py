@@ -15,7 +15,7 @@ import httpx
 from agent import _native
 from agent.model import Tag, Value, ValueType
 from agent.wire import ROOT, Catalog, CatalogTag, Receipt, epoch_of
-from datacenter import query
+from datacenter import overview, query
 from datacenter.ingest import Ingest
 from datacenter.message import Message
 from datacenter.query import Named, Span
@@ -40,9 +40,11 @@ def catalog(tags: Sequence[Tag] = TAGS, agent: str = AGENT) -> bytes:
 EPOCH = epoch_of(catalog())
 
 
-def block(stream: UUID, sequence: int, rows: Rows | None = None, *, epoch: int = EPOCH) -> bytes:
+def block(
+    stream: UUID, sequence: int, rows: Rows | None = None, *, epoch: int = EPOCH, tags: Sequence[Tag] = TAGS
+) -> bytes:
     """A sealed block; without rows it has three readings of the float64 tag, 1 ms apart, that name their sequence."""
-    buffer = _native.Buffer(TAGS)
+    buffer = _native.Buffer(tags)
     start = BEGIN + sequence * 10**9
     buffer.push(rows or [(REAL, start + at * 10**6, sequence + at / 10, 0) for at in range(3)])
     sealed = buffer.seal(stream=stream.bytes, sequence=sequence, epoch=epoch, sealed_ns=start)
@@ -121,7 +123,7 @@ class Rig:
 
     def stream(self, stream: UUID) -> dict[str, Any]:
         with self.store.snapshot() as view:
-            return next(found for found in query.streams(view) if found["stream"] == str(stream))
+            return next(found for found in overview.streams(view) if found["stream"] == str(stream))
 
     def gaps(self) -> list[tuple[int, int, int, str]]:
         """(first, last, readings, reason) of every gap."""

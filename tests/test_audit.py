@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import audit, audit_file
+from agent import audit, audit_file, config
 from agent.audit import AuditError, Head
 from agent.audit_file import DAY_NS, AuditFile
 from agent.audit_queue import AuditQueue
@@ -195,10 +195,11 @@ def test_the_queue_is_bounded_and_says_when_a_record_is_safe(tmp_path: Path) -> 
     assert max(each.result(10).n for each in done) == 100
     with pytest.raises(AuditError):
         queue.put("query", {"at": object()}).result(10)
+    assert not queue.put("query", {}).cancel(), "whoever stops waiting does not stop the writing"
     queue.close()
     with pytest.raises(AuditError, match="takes no more"):
         queue.put("query", {})
-    assert audit.verify(tmp_path, "queries").records == 100
+    assert audit.verify(tmp_path, "queries").records == 101
 
 
 _KILLED = """\
@@ -251,3 +252,41 @@ print(file.head.n)
     assert report.sound
     assert report.head.n == int(found.stdout.split()[-1])
     assert audit.files(tmp_path, "queries")[0][1].stat().st_size > 500
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "says"),
+    [
+        ('[audit]\nkeep = "179d"', "audit.keep", "180d"),
+        ('[audit]\nkeep = "24h"', "audit.keep", "180d"),
+        ('[audit]\nmax_bytes = "1 KiB"', "audit.max_bytes", "out of range"),
+        ('[audit]\nkeep = "180d"\nmax_bytes = "2 GiB"', "", ""),
+    ],
+)
+def test_a_config_can_not_keep_records_for_less_than_180_days(tmp_path: Path, text: str, field: str, says: str) -> None:
+    path = tmp_path / "plant.toml"
+    path.write_text(f'[datacenter]\nstore = "./store"\n{text}\n')
+    found = config.check(path).problems
+    assert [each.field for each in found] == [field] * bool(field)
+    assert all(says in f"{each.message} {each.hint}" for each in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ('http = "127.0.0.1:8080"', False),
+        ('http = "[::1]:8080"', False),
+        ('http = "localhost:8080"', False),
+        ('http = "0.0.0.0:8080"', True),
+        ('http = "10.1.2.3:8080"\naccess = "open"', True),
+        ('http = "[::]:8080"', True),
+        ('http = "10.1.2.3:8080"\naccess = "token"', False),
+    ],
+)
+def test_an_open_data_center_that_others_reach_is_warned_of(tmp_path: Path, text: str, warned: bool) -> None:
+    path = tmp_path / "plant.toml"
+    path.write_text(f'[datacenter]\nstore = "./store"\n{text}\n')
+    checked = config.check(path)
+    assert checked.config is not None
+    assert [warning.field for warning in checked.warnings] == ["datacenter.http"] * warned
+    assert all("token" in warning.hint for warning in checked.warnings)

@@ -315,6 +315,11 @@ def test_a_store_of_version_1_gets_the_columns_that_came_later(tmp_path: Path) -
             for kind in ("boolean_array", "integer_array", "unsigned_array", "real_array", "text_array", "bytes_array"):
                 rig.store.write(f"ALTER TABLE readings DROP COLUMN {kind}")
             rig.store.write("ALTER TABLE readings DROP COLUMN bytes")
+            rig.store.write("DROP VIEW every")
+            rig.store.write("DROP TABLE settled")
+            rig.store.write("ALTER TABLE tags DROP COLUMN lookup")
+            for name in ("epoch", "received_ns", "sha256"):
+                rig.store.write(f"ALTER TABLE blocks DROP COLUMN {name}")
             rig.store.write("UPDATE meta SET value = '1' WHERE name = 'schema'")
     array = next(tag.index for tag in TAGS if tag.type is ValueType.INT16_ARRAY)
     with Rig(tmp_path) as rig:

@@ -1,0 +1,196 @@
+"""The data center's store: a day of one tag out of many readings, cold and warm, and ingest from blocks beside it.
+
+`python -m benchmarks.query [READINGS]` prints the lines by itself. The store of the queries (115 tags at 10 Hz, by
+default 100 million readings, about 300 MB) is made once, in `target/benchmarks`, through the store's own insert and
+settle; the baseline is the same question asked before anything was settled.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agent import _native
+from agent.model import Tag, ValueType
+from agent.wire import Catalog, CatalogTag, epoch_of
+from benchmarks.result import COMMAND, Result, less, more
+from datacenter import names
+from datacenter.access import Caller
+from datacenter.ledger import Ledger, Outcome
+from datacenter.query import Span
+from datacenter.questions import Asked, readings
+from datacenter.settle import RUN
+from datacenter.store import Store
+
+READINGS = 100_000_000
+TAGS = tuple(Tag(at, "press1", f"t{at}", f"hr:{at}", ValueType.FLOAT64, f"88.118.8/press1.t{at}") for at in range(115))
+BEGIN = 1_750_000_000 * 10**9
+STEP = 100_000_000
+DAY = 86_400 * 10**9
+FOLDER = Path(__file__).parents[1] / "target" / "benchmarks"
+ROUNDS = 5
+
+
+def results(count: int = READINGS) -> Iterator[Result]:
+    """Queries first. Raises AssertionError where a day does not have all of its readings."""
+    folder, before = _made(count)
+    answers = [_asked(folder) for _ in range(3)]
+    what = f"a day of one tag out of {count // 10**6} million readings"
+    cold = min(answer["cold"] for answer in answers)
+    warm = min(answer["warm"] for answer in answers)
+    page = min(answer["page"] for answer in answers)
+    yield from less(f"{what}, cold", cold, "ms", **{"in order of arrival": before["cold"]})
+    yield from less(f"{what}, warm", warm, "ms", **{"in order of arrival": before["warm"]})
+    yield from less(f"{what}, first 10,000 as JSON", page, "ms", **{"in order of arrival": before["page"]})
+    yield from _ingest()
+
+
+def _catalog() -> bytes:
+    return Catalog(
+        "bench", tuple(CatalogTag(t.index, t.device, t.name, t.identifier, t.type.value) for t in TAGS)
+    ).encode()
+
+
+def _made(count: int) -> tuple[Path, dict[str, float]]:
+    """The settled store of so many readings, and the times of the questions before it was."""
+    folder = FOLDER / f"store-{count}"
+    told = folder / "before.json"
+    if told.is_file():
+        return folder, orjson.loads(told.read_bytes())
+    shutil.rmtree(folder, ignore_errors=True)
+    store = Store(folder)
+    body = _catalog()
+    with store.transaction():
+        names.bind(store, epoch_of(body), Catalog.decode(body))
+    stream = pa.scalar(1, pa.int32())
+    for start in range(0, count, 1_000_000):
+        at = pa.array(range(start, min(start + 1_000_000, count)), pa.int64())
+        scan = pc.divide(at, len(TAGS))
+        rows = {
+            "key": pc.cast(pc.add(pc.subtract(at, pc.multiply(scan, len(TAGS))), 1), pa.int32()),
+            "time": pc.add(pc.multiply(scan, STEP), BEGIN),
+            "quality": pa.repeat(pa.scalar(0, pa.uint32()), len(at)),
+            "real": pc.round(pc.multiply(pc.sin(pc.divide(pc.cast(at, pa.float64()), 1000.0)), 100.0), 2),
+            "stream": pa.repeat(stream, len(at)),
+            "sequence": pc.divide(at, len(TAGS) * 10),
+        }
+        with store.transaction():
+            store.insert("readings", pa.table(rows))
+    store.close()
+    before = _asked(folder)
+    store = Store(folder)
+    while store.rows("SELECT count(*) >= ? FROM readings", [RUN])[0][0]:
+        store.settle(RUN)
+    store.close()
+    told.write_bytes(orjson.dumps(before))
+    return folder, before
+
+
+def _asked(folder: Path) -> dict[str, float]:
+    """The questions in a process of its own, whose file is not in the memory of the system."""
+    command = [sys.executable, "-m", "benchmarks.query", "--ask", str(folder)]
+    found = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1]).stdout
+    answer: dict[str, float] = orjson.loads(found)
+    return answer
+
+
+def _ask(folder: Path) -> None:
+    """Prints ms: of the first question of a store just opened, of the same again, and of a page of it."""
+    day = Asked((TAGS[57].identifier,), None, Span(BEGIN, BEGIN + DAY, 1_000_000), None, "arrow")
+    page = Asked(day.ids, None, Span(BEGIN, BEGIN + DAY, 10_000), None, "json")
+    with tempfile.TemporaryDirectory() as other:
+        # Libraries are loaded, and the code has run once, on another store.
+        small = Store(Path(other))
+        body = _catalog()
+        with small.transaction():
+            names.bind(small, epoch_of(body), Catalog.decode(body))
+        for question in (day, page):
+            _timed(small, question, 0)
+        small.close()
+    file = folder / "headrace.duckdb"
+    number = os.open(file, os.O_RDONLY)
+    os.fsync(number)
+    os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(number)
+    store = Store(folder)
+    expected = DAY // STEP
+    cold = _timed(store, day, expected)
+    warm = min(_timed(store, day, expected) for _ in range(ROUNDS))
+    first = min(_timed(store, page, 10_000) for _ in range(ROUNDS))
+    store.close()
+    sys.stdout.write(orjson.dumps({"cold": cold, "warm": warm, "page": first}).decode())
+
+
+def _timed(store: Store, question: Asked, expected: int) -> float:
+    began = time.perf_counter()
+    with store.snapshot() as view:
+        found = readings(view, question, Caller())
+    took = (time.perf_counter() - began) * 1000
+    assert found.readings == expected, f"{found.readings} readings instead of {expected}"
+    return took
+
+
+def _ingest(blocks: int = 100, each: int = 20_000) -> Iterator[Result]:
+    """CPU time, all threads together, from blocks in memory to committed transactions of eight blocks."""
+    body, stream = _catalog(), uuid4()
+    made = [_block(stream, sequence, each, epoch_of(body)) for sequence in range(1, blocks + 1)]
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        ledger = Ledger(store)
+        with store.transaction():
+            ledger.learn(body, 0)
+        stored, rate = _add(store, ledger, made, Outcome.STORED)
+        again, duplicates = _add(store, ledger, made, Outcome.DUPLICATE)
+        assert stored == again == blocks
+        assert store.rows("SELECT count(*) FROM readings") == [(blocks * each,)]
+        began = time.process_time()
+        store.settle(blocks * each)
+        settled = blocks * each / (time.process_time() - began)
+        store.close()
+    both = 1 / (1 / rate + 1 / settled)
+    name = "blocks to DuckDB, a second of one core"
+    yield from more(name, rate, "readings/s", **{"and settling them": both, "duplicates refused": duplicates})
+
+
+def _add(store: Store, ledger: Ledger, blocks: list[bytes], wanted: Outcome) -> tuple[int, float]:
+    began, count = time.process_time(), 0
+    for at in range(0, len(blocks), 8):
+        with store.transaction():
+            for body in blocks[at : at + 8]:
+                count += ledger.add("bench", body, 0)[1] is wanted
+            ledger.flush()
+    readings = sum(_native.header(body).readings for body in blocks)
+    return count, readings / (time.process_time() - began)
+
+
+def _block(stream: UUID, sequence: int, count: int, epoch: int) -> bytes:
+    buffer = _native.Buffer(TAGS)
+    start = BEGIN + sequence * count // len(TAGS) * STEP
+    buffer.push([(at % len(TAGS), start + at // len(TAGS) * STEP, round(at * 0.37 % 100, 2), 0) for at in range(count)])
+    sealed = buffer.seal(stream=stream.bytes, sequence=sequence, epoch=epoch, sealed_ns=start)
+    assert sealed is not None
+    return sealed.data
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--ask"]:
+        _ask(Path(sys.argv[2]))
+        return
+    for result in results(int(sys.argv[1]) if len(sys.argv) > 1 else READINGS):
+        replace(result, command=f"{COMMAND}.query").print()
+
+
+if __name__ == "__main__":
+    main()
