@@ -33,7 +33,7 @@ SEED := 1
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core peers clean
+.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-outbox peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +100,20 @@ fuzz-seeds: setup ## write the seeds of the fuzz targets anew, from the golden v
 
 soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 	@HEADRACE_SOAK=$(MUTATIONS) HEADRACE_SEED=$(SEED) nice $(CARGO) test --quiet --locked --release --test core soak -- --nocapture
+
+# For `make soak-outbox`: how often each thing happens to the outbox's disk or process (docs/reliability.md).
+KILLS := 1000
+CUTS := 1000
+FULL := 100
+FLIPS := 10000
+
+soak-outbox: setup peers ## kills, power cuts (as root), full disks and flipped bits, at length
+	@nice $(BIN)/python -m tests.outbox_rig kills $(KILLS)
+	@nice $(BIN)/python -m tests.outbox_rig ext4 $(CUTS)
+	@nice $(BIN)/python -m tests.outbox_rig xfs $(CUTS)
+	@nice $(BIN)/python -m tests.outbox_rig full $(FULL)
+	@nice $(BIN)/python -m tests.outbox_rig harms $(FLIPS)
+	@nice $(BIN)/python -m tests.outbox_rig each 14
 
 peers: tools ## install the brokers and device servers that the tests talk to
 	@tests/peers/install.sh

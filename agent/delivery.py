@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from time import monotonic, time_ns
 from typing import Any, Literal, Self
+from uuid import UUID
 
 from agent._native import gap
 from agent.config import Config
@@ -42,6 +43,8 @@ SETTLED_SECONDS = 10.0
 QUIET_SECONDS = 2.0
 """So long after its last sign the data center's "no further than that" means that something was lost on the way."""
 MOST_WANTED = 64
+RENEW_SECONDS = 60.0
+"""A new stream is begun at most so often, whatever a data center claims to have."""
 
 
 @dataclass(slots=True)
@@ -79,12 +82,13 @@ class Delivery:
         self._awake = asyncio.Event()
         self._progressed = asyncio.Event()
         self._connected = False
-        self._told_lost = self._told_taken = self._told_bad = self._told_ahead = False
+        self._told_lost = self._told_taken = self._told_bad = False
         self._cursor = 0  # the last place that was sent
         self._sent: deque[_Sent] = deque()
         self._in_flight = 0
         self._announced: set[int] = set()
-        self._committed = 0  # the furthest of all receipts
+        self._committed: dict[UUID, int] = {}  # the furthest receipt of each stream
+        self._renewed = -RENEW_SECONDS
         self._answered = False
         self._wanted: set[int] = set()
         self._newest_receipt = 0
@@ -202,7 +206,7 @@ class Delivery:
     async def _send_more(self) -> None:
         while True:
             room = min(self._uplink.inflight - self._in_flight, self._window - len(self._sent))
-            if room <= 0 or self._cursor >= self._outbox.next_sequence - 1:
+            if room <= 0 or self._cursor >= self._outbox.last:
                 return
             entries = await self._outbox.peek(self._cursor, room, PEEK_BYTES)
             if not entries:
@@ -251,17 +255,18 @@ class Delivery:
 
     async def _take_confirmations(self) -> None:
         answered, self._answered = self._answered, False
-        through = self._committed
+        through = self._delivered()
         if self._confirm == "broker":
             # In order: one that was refused, or not sent, holds back those after it.
             beyond = min(self._rejected, default=1 << 63)
             done = takewhile(lambda sent: sent.acknowledged and sent.last < beyond, self._sent)
             through = max((sent.last for sent in done), default=0)
         before = self._outbox.facts()["confirmed"]
-        if answered and self._newest_receipt < before:
+        mine = self._outbox.streams.of(before) == self._outbox.stream
+        if answered and mine and self._newest_receipt < before:
             await self._fill_forgotten(self._newest_receipt + 1, before)
-        if through >= self._outbox.next_sequence:
-            self._report_ahead(through)
+        if through > self._outbox.last:
+            await self._answer_ahead(through)
             return
         if through > before:
             self._counts["confirmed"] += await self._outbox.confirm(through)
@@ -325,9 +330,11 @@ class Delivery:
         try:
             if topic == self._topics.receipts:
                 receipt = Receipt.decode(body)
-                if receipt.stream == self._outbox.stream:
-                    self._newest_receipt = receipt.committed
-                    self._committed = max(self._committed, receipt.committed)
+                if self._outbox.streams.has(receipt.stream):
+                    known = self._committed.get(receipt.stream, 0)
+                    self._committed[receipt.stream] = max(known, receipt.committed)
+                    if receipt.stream == self._outbox.stream:
+                        self._newest_receipt = receipt.committed
                     self._answered = True
             else:
                 epoch = CatalogWanted.decode(body).epoch
@@ -416,16 +423,34 @@ class Delivery:
         longest: float = min(LONGEST_PAUSE, 0.2 * 2 ** min(failures, 10))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 -- only so that a thousand agents don't come at once
 
-    def _report_ahead(self, through: int) -> None:
-        if not self._told_ahead:
-            self._told_ahead = True
-            log.error(
-                "The data center has block %d of this stream, but the last one given out is %d. "
-                "Was an old copy of the outbox put back? Set it aside to begin a new stream.",
-                through,
-                self._outbox.next_sequence - 1,
-                extra={"event": "receipt_ahead", "stream": str(self._outbox.stream), "committed": through, "lost": -1},
-            )
+    def _delivered(self) -> int:
+        """How far the receipts go without a hole, over the streams that wait one after another."""
+        spans = self._outbox.streams.spans(self._outbox.facts()["confirmed"], self._outbox.last)
+        through = 0
+        for index, (stream, end) in enumerate(spans):
+            committed = self._committed.get(stream, 0)
+            through = max(through, committed if index == len(spans) - 1 else min(committed, end))
+            if committed < end:
+                break
+        return through
+
+    async def _answer_ahead(self, through: int) -> None:
+        """The data center has places that were never given out here: an old copy of the outbox was put back."""
+        stream, last = self._outbox.stream, self._outbox.last
+        if monotonic() - self._renewed < RENEW_SECONDS:
+            return
+        self._renewed = monotonic()
+        log.error(
+            "The data center has block %d of stream %s, but the last one given out is %d: was an old copy of the "
+            "outbox put back? A new stream begins.",
+            through,
+            stream,
+            last,
+            extra={"event": "receipt_ahead", "stream": str(stream), "committed": through, "lost": 0},
+        )
+        await self._outbox.renew(f"the data center had {through} blocks of it, this outbox gave out {last}")
+        self._newest_receipt = self._outbox.last
+        self._go_back()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

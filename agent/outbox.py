@@ -1,8 +1,13 @@
 """The durable queue between collecting and sending: one row a block, in SQLite (WAL, synchronous=FULL).
 
-`append` returns when the block is on the disk. Places in the stream (sequences) start at 1 and are never used twice.
-`confirm` forgets what the other side has; the rows are deleted with the next append, or by themselves a second later.
-Where the quota is reached the oldest blocks become gaps in their very places (`drop_oldest`), or `append` says no.
+`append` returns when the block is on the disk; appends that wait for each other share one commit. Places in the
+stream (sequences) start at 1 and are never used twice. `confirm` forgets what the other side has; the rows are deleted
+with the next append, or by themselves a second later. Where the quota is reached the oldest blocks become gaps in their
+very places (`drop_oldest`), or `append` says no.
+
+What the disk does: where it is full, or takes no writes, `append` says no as well, and nothing else stops. Where it
+gives back other bytes than it was given, that block becomes a gap; where the file itself is damaged it is set aside,
+what can be read is saved, and a new stream begins (docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -10,22 +15,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sqlite3
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import aiosqlite
 
-from agent import _native, outbox_file
-from agent.entry import COLUMNS, INSERT, TOTALS, Entry, Totals, from_row, signed, to_row, unsigned
+from agent import _native, catalogs, disk, outbox_file, quota, renewal
+from agent.entry import (
+    COLUMNS,
+    INSERT,
+    TOTALS,
+    Damaged,
+    Entry,
+    Totals,
+    check,
+    from_block,
+    from_row,
+    readdressed,
+    to_row,
+)
 from agent.errors import HeadraceError, OutboxFull
-from agent.outbox_file import PAGE, OutboxRefused
-from agent.quota import BATCH, Quota, log_bytes
+from agent.outbox_file import Lock, OutboxRefused
+from agent.quota import Quota
+from agent.session import Connection, Session
+from agent.streams import Streams
 
 __all__ = ["MIN_BYTES", "Entry", "Outbox", "OutboxRefused", "WhenFull"]
 
@@ -37,24 +54,38 @@ SWEEP_SECONDS = 1.0
 REPORT_SECONDS = 10.0
 AHEAD = 1024
 """Places that `peek` marks as sent before they are, so that only one peek in many has to write."""
-KEPT_CATALOGS = 8
+GROUP = 64
+"""Appends that one commit takes at most."""
 MIN_BYTES = 256 * 1024
 
 
-class Outbox:
-    """The queue of one stream. One process opens it; every method may be called from any task of its loop."""
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """An append until its commit."""
 
-    def __init__(self, path: Path, db: aiosqlite.Connection, lock: int, *, max_bytes: int, when_full: WhenFull) -> None:
+    block: _native.Block
+    epoch: int
+    done: bool = False
+    refusal: BaseException | None = None
+
+
+class Outbox:
+    """The queue of one agent. One process opens it; every method may be called from any task of its loop."""
+
+    def __init__(self, path: Path, lock: Lock, *, max_bytes: int, when_full: WhenFull) -> None:
         self.path = path
         self.max_bytes = max_bytes
         self.when_full = when_full
-        self.stream = uuid.UUID(int=0)
+        self.streams = Streams([(1, uuid.UUID(int=0))])
         self.newest_epoch: int | None = None
         self._quota: Quota
-        self._db = db
-        self._lock = lock
+        self._session = Session(path, lock, max_bytes, connect=self._connect, known=self._known, load=self._load)
+        self._rows = self._session.rows
         self._turn = asyncio.Lock()
+        self._waiting: list[_Waiting] = []
         self._totals = Totals()
+        self._opened_at = 0  # places from here on were given out by this process
+        self._past: set[bytes] = set()  # streams that this process wrote to before the current one
         self._handed = 0  # places up to this one may have been sent: their entries keep their range for ever
         self._trash = True  # confirmed rows may still be in the file
         self._unreported = 0
@@ -64,51 +95,62 @@ class Outbox:
 
     @classmethod
     async def open(cls, path: Path, *, max_bytes: int, when_full: WhenFull) -> Outbox:
-        """Opens the outbox, or makes it. `max_bytes` bounds what it takes on the disk, write-ahead log included.
+        """Opens the outbox, or makes it. `max_bytes` bounds what it takes on the disk, log and reserve included.
 
-        A file that is damaged is set aside and a new stream begun. Raises OutboxRefused where another process has it
-        or a later version wrote it, and ValueError where `max_bytes` is too small to be of use.
+        A file that is damaged is set aside and a new stream begun. Raises OutboxRefused where another process has it,
+        a later version wrote it, or the disk does not let it be opened, and ValueError where `max_bytes` is too small
+        to be of use.
         """
         if max_bytes < MIN_BYTES:
             raise ValueError(f"an outbox needs at least {MIN_BYTES} bytes, not {max_bytes}")
-        lock = await asyncio.to_thread(outbox_file.lock, path)
+        outbox = cls(path, await asyncio.to_thread(Lock, path), max_bytes=max_bytes, when_full=when_full)
         try:
-            await asyncio.to_thread(outbox_file.prepare, path)
-            db = await aiosqlite.connect(path, isolation_level=None, timeout=1.0)
+            await outbox._session.open()
         except BaseException:
-            os.close(lock)
-            raise
-        outbox = cls(path, db, lock, max_bytes=max_bytes, when_full=when_full)
-        try:
-            await outbox._load()
-        except BaseException:
-            await outbox._release()
+            await outbox._session.close()
             raise
         outbox._sweeper = asyncio.create_task(outbox._sweep(), name="outbox sweeper")
         return outbox
 
     @property
+    def stream(self) -> uuid.UUID:
+        """The stream of the next block. It changes where the outbox had to begin a new one."""
+        return self.streams.current
+
+    @property
     def next_sequence(self) -> int:
-        """The place that the next appended block must carry."""
-        return self._totals.next_sequence
+        """The place that the next appended block must carry, those that wait for their commit counted."""
+        return self._totals.next_sequence + len(self._waiting)
+
+    @property
+    def last(self) -> int:
+        """The last place that is stored."""
+        return self._totals.next_sequence - 1
 
     def facts(self) -> dict[str, int]:
-        """Counters: `entries`, `readings` and `bytes` wait; `dropped_*` are since the stream began."""
-        found = {name: getattr(self._totals, name) for name in TOTALS if name != "sent"}
+        """Counters: `entries`, `readings` and `bytes` wait; `dropped_*` are since the outbox was made."""
+        found = {name: getattr(self._totals, name) for name in TOTALS if name not in ("first", "sent")}
         return {**found, "disk_bytes": self._quota.disk_bytes}
 
     async def append(self, block: _native.Block, epoch: int) -> None:
         """Stores a block; it is durable when this returns.
 
-        Raises OutboxFull where there is no room for it (then nothing is stored, and nothing dropped for it), and
-        ValueError where the block does not carry `next_sequence`.
+        Several may wait at once, each with the place after the one before. Raises OutboxFull where there is no room for
+        it, or the disk takes no writes (then nothing is stored, nothing dropped for it, and those that wait behind it
+        fail as well), and ValueError where the block does not carry `next_sequence`. A block of a stream that has been
+        followed by another since it was sealed is stored under the new one.
         """
-        await asyncio.shield(self._append(block, epoch))
+        if block.sequence != self.next_sequence and block.data[7:23] not in self._past:
+            raise ValueError(f"the block carries sequence {block.sequence}; next is {self.next_sequence}")
+        waiting = _Waiting(block, epoch)
+        self._waiting.append(waiting)
+        await asyncio.shield(self._append(waiting))
 
     async def peek(self, after: int, limit: int, max_bytes: int) -> list[Entry]:
         """The entries with a sequence above `after` that are not confirmed, in order.
 
-        At most `limit`, and at most `max_bytes` of bodies; but one where there is one, however large it is.
+        At most `limit`, and at most `max_bytes` of bodies; but one where there is one, however large it is. None while
+        the disk can't be read.
         """
         return await asyncio.shield(self._peek(after, limit, max_bytes))
 
@@ -125,12 +167,23 @@ class Outbox:
 
     async def catalog(self, epoch: int) -> bytes | None:
         """The catalog of an epoch that still has entries, or is one of the last few."""
-        found = await self._rows("SELECT body FROM catalog WHERE epoch = ?", (signed(epoch),))
-        return found[0][0] if found else None
+        async with self._turn:
+            try:
+                return await self._session.guard(lambda: catalogs.read(self._rows, epoch))
+            except OutboxFull:
+                return None
 
     async def flush(self) -> None:
         """Deletes what is confirmed, now."""
         await asyncio.shield(self._flush())
+
+    async def renew(self, why: str) -> None:
+        """Begins a new stream: somebody has places of the current one that were never given out here.
+
+        What this process gave out of it moves to the new one, for others stand in its places already; what waited
+        before stays where it is.
+        """
+        await asyncio.shield(self._renew(why))
 
     async def close(self) -> None:
         """Deletes what is confirmed and closes the file. Harmless the second time."""
@@ -144,38 +197,85 @@ class Outbox:
         except (HeadraceError, sqlite3.Error) as reason:
             log.warning("The outbox could not be tidied: %s", reason, extra={"event": "outbox_untidy"})
         self._report(at_once=True)
-        await self._release()
+        await self._session.close()
 
-    async def _append(self, block: _native.Block, epoch: int) -> None:
-        body = block.data
+    async def _append(self, waiting: _Waiting) -> None:
         async with self._turn:
-            before = self._totals
-            if block.sequence != before.next_sequence:
-                raise ValueError(f"the block carries sequence {block.sequence}; next is {before.next_sequence}")
-            self._quota.check(len(body), await asyncio.to_thread(outbox_file.free, self.path))
-            async with self._transaction():
-                if trash := self._trash:
-                    trash = await self._delete()
-                now, trash = await self._make_room(len(body), trash)
-                entry = Entry(
-                    block.sequence, block.sequence, epoch, block.readings, block.first_ns, block.last_ns, body
-                )
-                await self._rows(INSERT, to_row(entry))
-                now = replace(
-                    now,
-                    next_sequence=now.next_sequence + 1,
-                    entries=now.entries + 1,
-                    readings=now.readings + entry.readings,
-                    bytes=now.bytes + len(body),
-                )
-                await self._save(now)
-            self._totals, self._trash, self._written = now, trash, time.monotonic()
-            self._unreported += now.dropped_readings - before.dropped_readings
+            # Whoever comes first commits for all who wait.
+            while not waiting.done:
+                group = self._group()
+                try:
+                    await self._session.guard(lambda group=group: self._store(group))  # type: ignore[misc]
+                except BaseException as reason:
+                    group = self._waiting  # those behind carry places that can't be reached now
+                    for each in group:
+                        each.refusal = reason
+                for each in group:
+                    each.done = True
+                self._waiting = [each for each in self._waiting if not each.done]
         self._report()
+        if waiting.refusal is not None:
+            raise waiting.refusal
+
+    def _group(self) -> list[_Waiting]:
+        size = 0
+        group: list[_Waiting] = []
+        for each in self._waiting[:GROUP]:
+            size += len(each.block)
+            if group and size > self._quota.group_bytes:
+                break
+            group.append(each)
+        return group
+
+    async def _store(self, group: list[_Waiting]) -> None:
+        """One transaction for all of a group."""
+        before = self._totals
+        entries = await self._addressed(group)
+        size = sum(len(entry.body) for entry in entries)
+        self._quota.measure(size, await asyncio.to_thread(disk.room, self.path))
+        async with self._session.transaction():
+            trash = self._trash and await quota.delete(self._rows, before.confirmed)
+            drop_oldest = self.when_full == "drop_oldest"
+            now, trash = await self._quota.make_room(before, size, trash, self._handed, drop_oldest=drop_oldest)
+            for entry in entries:
+                await self._rows(f"INSERT {INSERT}", to_row(entry))
+            now = replace(
+                now,
+                next_sequence=now.next_sequence + len(entries),
+                entries=now.entries + len(entries),
+                readings=now.readings + sum(0 if entry.gap else entry.readings for entry in entries),
+                bytes=now.bytes + size,
+            )
+            await self._save(now)
+        self._totals, self._trash, self._written = now, trash, time.monotonic()
+        self._unreported += now.dropped_readings - before.dropped_readings
+        await asyncio.to_thread(self._session.lock.note, self.stream, now.next_sequence)
+        if self._quota.pressed or size > self._quota.group_bytes:
+            await self._session.empty_log()
+
+    async def _addressed(self, group: list[_Waiting]) -> list[Entry]:
+        """The group's entries at the places that they get: their own, unless a new stream has begun since."""
+        place = self._totals.next_sequence
+        entries = []
+        for each in group:
+            body, at = each.block.data, each.block.sequence
+            if at < place and await self._rows("SELECT 1 FROM entry WHERE sequence = ? AND body = ?", (at, body)):
+                continue  # its commit was reported as failed, and had reached the disk all the same
+            if at != place or body[7:23] != self.stream.bytes:
+                body = readdressed(body, self.stream.bytes, place)
+            entries.append(replace(from_block(body), epoch=each.epoch))
+            place += 1
+        return entries
 
     async def _peek(self, after: int, limit: int, max_bytes: int) -> list[Entry]:
         async with self._turn:
-            start = max(after, self._totals.confirmed)
+            with contextlib.suppress(OutboxFull):
+                return await self._session.guard(lambda: self._read(after, limit, max_bytes))
+        return []
+
+    async def _read(self, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        start = max(after, self._totals.confirmed)
+        while True:
             sizes = await self._rows(
                 "SELECT sequence, length(body), last FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?",
                 (start, limit),
@@ -188,72 +288,97 @@ class Outbox:
                 if total > max_bytes:
                     break
                 through, last = sequence, end
-            if last > self._totals.sent:
-                await self._mark_sent(last + AHEAD)
-            self._handed = max(self._handed, last)
             found = await self._rows(
                 f"SELECT {COLUMNS}, body FROM entry WHERE sequence > ? AND sequence <= ? ORDER BY sequence",  # noqa: S608
                 (start, through),
             )
-        return [from_row(row) for row in found]
+            entries = [from_row(row) for row in found]
+            if last >= self._totals.next_sequence:
+                raise Damaged(f"there is a place {last}, and the last one given out is {self.last}")
+            if wrong := quota.rotten(entries, start, self._totals.confirmed, self.streams):
+                await self._bury(wrong)
+                continue
+            if last > self._totals.sent:
+                await self._mark_sent(last + AHEAD)
+            self._handed = max(self._handed, last)
+            return entries
+
+    async def _bury(self, wrong: list[Entry]) -> None:
+        before = self._totals
+        async with self._session.transaction():
+            now = await quota.bury(self._rows, before, wrong, self.streams)
+            await self._save(now)
+        self._totals = now
+        log.error(
+            "Blocks %d to %d can't be read: %s. Gaps stand in their places.",
+            wrong[0].sequence,
+            wrong[-1].last,
+            quota.ROTTEN,
+            extra={
+                "event": "readings_lost",
+                "lost": now.dropped_readings - before.dropped_readings,
+                "stream": str(self.stream),
+                "reason": quota.ROTTEN,
+            },
+        )
 
     async def _mark_sent(self, through: int) -> None:
         now = replace(self._totals, sent=through)
-        # On a full disk sending goes on all the same: it is what makes room.
-        with contextlib.suppress(OutboxFull):
-            async with self._transaction():
+        try:
+            async with self._session.transaction():
                 await self._save(now)
-            self._totals = now
+        except sqlite3.OperationalError as reason:
+            if renewal.is_damage(reason):
+                raise
+            return  # on a full disk sending goes on all the same: it is what makes room
+        self._totals = now
 
     async def _confirm(self, through: int) -> int:
         async with self._turn:
-            before = self._totals
-            if through >= before.next_sequence:
-                raise ValueError(f"{through} can't be confirmed: the last sequence is {before.next_sequence - 1}")
-            [(entries, readings, size, last)] = await self._rows(
-                "SELECT count(*), sum(iif(gap, 0, readings)), sum(length(body)), max(last) FROM entry "
-                "WHERE sequence > ? AND sequence <= ? AND last <= ?",
-                (before.confirmed, through, through),
-            )
-            if not entries:
-                return 0
-            self._trash, self._handed = True, max(self._handed, last)
-            self._totals = replace(
-                before,
-                confirmed=last,
-                entries=before.entries - entries,
-                readings=before.readings - readings,
-                bytes=before.bytes - size,
-            )
-            return int(readings)
+            return await self._session.guard(lambda: self._forget(through))
+
+    async def _forget(self, through: int) -> int:
+        before = self._totals
+        if through >= before.next_sequence:
+            raise ValueError(f"{through} can't be confirmed: the last sequence is {self.last}")
+        [(entries, readings, size, last)] = await self._rows(
+            "SELECT count(*), sum(iif(gap, 0, readings)), sum(length(body)), max(last) FROM entry "
+            "WHERE sequence > ? AND sequence <= ? AND last <= ?",
+            (before.confirmed, through, through),
+        )
+        if not entries:
+            return 0
+        self._trash, self._handed = True, max(self._handed, last)
+        self._totals = replace(
+            before,
+            confirmed=last,
+            entries=before.entries - entries,
+            readings=before.readings - readings,
+            bytes=before.bytes - size,
+        )
+        return int(readings)
 
     async def _keep_catalog(self, epoch: int, body: bytes) -> None:
-        async with self._turn:
-            if epoch == self.newest_epoch:
+        async def keep() -> None:
+            if epoch == self.newest_epoch and await catalogs.read(self._rows, epoch) == body:
                 return
-            totals, key = self._totals, signed(epoch)
-            async with self._transaction():
-                await self._rows(
-                    "UPDATE catalog SET until = ? WHERE until IS NULL AND epoch != ?", (totals.next_sequence - 1, key)
-                )
-                await self._rows(
-                    "INSERT OR REPLACE INTO catalog (epoch, kept, until, body) "
-                    "SELECT ?, coalesce(max(kept), 0) + 1, NULL, ? FROM catalog",
-                    (key, body),
-                )
-                await self._rows(
-                    "DELETE FROM catalog WHERE until <= ? AND kept <= (SELECT max(kept) FROM catalog) - ?",
-                    (totals.confirmed, KEPT_CATALOGS),
-                )
+            async with self._session.transaction():
+                await catalogs.keep(self._rows, epoch, body, confirmed=self._totals.confirmed, last=self.last)
             self.newest_epoch = epoch
 
+        async with self._turn:
+            await self._session.guard(keep)
+
     async def _flush(self) -> None:
+        async def tidy() -> None:
+            async with self._session.transaction():
+                trash = await quota.delete(self._rows, self._totals.confirmed)
+                await self._save(self._totals)
+            self._trash, self._written = trash, time.monotonic()
+
         while self._trash:
             async with self._turn:
-                async with self._transaction():
-                    trash = await self._delete()
-                    await self._save(self._totals)
-                self._trash, self._written = trash, time.monotonic()
+                await self._session.guard(tidy)
 
     async def _sweep(self) -> None:
         """Deletes confirmed rows while nothing is appended, and reports losses that were held back."""
@@ -261,72 +386,62 @@ class Outbox:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self._report()
+            await asyncio.to_thread(self._session.reserve.hold)
             if time.monotonic() - self._written < SWEEP_SECONDS:
                 continue
             try:
                 await self.flush()
                 quiet = False
-            except (HeadraceError, sqlite3.Error) as reason:
+            except (HeadraceError, sqlite3.Error, OSError) as reason:
                 if not quiet:
                     log.warning("The outbox could not be tidied: %s", reason, extra={"event": "outbox_untidy"})
                 quiet = True
 
-    async def _delete(self) -> bool:
-        """Deletes one batch of confirmed rows. Returns whether more may be left."""
-        confirmed = self._totals.confirmed
-        beyond = await self._rows(
-            "SELECT sequence FROM entry WHERE sequence <= ? ORDER BY sequence LIMIT 1 OFFSET ?", (confirmed, BATCH)
-        )
-        await self._rows("DELETE FROM entry WHERE sequence <= ?", (beyond[0][0] - 1 if beyond else confirmed,))
-        return bool(beyond)
-
-    async def _make_room(self, size: int, trash: bool) -> tuple[Totals, bool]:
-        """Within a transaction, deletes and drops until a body of `size` bytes fits. Raises OutboxFull."""
-        now, wanted = self._totals, 0
-        while (short := await self._quota.short(size)) > 0:
-            if trash:
-                trash = await self._delete()
-                continue
-            # A row may free less than its size (pages are shared), so every round asks for more than the last.
-            wanted = max(short, 2 * wanted)
-            after = await self._quota.drop(now, wanted, self._handed) if self.when_full == "drop_oldest" else now
-            if after is now:
-                raise OutboxFull(
-                    f"the outbox {self.path} is full: {now.entries} blocks wait; "
-                    f"a block of {size} bytes does not fit in outbox.max_bytes = {self.max_bytes}"
-                )
-            now = after
-        return now, trash
-
     async def _save(self, now: Totals) -> None:
-        await self._rows(f"UPDATE meta SET {' = ?, '.join(TOTALS)} = ?", astuple(now))  # noqa: S608
+        crc = check(self.stream.bytes, now)
+        await self._rows(f"UPDATE meta SET crc = ?, {' = ?, '.join(TOTALS)} = ?", (crc, *astuple(now)))  # noqa: S608
+
+    async def _renew(self, why: str) -> None:
+        def surgery() -> None:
+            with contextlib.closing(outbox_file.connect(self.path)) as db:
+                outbox_file.save(db, self.stream, self._totals)  # what is confirmed is not in the file yet
+                renewal.renew(db, self._session.lock, why, moved_from=max(self._opened_at, self._totals.first))
+
+        async with self._turn:
+            await self._session.guard(lambda: self._session.apart(surgery))
+
+    async def _connect(self) -> Connection:
+        return await aiosqlite.connect(self.path, isolation_level=None, timeout=1.0)
+
+    def _known(self) -> renewal.Found:
+        """What this process knows better than a damaged file."""
+        if not self._opened_at:
+            return renewal.Found()
+        return renewal.Found(self.stream, self._totals, self._totals.next_sequence)
 
     async def _load(self) -> None:
-        capacity = min(self.max_bytes, await asyncio.to_thread(outbox_file.capacity, self.path))
-        log_pages = max(8, min(1000, capacity // 16 // PAGE))
-        for setting in (
-            "synchronous = FULL",
-            "secure_delete = OFF",  # Debian's SQLite has it on: twice the bytes written
-            f"wal_autocheckpoint = {log_pages}",
-            f"journal_size_limit = {log_pages * PAGE}",
-        ):
-            await self._rows(f"PRAGMA {setting}")
-        if await self._rows("PRAGMA synchronous") != [(2,)]:
-            raise OutboxRefused(f"{self.path}: SQLite does not keep synchronous = FULL, so nothing would be durable")
-        [(stream, *totals)] = await self._rows(f"SELECT stream, {', '.join(TOTALS)} FROM meta")  # noqa: S608
-        self.stream = uuid.UUID(bytes=stream)
+        before = self.stream
+        [(stream, _, *totals)] = await self._rows(f"SELECT stream, crc, {', '.join(TOTALS)} FROM meta")  # noqa: S608
         self._totals = Totals(*totals)
+        former = await self._rows("SELECT first, stream FROM former")
+        self.streams = renewal.streams(former, self._totals, uuid.UUID(bytes=stream))
+        if self._opened_at and before != self.stream:
+            self._past.add(before.bytes)
+        self._opened_at = self._opened_at or self._totals.next_sequence
         self._handed = max(self._totals.sent, self._totals.confirmed)
-        newest = await self._rows("SELECT epoch FROM catalog ORDER BY kept DESC LIMIT 1")
-        self.newest_epoch = unsigned(newest[0][0]) if newest else None
-        self._quota = Quota(self._rows, self.stream, self.max_bytes, log_bytes(log_pages, capacity))
+        self._trash = True
+        self.newest_epoch = await catalogs.newest(self._rows)
+        room = await asyncio.to_thread(disk.room, self.path)
+        self._quota = Quota(
+            self._rows,
+            self.streams,
+            self.max_bytes,
+            room,
+            log_pages=self._session.log_pages,
+            reserve=self._session.reserve.size,
+        )
         await self._quota.used()
-
-    async def _release(self) -> None:
-        try:
-            await self._db.close()
-        finally:
-            os.close(self._lock)
+        await asyncio.to_thread(self._session.lock.note, self.stream, self._totals.next_sequence)
 
     def _report(self, *, at_once: bool = False) -> None:
         if not self._unreported or not (at_once or time.monotonic() - self._reported >= REPORT_SECONDS):
@@ -337,22 +452,3 @@ class Outbox:
             extra={"event": "readings_lost", "lost": self._unreported, "stream": str(self.stream)},
         )
         self._unreported, self._reported = 0, time.monotonic()
-
-    async def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        return list(await self._db.execute_fetchall(sql, values))
-
-    @contextlib.asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[None]:
-        try:
-            await self._rows("BEGIN IMMEDIATE")
-            try:
-                yield
-                await self._rows("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # SQLite may have rolled back by itself
-                    await self._rows("ROLLBACK")
-                raise
-        except sqlite3.OperationalError as reason:
-            if reason.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
-                raise OutboxFull(f"the disk under {self.path.parent} is full") from reason
-            raise

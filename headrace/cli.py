@@ -104,7 +104,28 @@ def parser() -> argparse.ArgumentParser:
     decode.add_argument("--format", choices=["table", "json", "csv", "parquet"], default="table")
     decode.add_argument("--header", action="store_true", help="only what a block says of itself, not its readings")
     decode.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
+    _outbox_verbs(command("outbox", "what waits in an outbox, and how it travels without a network", _outbox), config)
     return top
+
+
+def _outbox_verbs(outbox: argparse.ArgumentParser, config: Callable[[argparse.ArgumentParser], None]) -> None:
+    verbs = outbox.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, help: str) -> argparse.ArgumentParser:  # noqa: A002
+        made = verbs.add_parser(name, help=help, description=help)
+        made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print facts as JSON")
+        return made
+
+    config(verb("status", "how much waits, since when, and what it takes on the disk"))
+    config(verb("verify", "check every block, the order of the places, and the file itself"))
+    export = verb("export", "write what waits, catalogs included, to a file that `import` and `decode` read")
+    config(export)
+    export.add_argument("output", type=Path, metavar="FILE")
+    export.add_argument("--confirm", action="store_true", help="then it counts as delivered (stop the agent first)")
+    export.add_argument("--file", type=Path, metavar="DAMAGED", help="read an outbox that was set aside instead")
+    bring = verb("import", "give an exported file to the data center, as if it had come over the network")
+    bring.add_argument("file", type=Path, metavar="FILE")
+    config(bring)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -203,6 +224,12 @@ def _reconcile(options: argparse.Namespace) -> int:
     from headrace import reconcile
 
     return reconcile.main(options)
+
+
+def _outbox(options: argparse.Namespace) -> int:
+    from headrace import outbox
+
+    return outbox.main(options)
 
 
 def _decode(options: argparse.Namespace) -> int:

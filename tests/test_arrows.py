@@ -39,7 +39,24 @@ PARTS = {
         _CONFIG,
     ),
     "collectors": Part(("agent.collectors.",), _MIDDLE),
-    "outbox": Part(("agent.outbox", "agent.outbox_file", "agent.entry", "agent.quota"), _MIDDLE),
+    "outbox": Part(
+        tuple(
+            f"agent.{name}"
+            for name in (
+                "outbox",
+                "outbox_file",
+                "entry",
+                "quota",
+                "catalogs",
+                "disk",
+                "renewal",
+                "salvage",
+                "session",
+                "streams",
+            )
+        ),
+        _MIDDLE,
+    ),
     "uplink": Part(("agent.uplink",), _MIDDLE),
     "identifiers": Part(("agent.identifiers.",), _MIDDLE),
     "pipeline": Part(("agent.pipeline", "agent.intake", "agent.delivery", "agent.status"), _PIPELINE),

@@ -16,6 +16,8 @@ have cc && compiles '#include <stdio.h>' || missing="$missing gcc libc6-dev"
 have cc && compiles '#include <modbus/modbus.h>' || missing="$missing libmodbus-dev"
 have node || missing="$missing nodejs"
 have npm || missing="$missing npm"
+have mkfs.ext4 || missing="$missing e2fsprogs"
+have mkfs.xfs || missing="$missing xfsprogs"
 
 if [ -n "$missing" ]; then
     if [ "$(id -u)" -ne 0 ] || ! have apt-get; then

@@ -1,0 +1,198 @@
+"""What the disk and the machine do to an outbox. The same rigs run at length with `make soak-outbox`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.outbox import Outbox
+from agent.outbox_file import connect, load
+from tests import outbox_rig
+from tests.test_outbox import block, everything, opened
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture(autouse=True)
+def _loud() -> Iterator[None]:
+    """The rigs keep quiet about a disk that they took away themselves."""
+    yield
+    logging.getLogger("headrace.outbox").setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, f"can't mount a small file system to fill (are you root?): {done.stderr}"
+    yield tmp_path
+    subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory in memory: inode numbers do not last there, so that a copy may stand for its original."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        yield Path(name)
+
+
+@pytest.mark.timeout(120)
+async def test_kill_at_any_moment(tmp_path: Path, chance: random.Random) -> None:
+    await outbox_rig.kills(tmp_path / "outbox.db", 30, chance)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+async def test_power_cut_at_any_moment(tmp_path: Path, chance: random.Random, kind: str) -> None:
+    await outbox_rig.power_cuts(tmp_path, kind, 30, chance)
+
+
+async def test_full_disk_again_and_again(small: Path, chance: random.Random) -> None:
+    await outbox_rig.full_disks(small, 20, chance)
+
+
+async def test_flipped_bits_and_cut_files(memory: Path, chance: random.Random) -> None:
+    seen = await outbox_rig.harms(memory, 200, chance)
+    assert min(seen["harmless"], seen["buried"], seen["rebuilt"]) > 0
+    assert seen["lost"] < 0.25 * seen["blocks"], "too little was saved"
+
+
+@pytest.mark.timeout(120)
+def test_each_write_and_sync_fails_once(memory: Path) -> None:
+    said = outbox_rig.fail_each_apart(memory, 5)
+    counts = {line.split(":")[0]: int(line.split()[1]) for line in said.splitlines()}
+    assert set(counts) == {"EIO", "ENOSPC"}
+    assert min(counts.values()) > 50
+
+
+async def test_a_copy_that_is_put_back_begins_a_new_stream(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    async with opened(path) as outbox:
+        for _ in range(3):
+            await outbox.append(block(outbox), 1)
+        stream = outbox.stream
+    old = path.read_bytes()
+    async with opened(path) as outbox:
+        assert outbox.stream == stream
+        await outbox.append(block(outbox), 1)
+    path.unlink()
+    path.write_bytes(old)
+    async with opened(path) as outbox:
+        assert outbox.stream != stream
+        found = await everything(outbox)
+        assert [entry.body[7:23] for entry in found[:3]] == [stream.bytes] * 3
+        assert [entry.gap for entry in found] == [False] * 3 + [True] * (len(found) - 3)
+        assert outbox.next_sequence == 6  # place 4 was given out before, and 5 says that a new stream begins
+        await outbox.append(block(outbox), 1)
+
+
+async def test_what_was_given_out_twice_moves_to_the_new_stream(memory: Path) -> None:
+    path = memory / "outbox.db"
+    async with opened(path) as outbox:
+        for _ in range(3):
+            await outbox.append(block(outbox), 1)
+        stream = outbox.stream
+    async with opened(path) as outbox:
+        for _ in range(2):
+            await outbox.append(block(outbox, 20), 1)
+        in_hand = block(outbox, 30)
+        await outbox.renew("the data center had 9 blocks of it")
+        await outbox.append(in_hand, 1)  # sealed for the old stream, stored under the new one
+        found = await everything(outbox)
+        assert [(entry.sequence, entry.readings) for entry in found if not entry.gap] == [
+            (1, 10), (2, 10), (3, 10), (7, 20), (8, 20), (9, 30)
+        ]  # fmt: skip
+        assert [entry.body[7:23] == stream.bytes for entry in found] == [True] * 3 + [False] * 4
+        assert outbox.streams.spans(0, outbox.last) == [(stream, 5), (outbox.stream, 9)]
+        assert await outbox.confirm(9) == 100
+    async with opened(path) as outbox:
+        assert outbox.next_sequence == 10
+
+
+async def test_damage_while_it_is_open(memory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = memory / "outbox.db"
+    async with opened(path) as outbox:
+        stream = outbox.stream
+        for _ in range(40):
+            await outbox.append(block(outbox, 1500), 1)
+        await outbox._rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        await outbox._rows("PRAGMA cache_size = 0")
+        with path.open("r+b") as file:
+            for page in range(1, path.stat().st_size // 4096, 3):
+                file.seek(page * 4096)
+                file.write(b"\xff" * 8)
+        one = block(outbox)
+        await outbox.append(one, 1)
+        found = await everything(outbox)
+        assert found[-1].sequence >= 41
+        assert outbox.stream != stream
+        assert sum(entry.readings for entry in found if not entry.gap) == outbox.facts()["readings"]
+    [record] = [each for each in caplog.records if each.__dict__.get("event") == "outbox_damaged"]
+    assert (record.levelname, record.__dict__["lost"] > 0) == ("ERROR", True)
+
+
+async def test_appends_that_wait_share_a_commit(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    async with opened(path) as outbox:
+        blocks = [outbox_rig.block(outbox, 5, ahead) for ahead in range(50)]
+        committed: list[int] = []
+        save = outbox._save
+
+        async def counting(now: object) -> None:
+            committed.append(1)
+            await save(now)  # type: ignore[arg-type]
+
+        outbox._save = counting  # type: ignore[method-assign]
+        await asyncio.gather(*(outbox.append(each, 1) for each in blocks))
+        assert len(committed) <= 2
+        assert [entry.sequence for entry in await everything(outbox)] == list(range(1, 51))
+
+
+async def test_an_outbox_of_version_1_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    async with opened(path) as outbox:
+        stream = outbox.stream
+        await outbox.append(block(outbox), 1)
+        await outbox.keep_catalog(1, b"one")
+    db = connect(path)
+    db.executescript("""
+        DROP TABLE former;
+        CREATE TABLE c (epoch INTEGER PRIMARY KEY, kept INTEGER NOT NULL, until INTEGER, body BLOB NOT NULL);
+        INSERT INTO c SELECT epoch, kept, until, body FROM catalog; DROP TABLE catalog; ALTER TABLE c RENAME TO catalog;
+        CREATE TABLE m (id INTEGER PRIMARY KEY CHECK (id = 1), stream BLOB NOT NULL, next_sequence INTEGER,
+            confirmed INTEGER, sent INTEGER, entries INTEGER, readings INTEGER, bytes INTEGER,
+            dropped_readings INTEGER, dropped_entries INTEGER);
+        INSERT INTO m SELECT id, stream, next_sequence, confirmed, sent, entries, readings, bytes, dropped_readings,
+            dropped_entries FROM meta;
+        DROP TABLE meta; ALTER TABLE m RENAME TO meta; PRAGMA user_version = 1;
+    """)
+    db.close()
+    async with opened(path) as outbox:
+        assert (outbox.stream, outbox.next_sequence) == (stream, 2)
+        assert await outbox.catalog(1) == b"one"
+        assert len(await everything(outbox)) == 1
+    db = connect(path)
+    assert load(db)[0] == stream
+    db.close()
+
+
+@pytest.mark.parametrize(("options", "warned"), [("data=writeback", True), ("data=ordered", False)])
+async def test_warns_where_a_power_cut_may_take_what_was_committed(
+    tmp_path: Path, options: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with outbox_rig.Disk(tmp_path, "ext4") as disk:
+        outbox_rig._run("umount", str(disk.place))
+        outbox_rig._run("mount", "-o", f"loop,{options}", str(disk._image), str(disk.place))
+        outbox: Outbox = await outbox_rig.opened(disk.place / "outbox.db")
+        await outbox.close()
+    assert bool([each for each in caplog.records if each.__dict__.get("event") == "disk_doubtful"]) is warned
