@@ -32,7 +32,7 @@ from agent.tables import (
     Uplink,
 )
 from agent.taglist import TagList, TagRow
-from agent.wire import Catalog, CatalogTag, without_password
+from agent.wire import Broker, Catalog, CatalogTag, without_password
 from agent.wording import explain, halves
 
 __all__ = ["Checked", "Config", "Device", "ModbusDevice", "OpcUaDevice", "check", "load", "schema"]
@@ -243,16 +243,35 @@ class _Check:
             )
 
     def ways(self, config: Config) -> None:
-        """What the config names on this machine must be there."""
-        ca = config.uplink.ca
-        try:
-            there = ca is None or ca.is_file()
-        except OSError:
-            there = False
-        if not there:
-            self.wrong(("uplink", "ca"), f"there is no file {ca}; write the path of the broker's CA in PEM form")
-        if ca is not None and config.uplink.url.startswith("mqtt://"):
-            self.warn(("uplink", "ca"), 'it is not used without TLS; write url = "mqtts://host:8883"')
+        """What the config names on this machine must be there, and passwords must not cross a line in the open."""
+        uplink = config.uplink
+        for name, what in (("ca", "the broker's CA"), ("cert", "a certificate"), ("key", "the certificate's key")):
+            path = getattr(uplink, name)
+            try:
+                there = path is None or path.is_file()
+            except OSError:
+                there = False
+            if not there:
+                self.wrong(("uplink", name), f"there is no file {path}; write the path of {what} in PEM form")
+        if uplink.key is not None and uplink.cert is None:
+            self.wrong(("uplink", "key"), "a key without a certificate; write cert as well")
+        urls = [uplink.url, *uplink.backup]
+        for name in ("ca", "cert"):
+            if getattr(uplink, name) is not None and not any(url.startswith("mqtts://") for url in urls):
+                self.warn(("uplink", name), 'it is not used without TLS; write url = "mqtts://host:8883"')
+        for at, url in enumerate(urls):
+            self.open_password(("uplink", "backup", at - 1) if at else ("uplink", "url"), url, uplink.insecure_password)
+
+    def open_password(self, field: tuple[str | int, ...], url: str, allowed: str) -> None:
+        """A password without TLS is for this machine only, unless the config says that it is meant."""
+        broker = Broker.parse(url)
+        if broker.tls or broker.password is None or broker.host in ("localhost", "127.0.0.1", "::1"):
+            return
+        if allowed == "allow":
+            self.warn(field, "the password crosses the line unencrypted; write mqtts:// where the broker has TLS")
+        else:
+            wanted = 'write mqtts://, or insecure_password = "allow" if you mean it'
+            self.wrong(field, f"the password would cross the line unencrypted; {wanted}")
 
     def tag_lists(self) -> list[TagList | None]:
         """The tag list of every device; None where its name or its device's protocol is not known."""

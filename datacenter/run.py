@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from typing import Any
 import uvicorn
 
 from agent.errors import HeadraceError
+from agent.tls import Credentials
 from agent.wire import Broker
 from datacenter.api import Api
 from datacenter.ingest import Ingest
 from datacenter.store import Store
 from datacenter.subscription import Subscription
+from datacenter.subscriptions import Subscriptions
 
 log = logging.getLogger("headrace.datacenter")
 
@@ -53,14 +55,18 @@ async def serve(
     mqtt: str,
     stop: asyncio.Event,
     ready: Callable[[dict[str, Any]], None],
+    backup: Sequence[str] = (),
+    cert: str | None = None,
+    key: str | None = None,
 ) -> None:
     """Runs until `stop`, then ends within about two seconds; what was not acknowledged comes again.
 
     `ready` is called once, when HTTP listens; the broker may come later (see /healthz). `http` is "host:port"; port 0
     takes a free one, which `ready` is told. Raises StoreError, AddressInUse or ValueError where it can't start, and
-    whatever stopped the ingest where that broke.
+    whatever stopped the ingest where that broke. `backup` are more brokers where agents may be.
     """
-    address = Broker.parse(broker)
+    addresses = [Broker.parse(each) for each in (broker, *backup)]
+    credentials = Credentials(*(Path(each) if each else None for each in (ca, cert, key)))
     listener = await asyncio.to_thread(_listen, http)
     try:
         opened = await asyncio.to_thread(Store, store)
@@ -69,16 +75,22 @@ async def serve(
         raise
     try:
         ingest = await asyncio.to_thread(Ingest, opened, root)
-        subscription = Subscription(
-            broker=address,
-            root=root,
-            ca=ca,
-            mqtt=mqtt,
-            client=f"headrace-datacenter-{opened.client}",
-            deliver=ingest.offer,
-            greet=ingest.greet,
+        subscription = Subscriptions(
+            [
+                Subscription(
+                    broker=address,
+                    root=root,
+                    credentials=credentials,
+                    mqtt=mqtt,
+                    # Brokers of one cluster would take a second session of the same name for the first.
+                    client=f"headrace-datacenter-{opened.client}{f'-{at}' if at else ''}",
+                    deliver=ingest.offer,
+                    greet=ingest.greet,
+                )
+                for at, address in enumerate(addresses)
+            ]
         )
-        facts = _Facts(address, ingest, subscription)
+        facts = _Facts(addresses[0], ingest, subscription)
         api = await asyncio.to_thread(Api, opened, facts.health, facts.counters)
         await _run(listener, ingest, subscription, api, stop=stop, ready=ready, store=opened)
     finally:
@@ -92,7 +104,7 @@ class _Facts:
 
     broker: Broker
     ingest: Ingest
-    subscription: Subscription
+    subscription: Subscriptions
 
     def health(self) -> dict[str, Any]:
         wrong = []
@@ -123,7 +135,7 @@ class _Facts:
 async def _run(
     listener: socket.socket,
     ingest: Ingest,
-    subscription: Subscription,
+    subscription: Subscriptions,
     api: Api,
     *,
     stop: asyncio.Event,

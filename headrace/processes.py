@@ -154,6 +154,9 @@ def datacenter(options: argparse.Namespace) -> int:
                 root=uplink.root,
                 ca=str(uplink.ca) if uplink.ca else None,
                 mqtt=uplink.mqtt,
+                backup=uplink.backup,
+                cert=str(uplink.cert) if uplink.cert else None,
+                key=str(uplink.key) if uplink.key else None,
                 stop=stop,
                 ready=ready,
             )

@@ -32,10 +32,26 @@ _PIPELINE = (*_MIDDLE, "collectors", "outbox", "uplink", "identifiers")
 
 PARTS = {
     "native": Part(("agent._native",), ()),
-    "words": Part(("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"), ("native",)),
+    "words": Part(
+        (
+            "agent",
+            "agent.model",
+            "agent.errors",
+            "agent.wire",
+            "agent.export",
+            "agent.piece",
+            "agent.probe",
+            "agent.ranges",
+            "agent.tls",
+        ),
+        ("native",),
+    ),
     "address": Part(("agent.address",), ("native", "words")),
     "config": Part(
-        tuple(f"agent.{name}" for name in ("config", "document", "places", "quantity", "tables", "taglist", "wording")),
+        tuple(
+            f"agent.{name}"
+            for name in ("budget", "config", "document", "places", "quantity", "tables", "taglist", "wording")
+        ),
         _CONFIG,
     ),
     "collectors": Part(("agent.collectors.",), _MIDDLE),
@@ -48,6 +64,7 @@ PARTS = {
                 "entry",
                 "quota",
                 "catalogs",
+                "delivered",
                 "disk",
                 "renewal",
                 "salvage",
@@ -59,7 +76,23 @@ PARTS = {
     ),
     "uplink": Part(("agent.uplink",), _MIDDLE),
     "identifiers": Part(("agent.identifiers.",), _MIDDLE),
-    "pipeline": Part(("agent.pipeline", "agent.intake", "agent.delivery", "agent.status"), _PIPELINE),
+    "pipeline": Part(
+        tuple(
+            f"agent.{name}"
+            for name in (
+                "pipeline",
+                "intake",
+                "status",
+                "delivery",
+                "backlog",
+                "brokers",
+                "flight",
+                "receipts",
+                "suspicion",
+            )
+        ),
+        _PIPELINE,
+    ),
     "datacenter": Part(("datacenter.",), ("native", "words")),
     "simulators": Part(("simulators.",), (*_PIPELINE, "pipeline", "datacenter")),
     "headrace": Part(("headrace.",), (*_PIPELINE, "pipeline", "datacenter", "simulators")),
