@@ -293,12 +293,15 @@ class _Link:
         # A future that nobody waits for any more must not complain about it.
         self._opened.cancel()
         self._subscribed.cancel()
-        if self._socket is None or self._ended.is_set():
-            return
-        self._client.disconnect()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), 1.0)
-        self._hang_up()
+        if self._socket is not None and not self._ended.is_set():
+            self._client.disconnect()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), 1.0)
+            self._hang_up()
+        # Else the client is in a cycle, and its sockets wait for the garbage collector.
+        client = self._client
+        client.on_socket_open = client.on_connect = client.on_disconnect = None
+        client.on_subscribe = client.on_publish = client.on_message = None
 
     def _hang_up(self) -> None:
         if self._socket is not None:
