@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from agent import quantity
 
 BURST_SECONDS = 0.25
+LEAST_PAUSE = 0.01
 MEASURED_SECONDS = 30.0
 FIRST_ESTIMATE = 5.0
 """Seconds of draining before its end is estimated."""
@@ -63,7 +64,7 @@ class Budget:
         if self.limit.bytes is not None:
             self._fill(now)
             # A block may overdraw the bucket, however large it is; the next one waits until that is paid back.
-            return max(0.0, -self._tokens / self.limit.bytes)
+            return max(LEAST_PAUSE, -self._tokens / self.limit.bytes) if self._tokens < 0 else 0.0
         if self.limit.share >= 1:
             return 0.0
         if self._busy and not on_their_way:
@@ -71,7 +72,7 @@ class Budget:
             self._rest_until = now + (now - self._began) * (1 / self.limit.share - 1)
         if self._busy:
             return 0.0 if now - self._began < BURST_SECONDS else BURST_SECONDS
-        return max(0.0, self._rest_until - now)
+        return max(LEAST_PAUSE, self._rest_until - now) if self._rest_until > now else 0.0
 
     def spend(self, size: int, now: float) -> None:
         """So many bytes were sent now."""

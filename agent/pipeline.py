@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agent import _native
 from agent.collectors import collector
-from agent.collectors.base import Collector, DeviceState, supervise
-from agent.config import Config
+from agent.collectors.base import Collector, DeviceState, Inlet, supervise
+from agent.config import Config, Device
 from agent.delivery import Delivery
 from agent.errors import OutboxFull
 from agent.intake import Intake
@@ -36,12 +36,21 @@ REFUSED = "readings refused: the buffer was full"
 class Pipeline:
     """One running agent. `run` is its life; `facts` may be asked at any time in between."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        collect: Callable[[Device, Inlet], Collector] = collector,
+        open_outbox: Callable[..., Awaitable[Outbox]] = Outbox.open,
+        deliver: Callable[[Config, Outbox, Callable[[], State]], Delivery] = Delivery.of,
+    ) -> None:
+        """`collect`, `open_outbox` and `deliver` make the parts: others are for simulations."""
+        self._open_outbox, self._deliver = open_outbox, deliver
         self._config = config
         self._intake = Intake(config.tags, config.seal.bytes)
         self._catalog = config.catalog().encode()
         self._epoch = epoch_of(self._catalog)
-        collectors = [collector(device, self._intake) for device in config.devices]
+        collectors = [collect(device, self._intake) for device in config.devices]
         self._collectors: list[tuple[Collector, DeviceState]] = [
             (each, DeviceState(each.device.name, counters=each.counters)) for each in collectors
         ]
@@ -59,12 +68,12 @@ class Pipeline:
         """
         config = self._config
         data_dir = config.agent.data_dir
-        self._outbox = await Outbox.open(
+        self._outbox = await self._open_outbox(
             data_dir / "outbox.db", max_bytes=config.outbox.max_bytes, when_full=config.outbox.when_full
         )
         try:
             await self._outbox.keep_catalog(self._epoch, self._catalog)
-            self._delivery = Delivery.of(config, self._outbox, self._state)
+            self._delivery = self._deliver(config, self._outbox, self._state)
             facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
             await self._work(stop, drain, ready)
