@@ -24,8 +24,8 @@ from agent.config import Config, Device
 from agent.delivery import Delivery
 from agent.errors import NotConnected, Rejected
 from agent.outbox import MIN_BYTES, Outbox
-from agent.pipeline import Pipeline
 from agent.piece import MAGIC, Assembly
+from agent.pipeline import Pipeline
 from agent.uplink import HungUp, Then, Uplink
 from agent.wire import MOST_BEYOND, Broker, Receipt, State, Topics
 from datacenter.places import Places
@@ -348,6 +348,10 @@ class World:
         self.queue.clear()
         self.uplink.cut()
 
+    def session_ends(self) -> None:
+        """The broker forgets what waits for the data center, and the agent is told nothing."""
+        self.queue.clear()
+
     def center_away(self) -> None:
         self.center_up = False
 
@@ -421,6 +425,7 @@ class World:
             (3.0, self.broker_away),
             (4.0, self.broker_back),
             (2.0, self.broker_forgets),
+            (2.0, self.session_ends),
             (2.0, self.center_away),
             (4.0, self.center_back),
             (0.4, self.center_forgets),

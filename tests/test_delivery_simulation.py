@@ -26,7 +26,7 @@ SECONDS = 60.0
 def live(seed: int) -> None:
     random.seed(seed)  # the agent's own jitter
     # In memory where that is: a sync that takes no time changes nothing here.
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as home:  # noqa: S108
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as home:
         world = World(seed, Path(home))
         try:
             run(world.live(SECONDS))
