@@ -129,7 +129,8 @@ class Brokers:
         if taken or self._short_lived >= (SEARCHING if self.suspicion.careful else SUSPICIOUS):
             if not self._told_taken:
                 log.error(
-                    "The broker at %s ends each connection soon (%s): do two agents share the id %r?",
+                    "The broker at %s ends each connection soon (%s): do two agents share the id %r, "
+                    "or does it not bear a block?",
                     self.name,
                     reason,
                     self._agent,

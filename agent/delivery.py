@@ -206,7 +206,7 @@ class Delivery:
     def _begin(self) -> None:
         self._connected = True
         self._counts["connects"] += 1
-        self._in_flight = 0
+        self._in_flight = self._most_sent = 0
         self._heard = False
         self._outgoing.clear()
         self._announced.clear()

@@ -57,6 +57,9 @@ class Flight:
 
     def begin(self) -> None:
         """A new connection: whatever has not arrived has to be sent again."""
+        for sent in self.sent.values():
+            if sent.messages:  # that was the line's fault, and no reason for patience
+                self._tries[sent.first] = sent.tries - 1
         self.sent.clear()
         self.bytes = self.backlog = 0
         self.taken = self.has.copy()
@@ -65,8 +68,8 @@ class Flight:
     def forget(self, through: int) -> None:
         """The other side has lost its memory: it has nothing but what is confirmed, up to `through`."""
         self.has = Ranges([(1, through)] if through else [])
-        self._tries.clear()
         self.begin()
+        self._tries.clear()
 
     def launch(self, first: int, last: int, size: int, now: float, *, live: bool) -> Sent:
         if not self.sent:

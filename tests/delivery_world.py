@@ -125,9 +125,8 @@ class SimCollector:
         now = BEGIN_NS + int(asyncio.get_running_loop().time() * 1e9)
         rows = world.readings.take(world.burst, now)
         assert self._inlet.push(rows) == len(rows)
-        waiting = asyncio.create_task(self._commit({int(value) for _, _, value, _ in rows}))
-        self._tasks.add(waiting)
-        waiting.add_done_callback(self._tasks.discard)
+        taken = {int(value) for _, _, value, _ in rows}
+        self._tasks = {task for task in self._tasks if not task.done()} | {asyncio.create_task(self._commit(taken))}
 
     async def _commit(self, taken: set[int]) -> None:
         await self._inlet.durable()

@@ -1,142 +1,29 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import logging
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
-from uuid import UUID, uuid4
+from typing import Literal
+from uuid import uuid4
 
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
-from agent import _native
-from agent.delivery import Delivery
 from agent.errors import NotConnected, Rejected
 from agent.outbox import MIN_BYTES, Outbox
-from agent.piece import MAGIC, Assembly
 from agent.ranges import Ranges
-from agent.tls import Credentials
 from agent.uplink import Uplink
-from agent.wire import Broker, CatalogWanted, Receipt, State, Topics
+from agent.wire import Broker, CatalogWanted, Receipt, State
 from tests.peers.brokers import Broker as BrokerPeer
 from tests.peers.brokers import Mosquitto, Nats
-from tests.test_outbox import block, opened
-
-TOPICS = Topics("press-shop-1")
-
-
-class Center:
-    """A plain MQTT subscriber that answers blocks with receipts, as a data center does."""
-
-    def __init__(self, broker: BrokerPeer, *, answering: bool = True, selective: bool = True) -> None:
-        self.answering = answering
-        self.selective = selective
-        self.places: list[int] = []
-        self.readings: dict[int, int] = {}
-        self.gaps: dict[int, int] = {}
-        self.catalogs: list[tuple[bytes, bool]] = []
-        self.states: list[tuple[State, bool]] = []
-        self.committed = 0
-        self.has = Ranges()
-        self.pieces = 0
-        self.assembly = Assembly()
-        self.stream: UUID | None = None
-        self._subscribed = threading.Event()
-        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"center-{uuid4()}")
-        self.client.reconnect_delay_set(1, 1)
-        self.client.on_connect = lambda client, *_: client.subscribe(f"{TOPICS.root}/+/#", 1)
-        self.client.on_subscribe = lambda *_: self._subscribed.set()
-        self.client.on_message = self._on_message
-        self.client.connect("127.0.0.1", broker.port)
-        self.client.loop_start()
-        assert self._subscribed.wait(5.0)
-
-    def __enter__(self) -> Center:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
-
-    def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
-        payload = bytes(message.payload)
-        match Topics.parse(message.topic)[1]:
-            case "data":
-                if payload.startswith(MAGIC):
-                    self.pieces += 1
-                    whole = self.assembly.add("a", payload)
-                    if whole is None:
-                        return
-                    payload = whole
-                header = _native.header(payload)
-                self.stream = UUID(bytes=header.stream)
-                self.places.append(header.sequence)
-                (self.gaps if header.kind == "gap" else self.readings)[header.sequence] = header.readings
-                self.has.add(header.sequence, header.last_sequence)
-                (first, last), *_ = self.has
-                self.committed = last if first == 1 else 0
-                if self.answering:
-                    self.receipt()
-            case "catalog":
-                self.catalogs.append((payload, message.retain))
-            case "state":
-                self.states.append((State.decode(payload), message.retain))
-
-    def receipt(self) -> None:
-        assert self.stream is not None
-        self.say(TOPICS.receipts, Receipt(self.stream, self.committed, self.beyond()).encode())
-
-    def beyond(self) -> tuple[tuple[int, int], ...]:
-        return tuple(span for span in self.has if span[0] > self.committed) if self.selective else ()
-
-    def say(self, topic: str, body: bytes) -> None:
-        self.client.publish(topic, body, qos=1)
-
-
-def uplink(broker: BrokerPeer, mqtt: Literal["auto", "5", "3.1.1"] = "auto") -> Uplink:
-    return Uplink(broker=Broker.parse(broker.url), client_id="headrace-press-shop-1", mqtt=mqtt)
-
-
-@asynccontextmanager
-async def delivering(line: Uplink, outbox: Outbox, **settings: Any) -> AsyncIterator[Delivery]:
-    epoch = outbox.newest_epoch
-    delivery = Delivery(line, TOPICS, outbox, lambda: State(True, outbox.stream, epoch, {"pid": 1}), **settings)
-    stop = asyncio.Event()
-    running = asyncio.create_task(delivery.run(stop))
-    try:
-        yield delivery
-    finally:
-        stop.set()
-        began = time.monotonic()
-        await running
-        assert time.monotonic() - began < 2.5, "did not stop in time"
-
-
-async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "took too long"
-        await asyncio.sleep(0.02)
-
-
-async def append(outbox: Outbox, count: int, readings: int = 10, epoch: int = 7) -> None:
-    for _ in range(count):
-        await outbox.append(block(outbox, readings), epoch)
-
-
-def events(caplog: pytest.LogCaptureFixture, event: str) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.__dict__.get("event") == event]
+from tests.test_outbox import opened
+from tests.uplink_rig import TOPICS, Center, append, delivering, events, until, uplink
 
 
 @pytest.fixture(params=["mosquitto", "nats"])
@@ -440,51 +327,3 @@ async def test_last_will_of_a_killed_agent(broker: BrokerPeer, tmp_path: Path) -
     with Center(broker) as late:
         await until(lambda: late.states)
         assert (late.states[0][0].online, late.states[0][1]) == (False, True)
-
-
-def certificates(place: Path) -> None:
-    """A certificate authority (ca.pem) and a server certificate of it for 127.0.0.1 (server.pem, server.key)."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
-    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("ca", "server")}
-    names = {name: x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in keys}
-    for name, key in keys.items():
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(names[name])
-            .issuer_name(names["ca"])
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(start)
-            .not_valid_after(start + datetime.timedelta(days=30))
-            .add_extension(x509.BasicConstraints(ca=name == "ca", path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]), critical=False
-            )
-            .sign(keys["ca"], hashes.SHA256())
-        )
-        (place / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        (place / f"{name}.key").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-
-
-# paho leaves the socket of a failed handshake to the garbage collector
-@pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning")
-async def test_tls_verifies_the_broker(tmp_path: Path, outbox: Outbox) -> None:
-    certificates(tmp_path)
-    settings = (f"certfile {tmp_path}/server.pem", f"keyfile {tmp_path}/server.key")
-    await append(outbox, 20)
-    with Mosquitto(tmp_path / "broker", settings=settings) as broker:
-        address = Broker("127.0.0.1", broker.port, tls=True)
-        line = Uplink(broker=address, client_id="a", credentials=Credentials(tmp_path / "ca.pem"))
-        async with delivering(line, outbox, confirm="broker") as delivery:
-            assert await delivery.drain(10.0)
-        stranger = Uplink(broker=address, client_id="a")
-        with pytest.raises(NotConnected, match="certificate"):
-            await stranger.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
