@@ -57,8 +57,8 @@ $(BUILT): $(SOURCES) | tools
 demo: setup ## the whole chain on this machine, each reading checked; ARGS="--seconds 20 --outage 5s --json"
 	@$(BIN)/headrace demo $(ARGS)
 
-bench: setup ## one JSON line for each benchmark
-	@$(BIN)/python -m benchmarks --core $(ARGS)
+bench: setup peers ## one JSON line for each benchmark
+	@$(BIN)/python -m benchmarks --core --drain $(ARGS)
 
 test: setup peers check test-rust test-python ## everything that must hold: what CI runs
 

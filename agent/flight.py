@@ -15,6 +15,10 @@ QUIET_SECONDS = 2.0
 OVERTAKEN_SECONDS = 1.0
 """Where something that was sent so much later has arrived, what was sent before it was lost on the way."""
 LONGEST_PATIENCE = 300.0
+PROMPT_SECONDS = 0.6
+"""So long old entries may take to their receipt, or twice as long as they take when the line is idle: with more of them
+on their way, live entries would wait behind them in the broker and the data center."""
+LEAST_OLD = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +53,9 @@ class Flight:
         self.bytes = 0
         self.backlog = 0
         """Entries on their way that are not live."""
+        self.old_window = 32.0
+        """How many entries that are not live may be on their way: found out from how long their receipts take."""
+        self._fastest = PROMPT_SECONDS
         self._patience = patience
         self._tries: dict[int, int] = {}
         self._newest = -1.0  # when the latest of all that arrived was sent
@@ -103,10 +110,11 @@ class Flight:
             arrived = [self.sent[place] for place in range(first, last + 1) if place in self.sent]
         else:
             arrived = [sent for sent in self.sent.values() if first <= sent.first <= last]
+        arrived = [sent for sent in arrived if sent.last <= last]
         for sent in arrived:
-            if sent.last <= last:
-                self._newest = max(self._newest, sent.at)
-                self._land(sent)
+            self._newest = max(self._newest, sent.at)
+            self._land(sent)
+        self._adapt([now - sent.at for sent in arrived if not sent.live])
         if len(self._tries) > 2 * len(self.sent) + 64:
             self._tries = {place: tries for place, tries in self._tries.items() if place not in self.has}
         return news
@@ -129,6 +137,16 @@ class Flight:
     def waiting(self, after: int, last: int) -> int:
         """How many places above `after`, up to `last`, are neither there nor on their way."""
         return last - after - self.taken.count(after + 1, last) if last > after else 0
+
+    def _adapt(self, took: list[float]) -> None:
+        """More on their way where receipts are prompt, fewer where they are not."""
+        if not took:
+            return
+        self._fastest = min(1.01 * self._fastest, *took)
+        if max(took) > max(PROMPT_SECONDS, 2 * self._fastest):
+            self.old_window = max(LEAST_OLD, 0.8 * self.old_window)
+        elif self.backlog >= self.old_window / 2 or len(took) >= self.old_window / 4:
+            self.old_window = min(4096.0, 1.1 * self.old_window + 1)
 
     def _is_late(self, sent: Sent, now: float, silent: float) -> bool:
         backoff = 2.0 ** min(sent.tries, 20)

@@ -127,5 +127,5 @@ def test_nothing_below_tls_1_2(tmp_path: Path) -> None:
     assert context.minimum_version.name == "TLSv1_2"
     assert context.check_hostname
     assert context.verify_mode.name == "CERT_REQUIRED"
-    with pytest.raises(OSError, match="(?i)certificate"):
+    with pytest.raises(OSError, match=r"(?i)certificate"):
         Credentials(tmp_path / "agent.key").context()
