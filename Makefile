@@ -15,7 +15,9 @@ unexport CONDA_PREFIX PYTHONHOME
 BUILT := .venv/.built
 SOURCES := Cargo.toml Cargo.lock pyproject.toml native/Cargo.toml $(shell find native/src -name '*.rs')
 
-LIBMODBUS_SERVER := target/peers/libmodbus_server
+LIBMODBUS := target/peers/libmodbus_server target/peers/libmodbus_values
+MODBUS_LOAD := target/peers/modbus_load
+ASYNC_OPCUA_SERVER := target/peers/opcua/release/opcua-server
 NODE_MODULES := tests/peers/node/node_modules/.package-lock.json
 
 NO_PYTHON := Headrace needs Python 3.11 or newer with its venv module: install your system's `python3` and `python3-venv` packages
@@ -29,11 +31,13 @@ NO_CARGO_FUZZ := Fuzzing needs cargo-fuzz: cargo install cargo-fuzz
 SECONDS := 60
 TARGETS := block_decode block_sealed json modbus_plan filter_push opcua_publish
 MUTATIONS := 1000000
+REQUESTS := 1000000
 SEED := 1
+MINUTES := 30
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-outbox peers clean
+.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-opcua soak-outbox peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +61,7 @@ $(BUILT): $(SOURCES) | tools
 demo: setup ## the whole chain on this machine, each reading checked; ARGS="--seconds 20 --outage 5s --json"
 	@$(BIN)/headrace demo $(ARGS)
 
-bench: setup peers ## one JSON line for each benchmark
+bench: setup peers $(MODBUS_LOAD) ## one JSON line for each benchmark
 	@$(BIN)/python -m benchmarks --core --drain $(ARGS)
 
 test: setup peers check test-rust test-python ## everything that must hold: what CI runs
@@ -101,6 +105,12 @@ fuzz-seeds: setup ## write the seeds of the fuzz targets anew, from the golden v
 soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 	@HEADRACE_SOAK=$(MUTATIONS) HEADRACE_SEED=$(SEED) nice $(CARGO) test --quiet --locked --release --test core soak -- --nocapture
 
+soak-opcua: setup peers ## faults of OPC UA servers for MINUTES=30, from SEED=1 (docs/opcua.md)
+	@nice $(BIN)/python -m tests.opcua_soak $(MINUTES) $(SEED)
+
+soak-modbus: setup ## REQUESTS=1000000 to a hostile device over each framing, from SEED=1; fails at the first wrong value
+	@nice $(BIN)/python -m tests.modbus_soak $(REQUESTS) --seed $(SEED)
+
 # For `make soak-outbox`: how often each thing happens to the outbox's disk or process (docs/reliability.md).
 KILLS := 1000
 CUTS := 1000
@@ -117,17 +127,27 @@ soak-outbox: setup peers ## kills, power cuts (as root), full disks and flipped 
 
 peers: tools ## install the brokers and device servers that the tests talk to
 	@tests/peers/install.sh
-	@$(MAKE) --silent --no-print-directory $(NODE_MODULES) $(LIBMODBUS_SERVER)
+	@$(MAKE) --silent --no-print-directory $(NODE_MODULES) $(LIBMODBUS) $(MODBUS_LOAD) $(ASYNC_OPCUA_SERVER)
 
 $(NODE_MODULES): tests/peers/node/package.json tests/peers/node/package-lock.json
 	@echo "==> npm packages of the test peers"
 	@cd tests/peers/node && npm ci --ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error
 	@touch $@
 
-$(LIBMODBUS_SERVER): tests/peers/libmodbus_server.c
-	@echo "==> libmodbus server"
+$(LIBMODBUS): target/peers/%: tests/peers/%.c
+	@echo "==> $(@F), with libmodbus"
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O1 -Wall -Wextra -Werror -o $@ $< -lmodbus
+
+$(MODBUS_LOAD): benchmarks/modbus_load.c
+	@echo "==> Modbus load server"
+	@mkdir -p $(@D)
+	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o $@ $<
+
+$(ASYNC_OPCUA_SERVER): tests/peers/opcua_server/Cargo.toml tests/peers/opcua_server/Cargo.lock tests/peers/opcua_server/src/main.rs
+	@echo "==> async-opcua server (a few minutes the first time)"
+	@$(CARGO) build --quiet --release --locked --manifest-path tests/peers/opcua_server/Cargo.toml --target-dir target/peers/opcua
+	@touch $@
 
 clean: ## remove what was built; the readings in ./var stay
 	rm -rf .venv target agent/_native*.so tests/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,7 +4,7 @@ Pushes hold the GIL (microseconds); `seal` and `decode` release it. Every object
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeAlias, TypedDict, final, type_check_only
+from typing import Literal, NotRequired, Protocol, TypeAlias, TypedDict, final, type_check_only
 
 _Scalar: TypeAlias = bool | float | str | bytes
 _Value: TypeAlias = _Scalar | Sequence[_Scalar] | None
@@ -46,6 +46,10 @@ class Field(TypedDict):
     `order` is the byte order of a 4-byte value read from its registers: ABCD, DCBA, BADC or CDAB (and the 8-byte
     forms of the same four rules). `bit` picks one bit of a register (0 = least significant). `length` is the number of
     bytes of a string.
+
+    `form` is the encoding where it is not the type's own bytes (`agent.encoding.Form`). `high` takes an 8-bit value
+    from the register's high byte instead of its low one. A value whose bits, as a big-endian number in the given order,
+    are in `invalid`, or with `nan` any NaN, is a bad reading (BadSensorFailure) without a value.
     """
 
     tag: int
@@ -54,6 +58,10 @@ class Field(TypedDict):
     order: str
     bit: int | None
     length: int
+    form: NotRequired[str]
+    high: NotRequired[bool]
+    invalid: NotRequired[Sequence[int]]
+    nan: NotRequired[bool]
 
 @type_check_only
 class Stats(TypedDict):
@@ -108,6 +116,9 @@ class Buffer:
     def push_registers(self, plan: int, payload: bytes, time_ns: int) -> int:
         """Decodes one Modbus response: the bytes that follow its byte count. Returns by how many pending grew.
 
+        What its type can't be (text that is not UTF-8, a BCD digit above 9, 30 February) is a bad reading
+        (BadDecodingError) without a value; so is a value that the device marks as none (`Field`; BadSensorFailure).
+
         Raises ValueError, and keeps nothing, where `payload` is not exactly as long as the plan's request asks.
         """
 
@@ -116,6 +127,14 @@ class Buffer:
 
         The same pairs again return the same number. Raises IndexError for an unknown tag, ValueError for a handle that
         stands for two tags.
+        """
+
+    def opcua_renewed(self, subscription: int, known_ns: int) -> None:
+        """Says that the server begins anew: it sends the value of every item once, changed or not.
+
+        Of each tag's next value, one with a time up to `known_ns`, or with the time of the tag's last reading, was read
+        before: it is kept with the time `received_ns`, as what holds now, and not as the same reading again.
+        Raises IndexError for an unknown subscription.
         """
 
     def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published:
@@ -159,6 +178,11 @@ class Buffer:
         (BadTypeMismatch) without a value and counted; an unknown tag raises IndexError before anything is kept.
         """
 
+    def cut(self) -> bool:
+        """Sets aside everything pushed so far, in microseconds: the next `seal` makes its block of that, and of nothing
+        that is pushed after this. Returns whether there is anything; harmless while what was set aside is not sealed.
+        """
+
     def seal(
         self,
         *,
@@ -168,7 +192,7 @@ class Buffer:
         sealed_ns: int = 0,
         synchronized: bool = True,
     ) -> Block | None:
-        """Takes everything pushed so far as one block, or returns None where there is nothing.
+        """Takes what `cut` set aside, or else everything pushed so far, as one block; None where there is nothing.
 
         `stream` is the 16 bytes of the stream's uuid, `sealed_ns` the gateway's wall clock, `synchronized` whether
         that clock is known to be right. Readings pushed meanwhile go to the next block.
@@ -254,7 +278,11 @@ class PublishHeader:
 
     @property
     def publish_time_ns(self) -> int:
-        """The server's time of sending; 0 where it says none."""
+        """When the server made the notification; 0 where it does not say (node-opcua never does)."""
+
+    @property
+    def sent_ns(self) -> int:
+        """When the server sent this response; 0 where it does not say."""
 
     @property
     def keep_alive(self) -> bool:

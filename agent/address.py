@@ -8,26 +8,36 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, TypeAlias
 from uuid import UUID
 
-from agent.model import ValueType
+from agent.encoding import registers
+
+__all__ = ["MODBUS_FORMS", "NODE_FORMS", "ORDERS", "ModbusAddress", "ModbusTable", "NodeAddress", "Order", "registers"]
 
 MODBUS_FORMS = (
-    "hr:100 (holding register), ir:8 (input register), co:3 (coil), di:0 (discrete input) or hr:100.3 (bit 3)"
+    "hr:100 (holding register), ir:8 (input register), co:3 (coil), di:0 (discrete input), hr:100.3 (bit 3), "
+    "hr:100.h (high byte) or a number of a manual such as 40101"
 )
-NODE_FORMS = "nsu=urn:plant;s=Furnace.Temp or i=2258"
+NODE_FORMS = "nsu=urn:plant;s=Furnace.Temp, i=2258 or nsu=urn:plant;path=/Objects/Furnace/Temp"
 Order: TypeAlias = Literal["ABCD", "DCBA", "BADC", "CDAB"]
 """How the big-endian bytes A B C D of a value lie in its registers."""
+ORDERS: dict[str, Order] = {
+    "ABCD": "ABCD", "DCBA": "DCBA", "BADC": "BADC", "CDAB": "CDAB",
+    "ABCDEFGH": "ABCD", "HGFEDCBA": "DCBA", "BADCFEHG": "BADC", "GHEFCDAB": "CDAB",
+    "AB": "ABCD", "BA": "BADC",
+}  # fmt: skip
+"""Every name of an order, those of eight and of two bytes included, and the rule that it stands for."""
 MAX_TEXT = 4096
 """Characters of a namespace URI or a key: the specification's own limit for string node ids."""
 
-_MODBUS = re.compile(r"([A-Za-z]+):([0-9]{1,9})(?:\.([0-9]{1,9}))?")
-_MODICON = re.compile(r"([0134])([0-9]{4,5})")
-_NODE = re.compile(r"(?:(nsu|ns)=([^;]*);)?([isgb])=(.*)", re.DOTALL)
-_WIDTH = {"8": 1, "16": 1, "32": 2, "64": 4}
+_MODBUS = re.compile(r"([A-Za-z]+):([0-9]{1,9})(?:\.([0-9]{1,9}|[hHlL]))?")
+_TRADITIONAL = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}|[hHlL]))?")
+_TABLES = {"0": "co", "1": "di", "3": "ir", "4": "hr"}
+_NODE = re.compile(r"(?:(nsu|ns)=([^;]*);)?([isgb]|path)=(.*)", re.DOTALL)
+_STEP = re.compile(r"(?:([0-9]{1,5}):)?((?:[^&/:.<>#!]|&.)+)", re.DOTALL)
 
 
 class ModbusTable(StrEnum):
@@ -46,70 +56,94 @@ class ModbusTable(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModbusAddress:
-    """`hr:100`, `ir:8`, `co:3`, `di:0`; `hr:100.3` is bit 3 of register 100 (0 = least significant).
+    """`hr:100`, `ir:8`, `co:3`, `di:0`; `hr:100.3` is bit 3 of register 100 (0 = least significant), `hr:100.h` its
+    high byte (the first on the wire) and `hr:100.l` its low one.
 
-    `number` is zero-based, as on the wire: what manuals call 40101 is `hr:100`.
+    `number` is zero-based, as on the wire. Manuals count from one, behind a digit for the table: 40101 and 400101 are
+    both `hr:100`, 30001 is `ir:0`, 10001 `di:0` and 00001 `co:0`. `digits` says how such a number was written (5 or 6;
+    0 otherwise), for whoever reads a whole list; it is no part of where the tag lies.
     """
 
     table: ModbusTable
     number: int
     bit: int | None = None
+    byte: Literal["h", "l"] | None = None
+    digits: int = field(default=0, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> ModbusAddress:
         """Raises ValueError that says what to write."""
+        if found := _TRADITIONAL.fullmatch(text):
+            return cls._within(*_traditional(text, found[1], found[2]))
         found = _MODBUS.fullmatch(text)
         if not found:
-            raise ValueError(f"{text[:80]!r} is not a Modbus address; write {_modicon(text) or MODBUS_FORMS}")
-        word, number, bit = found[1].lower(), int(found[2]), found[3]
-        try:
-            table = ModbusTable(word)
-        except ValueError:
-            raise ValueError(f"{found[1][:20]!r} is not a Modbus table; write {MODBUS_FORMS}") from None
+            raise ValueError(f"{text[:80]!r} is not a Modbus address; write {MODBUS_FORMS}")
+        word, number, part = found[1].lower(), int(found[2]), found[3]
+        if word not in tuple(ModbusTable):
+            raise ValueError(f"{found[1][:20]!r} is not a Modbus table; write {MODBUS_FORMS}")
         if number > 65535:
             raise ValueError(f"{text!r} is past the last address; write a number from 0 to 65535, such as {word}:100")
-        if bit is None:
-            return cls(table, number)
+        return cls._within(word, number, part, 0)
+
+    @classmethod
+    def _within(cls, word: str, number: int, part: str | None, digits: int) -> ModbusAddress:
+        """The address, with a bit or a byte of its register where there is a `part`."""
+        table = ModbusTable(word)
+        if part is None:
+            return cls(table, number, digits=digits)
+        text = f"{word}:{number}.{part}"
         if table.bits:
-            raise ValueError(f"{text!r} names a bit of what is one bit already; write {word}:{number}")
-        if int(bit) > 15:
+            raise ValueError(f"{text!r} names a part of what is one bit already; write {word}:{number}")
+        if part in "hHlL":
+            return cls(table, number, byte="h" if part in "hH" else "l", digits=digits)
+        if int(part) > 15:
             raise ValueError(f"{text!r} names a bit that a register does not have; write a bit from 0 to 15")
-        return cls(table, number, int(bit))
+        return cls(table, number, int(part), digits=digits)
 
     @property
     def text(self) -> str:
         """The canonical form, which `parse` takes back."""
-        return f"{self.table.value}:{self.number}" + ("" if self.bit is None else f".{self.bit}")
+        part = self.byte if self.bit is None else self.bit
+        return f"{self.table.value}:{self.number}" + ("" if part is None else f".{part}")
 
 
-def _modicon(text: str) -> str:
-    """What to write for a manual's one-based number such as 40101; empty where `text` is none."""
-    found = _MODICON.fullmatch(text)
-    if not found or not 1 <= int(found[2]) <= 65536:
-        return ""
-    word = {"0": "co", "1": "di", "3": "ir", "4": "hr"}[found[1]]
-    return f"{word}:{int(found[2]) - 1} (zero-based, as on the wire)"
-
-
-def registers(type: ValueType, length: int = 0) -> int:  # noqa: A002  (the word of the contract)
-    """Registers (or bits: 1) that a tag of this type takes. `length` is the bytes of a string."""
-    if type is ValueType.BOOL:
-        return 1
-    if type is ValueType.STRING:
-        return (length + 1) // 2
-    return _WIDTH[type.value.lstrip("uintfloa")]
+def _traditional(text: str, number: str, part: str | None) -> tuple[str, int, str | None, int]:
+    """Table, zero-based number, part and digits of a manual's number. What a spreadsheet may have changed is refused
+    rather than guessed at."""
+    count = len(number)
+    if count < 5:
+        coil = f"co:{int(number) - 1}" if int(number) else "co:0"
+        raise ValueError(
+            f"{text!r} has no digit for its table (a spreadsheet drops the zeros in front of a coil's number); write "
+            f"{coil} if it is coil {int(number) or 1}, or 4 and four digits for a holding register, such as 40101"
+        )
+    word = _TABLES.get(number[0])
+    one_based = int(number[1:])
+    if count > 6 or word is None or not 1 <= one_based <= 65536:
+        raise ValueError(
+            f"{text[:20]!r} is no number of a manual (00001 coils, 10001 discrete inputs, 30001 input and 40001 "
+            "holding registers, or with six digits 400001 to 465536); write hr:100 for what a manual calls 40101"
+        )
+    place = f"{word}:{one_based - 1}"
+    if part == "1":
+        raise ValueError(f"{text!r} may have been .10 before a spreadsheet saw it; write {place}.1 or {place}.10")
+    return word, one_based - 1, part, count
 
 
 @dataclass(frozen=True, slots=True)
 class NodeAddress:
     """An OPC UA node: `nsu=urn:plant;s=Furnace.Temp`, `ns=2;i=7`, `i=2258` (namespace 0).
 
+    Or the way to it from the root: `nsu=urn:plant;path=/Objects/Furnace/2:Temp`. A step is a browse name, in the
+    namespace of its own index where it has one (`2:`), else in the path's; the first is one of the standard's folders.
+    The characters `/ . < > : # ! &` of a name are written with an `&` before them (OPC 10000-4, A.2).
+
     `namespace` is the namespace's URI, or its index where the config gives one. `key` is an int for kind `i`, a str
-    for `s`, a UUID for `g`, bytes for `b`.
+    for `s` and `path`, a UUID for `g`, bytes for `b`.
     """
 
     namespace: str | int
-    kind: Literal["i", "s", "g", "b"]
+    kind: Literal["i", "s", "g", "b", "path"]
     key: int | str | UUID | bytes
 
     @classmethod
@@ -137,8 +171,28 @@ class NodeAddress:
                 return cls(namespace, "s", key)
             case "g":
                 return cls(namespace, "g", _uuid(key))
+            case "path":
+                found_path = cls(namespace, "path", key)
+                if len(found_path.steps) < 2:
+                    raise ValueError(f"{text[:80]!r} is not a browse path; write path=/Objects/2:Furnace/2:Temp")
+                return found_path
             case _:
                 return cls(namespace, "b", _bytes(key))
+
+    @property
+    def steps(self) -> list[tuple[int | None, str]]:
+        """(namespace index or None for the address's own, browse name) of each step of a path; none of anything that
+        is no whole path."""
+        rest = str(self.key) if self.kind == "path" else ""
+        found: list[tuple[int | None, str]] = []
+        while rest:
+            step = _STEP.match(rest[1:]) if rest[0] == "/" else None
+            if step is None or int(step[1] or 0) > 65535:
+                return []
+            space = int(step[1]) if step[1] else None if found else 0
+            found.append((space, re.sub(r"&(.)", r"\1", step[2], flags=re.DOTALL)))
+            rest = rest[1 + step.end() :]
+        return found
 
     @property
     def text(self) -> str:

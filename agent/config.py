@@ -16,7 +16,10 @@ from pydantic_core import ErrorDetails
 from agent import quantity, taglist
 from agent.document import Document, dotted
 from agent.errors import ConfigError, Problem
+from agent.limits import unreadable
+from agent.modbus_options import misfits
 from agent.model import Tag
+from agent.table import Table
 from agent.tables import (
     TABLES,
     Agent,
@@ -28,10 +31,10 @@ from agent.tables import (
     Outbox,
     Seal,
     Status,
-    Table,
     Uplink,
 )
-from agent.taglist import TagList, TagRow
+from agent.taglist import TagList
+from agent.tagrow import TagRow
 from agent.wire import Broker, Catalog, CatalogTag, without_password
 from agent.wording import explain, halves
 
@@ -155,13 +158,12 @@ class _Check:
         self.problems += [problem for tags in of_lists.values() for problem in tags.problems]
         self.warnings += [warning for tags in of_lists.values() for warning in tags.warnings]
         names = self.names(lists)
-        if config is None or self.problems:
-            return Checked(None, self.problems, self.warnings)
-        self.ways(config)
-        if self.problems:
-            return Checked(None, self.problems, self.warnings)
-        _bind(config, self.path, [tags for tags in lists if tags], names)
-        return Checked(config, [], self.warnings)
+        whole = [tags for tags in lists if tags]
+        if config is not None and len(whole) == len(config.devices):
+            _bind(config, self.path, whole, names)
+            self.reads(config, whole)
+            self.ways(config)
+        return Checked(None if self.problems else config, self.problems, self.warnings)
 
     def validate(self) -> Config | None:
         try:
@@ -261,6 +263,9 @@ class _Check:
                 self.warn(("uplink", name), 'it is not used without TLS; write url = "mqtts://host:8883"')
         for at, url in enumerate(urls):
             self.open_password(("uplink", "backup", at - 1) if at else ("uplink", "url"), url, uplink.insecure_password)
+        modbus = [(at, device) for at, device in enumerate(config.devices) if isinstance(device, ModbusDevice)]
+        for at, name, text in misfits(modbus):
+            self.wrong(("device", at, name if name in self.devices()[at][1] else "url"), text)
 
     def open_password(self, field: tuple[str | int, ...], url: str, allowed: str) -> None:
         """A password without TLS is for this machine only, unless the config says that it is meant."""
@@ -272,6 +277,23 @@ class _Check:
         else:
             wanted = 'write mqtts://, or insecure_password = "allow" if you mean it'
             self.wrong(field, f"the password would cross the line unencrypted; {wanted}")
+
+    def reads(self, config: Config, lists: list[TagList]) -> None:
+        """Every tag must be readable within its device's limits."""
+        for device, tags in zip(config.devices, lists, strict=True):
+            if not isinstance(device, ModbusDevice):
+                continue
+            lines = {row.name: line for line, row in tags.rows}
+            for line, row in tags.rows:
+                if text := device.uncounted(row.address):
+                    self.problems.append(Problem(tags.file, "address", *halves(text), line))
+            for tag, column, text in unreadable(device.tags, device.limits, device.poll):
+                if len(self.problems) >= taglist.MAX_PROBLEMS:
+                    return
+                message, hint = halves(text)
+                self.problems.append(
+                    Problem(tags.file, column, f"of {device.name}: {message}", hint, lines.get(tag.name))
+                )
 
     def tag_lists(self) -> list[TagList | None]:
         """The tag list of every device; None where its name or its device's protocol is not known."""
@@ -352,7 +374,9 @@ def _bind(config: Config, path: Path, lists: list[TagList], identifiers: list[st
     for device, tags in zip(config.devices, lists, strict=True):
         order = device.order if isinstance(device, ModbusDevice) else "ABCD"
         first = len(found)
-        found += [_tag(first + at, device.name, order, next(names), row) for at, (_, row) in enumerate(tags.rows)]
+        for at, (_, row) in enumerate(tags.rows):
+            tag = _tag(first + at, device.name, order, next(names), row)
+            found.append(device.on_wire(tag, row.address) if isinstance(device, ModbusDevice) else tag)
         device._tags = tuple(found[first:])
     config._tags = tuple(found)
     config._path = path
@@ -377,6 +401,11 @@ def _tag(index: int, device: str, order: str, identifier: str, row: TagRow) -> T
         level=row.level,
         description=row.description,
         length=row.type.length,
+        form=row.type.form,
+        invalid=row.invalid,
+        poll=row.poll,
+        together=row.together,
+        alone=row.alone,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent._native import Buffer
@@ -11,12 +12,27 @@ from agent.collectors.base import Row
 from agent.model import Tag
 
 if TYPE_CHECKING:
-    from agent._native import Field
+    from agent._native import Field, Published
 
 MAX_BYTES = 64 * 1024 * 1024
 """Memory of readings that are not sealed yet. Past it they are refused, counted, and recorded as a gap."""
 ENOUGH = MAX_BYTES // 2
 """Collectors stop reading here, so that what they already asked for still fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Readings that a collector knows to be missing: when (ns UTC), how many (-1: nobody can know), and why."""
+
+    from_ns: int
+    to_ns: int
+    count: int
+    reason: str
+
+    def joined(self, other: Loss) -> Loss:
+        """Both as one, for the same reason."""
+        count = -1 if -1 in (self.count, other.count) else self.count + other.count
+        return Loss(min(self.from_ns, other.from_ns), max(self.to_ns, other.to_ns), count, self.reason)
 
 
 class Intake:
@@ -30,6 +46,9 @@ class Intake:
         self._open = asyncio.Event()
         self._open.set()
         self._waiting: list[asyncio.Future[None]] = []
+        self._marks: dict[str, bytes] = {}
+        self._new_marks: dict[str, bytes] = {}
+        self._losses: dict[str, Loss] = {}
 
     def modbus_plan(self, fields: Sequence[Field], *, bits: bool = False) -> int:
         return self.buffer.modbus_plan(fields, bits=bits)
@@ -43,6 +62,33 @@ class Intake:
         kept = self.buffer.push(rows)
         self._weigh()
         return kept
+
+    def opcua_subscription(self, handles: Sequence[tuple[int, int]]) -> int:
+        return self.buffer.opcua_subscription(handles)
+
+    def opcua_renewed(self, subscription: int, known_ns: int) -> None:
+        self.buffer.opcua_renewed(subscription, known_ns)
+
+    def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published:
+        published = self.buffer.push_publish(subscription, body, received_ns)
+        self._weigh()
+        return published
+
+    def push_read(self, tags: Sequence[int], body: bytes, received_ns: int) -> Published:
+        published = self.buffer.push_read(tags, body, received_ns)
+        self._weigh()
+        return published
+
+    def mark(self, name: str, body: bytes) -> None:
+        self._marks[name] = self._new_marks[name] = body
+
+    def marked(self, name: str) -> bytes | None:
+        return self._marks.get(name)
+
+    def lost(self, from_ns: int, to_ns: int, count: int, reason: str) -> None:
+        loss = Loss(from_ns, max(from_ns, to_ns), count, reason)
+        known = self._losses.get(reason)
+        self._losses[reason] = known.joined(loss) if known else loss
 
     async def room(self) -> None:
         await self._open.wait()
@@ -67,6 +113,17 @@ class Intake:
         """Takes those who wait in `durable`. To be called before a seal, and resolved when its block is committed."""
         waiting, self._waiting = self._waiting, []
         return waiting
+
+    def restore(self, marks: Mapping[str, bytes]) -> None:
+        """The marks that an earlier run left."""
+        self._marks = dict(marks)
+
+    def cut(self) -> tuple[bool, dict[str, bytes], list[Loss]]:
+        """Sets aside what was pushed, for `buffer.seal`, and takes the marks and losses that belong to it: nothing can
+        be pushed in between. Returns (whether there are readings, marks, losses)."""
+        marks, self._new_marks = self._new_marks, {}
+        losses, self._losses = list(self._losses.values()), {}
+        return self.buffer.cut(), marks, losses
 
     def _weigh(self) -> None:
         pending = self.buffer.pending_bytes

@@ -70,6 +70,7 @@ class StatusCode(IntEnum):
     BAD_OUT_OF_RANGE = 0x803C_0000
     BAD_NOT_CONNECTED = 0x808A_0000
     BAD_DEVICE_FAILURE = 0x808B_0000
+    BAD_SENSOR_FAILURE = 0x808C_0000
     BAD_TYPE_MISMATCH = 0x8074_0000
 
 
@@ -89,7 +90,7 @@ class Reading(NamedTuple):
 class Tag:
     """One configured data item of a device. `index` is its place in the tag table of the epoch.
 
-    `type` is what the device holds; `reading_type` what its readings are (a scaled integer reads as float64).
+    `type` is the type of the raw value; `reading_type` what its readings are (a scaled integer reads as float64).
     `value = raw * scale + offset`, in float64.
     """
 
@@ -113,6 +114,16 @@ class Tag:
     description: str = ""
     length: int = 0
     """Bytes of a string in registers; 0 for every other type."""
+    form: str = ""
+    """How the device encodes `type` where it is not by the type's own bytes (`agent.encoding.Form`)."""
+    invalid: str = ""
+    """Raw values that mean "no value", such as `0x7FFF|NaN` (`agent.encoding.sentinels`)."""
+    poll: float | None = None
+    """Seconds between its reads; None: as often as its device."""
+    together: str = ""
+    """Tags of a device with the same word here are read in one request."""
+    alone: bool = False
+    """Whether it is read in a request of its own."""
 
     @property
     def scaled(self) -> bool:

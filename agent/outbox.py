@@ -18,14 +18,14 @@ import logging
 import sqlite3
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import aiosqlite
 
-from agent import _native, catalogs, delivered, disk, outbox_file, quota, renewal
+from agent import _native, catalogs, delivered, disk, marks, outbox_file, quota, renewal
 from agent.entry import (
     COLUMNS,
     INSERT,
@@ -34,12 +34,11 @@ from agent.entry import (
     Entry,
     Totals,
     check,
-    from_block,
     from_row,
-    readdressed,
     to_row,
 )
 from agent.errors import HeadraceError, OutboxFull
+from agent.group import Waiting, addressed, first
 from agent.outbox_file import Lock, OutboxRefused
 from agent.quota import Quota
 from agent.session import Connection, Session
@@ -55,19 +54,9 @@ SWEEP_SECONDS = 1.0
 REPORT_SECONDS = 10.0
 AHEAD = 1024
 """Places that `peek` marks as sent before they are, so that only one peek in many has to write."""
-GROUP = 64
-"""Appends that one commit takes at most."""
+BURIALS = 3
+"""So often in one read gaps may have to take the place of what can't be read."""
 MIN_BYTES = 256 * 1024
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """An append until its commit."""
-
-    block: _native.Block
-    epoch: int
-    done: bool = False
-    refusal: BaseException | None = None
 
 
 class Outbox:
@@ -83,7 +72,7 @@ class Outbox:
         self._session = Session(path, lock, max_bytes, connect=self._connect, known=self._known, load=self._load)
         self._rows = self._session.rows
         self._turn = asyncio.Lock()
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Waiting] = []
         self._totals = Totals()
         self._opened_at = 0  # places from here on were given out by this process
         self._past: set[bytes] = set()  # streams that this process wrote to before the current one
@@ -133,8 +122,8 @@ class Outbox:
         found = {name: getattr(self._totals, name) for name in TOTALS if name not in ("first", "sent")}
         return {**found, "disk_bytes": self._quota.disk_bytes}
 
-    async def append(self, block: _native.Block, epoch: int) -> None:
-        """Stores a block; it is durable when this returns.
+    async def append(self, block: _native.Block, epoch: int, kept: Mapping[str, bytes] | None = None) -> None:
+        """Stores a block, and in the same transaction the collectors' marks; both are durable when this returns.
 
         Several may wait at once, each with the place after the one before. Raises OutboxFull where there is no room for
         it, or the disk takes no writes (then nothing is stored, nothing dropped for it, and those that wait behind it
@@ -143,9 +132,18 @@ class Outbox:
         """
         if block.sequence != self.next_sequence and block.data[7:23] not in self._past:
             raise ValueError(f"the block carries sequence {block.sequence}; next is {self.next_sequence}")
-        waiting = _Waiting(block, epoch)
+        waiting = Waiting(block, epoch, kept or {})
         self._waiting.append(waiting)
         await asyncio.shield(self._append(waiting))
+
+    async def keep_marks(self, kept: Mapping[str, bytes]) -> None:
+        """Stores marks that no block goes with. Raises OutboxFull where the disk has no room."""
+        await asyncio.shield(self._keep_marks(kept))
+
+    async def marks(self) -> dict[str, bytes]:
+        """The marks that were stored last, by name."""
+        async with self._turn:
+            return await self._session.guard(lambda: marks.read(self._rows))
 
     async def peek(self, after: int, limit: int, max_bytes: int) -> list[Entry]:
         """The entries with a sequence above `after` that are not confirmed, in order.
@@ -212,11 +210,19 @@ class Outbox:
         self._report(at_once=True)
         await self._session.close()
 
-    async def _append(self, waiting: _Waiting) -> None:
+    async def _keep_marks(self, kept: Mapping[str, bytes]) -> None:
+        async def keep() -> None:
+            async with self._session.transaction():
+                await marks.keep(self._rows, kept)
+
+        async with self._turn:
+            await self._session.guard(keep)
+
+    async def _append(self, waiting: Waiting) -> None:
         async with self._turn:
             # Whoever comes first commits for all who wait.
             while not waiting.done:
-                group = self._group()
+                group = first(self._waiting, self._quota.group_bytes)
                 try:
                     await self._session.guard(lambda group=group: self._store(group))  # type: ignore[misc]
                 except BaseException as reason:
@@ -230,21 +236,12 @@ class Outbox:
         if waiting.refusal is not None:
             raise waiting.refusal
 
-    def _group(self) -> list[_Waiting]:
-        size = 0
-        group: list[_Waiting] = []
-        for each in self._waiting[:GROUP]:
-            size += len(each.block)
-            if group and size > self._quota.group_bytes:
-                break
-            group.append(each)
-        return group
-
-    async def _store(self, group: list[_Waiting]) -> None:
+    async def _store(self, group: list[Waiting]) -> None:
         """One transaction for all of a group."""
         before = self._totals
-        entries = await self._addressed(group)
-        size = sum(len(entry.body) for entry in entries)
+        entries = await addressed(group, self._rows, before.next_sequence, self.stream)
+        bodies = sum(len(entry.body) for entry in entries)
+        size = bodies + sum(len(mark) for each in group for mark in each.marks.values())
         self._quota.measure(size, await asyncio.to_thread(disk.room, self.path))
         async with self._session.transaction():
             trash = self._trash and await quota.delete(self._rows, before.confirmed)
@@ -252,12 +249,14 @@ class Outbox:
             now, trash = await self._quota.make_room(before, size, trash, self._handed, drop_oldest=drop_oldest)
             for entry in entries:
                 await self._rows(f"INSERT {INSERT}", to_row(entry))
+            for each in group:
+                await marks.keep(self._rows, each.marks)
             now = replace(
                 now,
                 next_sequence=now.next_sequence + len(entries),
                 entries=now.entries + len(entries),
                 readings=now.readings + sum(0 if entry.gap else entry.readings for entry in entries),
-                bytes=now.bytes + size,
+                bytes=now.bytes + bodies,
             )
             await self._save(now)
         self._totals, self._trash, self._written = now, trash, time.monotonic()
@@ -265,20 +264,6 @@ class Outbox:
         await asyncio.to_thread(self._session.lock.note, self.stream, now.next_sequence)
         if self._quota.pressed or size > self._quota.group_bytes:
             await self._session.empty_log()
-
-    async def _addressed(self, group: list[_Waiting]) -> list[Entry]:
-        """The group's entries at the places that they get: their own, unless a new stream has begun since."""
-        place = self._totals.next_sequence
-        entries = []
-        for each in group:
-            body, at = each.block.data, each.block.sequence
-            if at < place and await self._rows("SELECT 1 FROM entry WHERE sequence = ? AND body = ?", (at, body)):
-                continue  # its commit was reported as failed, and had reached the disk all the same
-            if at != place or body[7:23] != self.stream.bytes:
-                body = readdressed(body, self.stream.bytes, place)
-            entries.append(replace(from_block(body), epoch=each.epoch))
-            place += 1
-        return entries
 
     async def _peek(self, after: int, limit: int, max_bytes: int) -> list[Entry]:
         async with self._turn:
@@ -288,7 +273,7 @@ class Outbox:
 
     async def _read(self, after: int, limit: int, max_bytes: int) -> list[Entry]:
         start = max(after, self._totals.confirmed)
-        while True:
+        for _ in range(BURIALS):
             sizes = await self._rows(
                 "SELECT sequence, length(body), last FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?",
                 (start, limit),
@@ -315,6 +300,7 @@ class Outbox:
                 await self._mark_sent(last + AHEAD)
             self._handed = max(self._handed, last)
             return entries
+        raise Damaged("what was replaced by gaps can't be read either")
 
     async def _bury(self, wrong: list[Entry]) -> None:
         before = self._totals

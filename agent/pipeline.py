@@ -12,11 +12,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from agent import _native
-from agent.collectors import collector
+from agent.collectors import collectors
 from agent.collectors.base import Collector, DeviceState, Inlet, supervise
 from agent.config import Config, Device
 from agent.delivery import Delivery
@@ -40,7 +40,7 @@ class Pipeline:
         self,
         config: Config,
         *,
-        collect: Callable[[Device, Inlet], Collector] = collector,
+        collect: Callable[[Sequence[Device], Inlet], list[Collector]] = collectors,
         open_outbox: Callable[..., Awaitable[Outbox]] = Outbox.open,
         deliver: Callable[[Config, Outbox, Callable[[], State]], Delivery] = Delivery.of,
     ) -> None:
@@ -50,9 +50,9 @@ class Pipeline:
         self._intake = Intake(config.tags, config.seal.bytes)
         self._catalog = config.catalog().encode()
         self._epoch = epoch_of(self._catalog)
-        collectors = [collect(device, self._intake) for device in config.devices]
         self._collectors: list[tuple[Collector, DeviceState]] = [
-            (each, DeviceState(each.device.name, counters=each.counters)) for each in collectors
+            (each, DeviceState(each.device.name, counters=each.counters))
+            for each in collect(config.devices, self._intake)
         ]
         self._outbox: Outbox
         self._delivery: Delivery
@@ -73,6 +73,7 @@ class Pipeline:
         )
         try:
             await self._outbox.keep_catalog(self._epoch, self._catalog)
+            self._intake.restore(await self._outbox.marks())
             self._delivery = self._deliver(config, self._outbox, self._state)
             facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
@@ -110,22 +111,33 @@ class Pipeline:
                     await self._intake.ripe.wait()
             self._intake.ripe.clear()
             await self._seal(halt)
+        await self._seal(halt)  # what came while the last one was written
 
     async def _seal(self, halt: asyncio.Event) -> None:
         self._looked = time.monotonic()
+        # No await among these: whoever waits, the marks, the losses and the readings are of the same moment.
         waiting = self._intake.waiting()
         now = time.time_ns()
-        # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
-        block = await asyncio.to_thread(
-            self._intake.buffer.seal,
-            stream=self._outbox.stream.bytes,
-            sequence=self._outbox.next_sequence,
-            epoch=self._epoch,
-            sealed_ns=now,
-            synchronized=False,  # nobody has asked the clock yet; a block claims only what is known
-        )
-        if block is not None and (stopped_ns := await self._store(block, halt)):
-            await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt)
+        some, marks, losses = self._intake.cut()
+        # Gaps come before the mark that lies behind them: a crash in between may tell of one twice, but hides none.
+        for loss in losses:
+            facts = {"event": "readings_lost", "lost": loss.count, "from_ns": loss.from_ns, "to_ns": loss.to_ns}
+            log.error("%s", loss.reason, extra=facts)
+            await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
+        if some:
+            # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
+            block = await asyncio.to_thread(
+                self._intake.buffer.seal,
+                stream=self._outbox.stream.bytes,
+                sequence=self._outbox.next_sequence,
+                epoch=self._epoch,
+                sealed_ns=now,
+                synchronized=False,  # nobody has asked the clock yet; a block claims only what is known
+            )
+            if block is not None and (stopped_ns := await self._store(block, halt, marks)):
+                await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt)
+        elif marks:
+            await self._keep(marks, halt)
         await self._report_refused(now, halt)
         self._sealed_ns = now
         if self._intake.buffer.pending_bytes < self._config.seal.bytes:
@@ -134,14 +146,24 @@ class Pipeline:
             if not each.done():
                 each.set_result(None)
 
-    async def _store(self, block: _native.Block, halt: asyncio.Event) -> int:
+    async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event) -> None:
+        while True:
+            self._looked = time.monotonic()
+            try:
+                return await self._outbox.keep_marks(marks)
+            except OutboxFull:
+                if halt.is_set():
+                    return None  # whoever reads the older mark asks its device once more for what came since
+                await self._pause(halt)
+
+    async def _store(self, block: _native.Block, halt: asyncio.Event, marks: dict[str, bytes] | None = None) -> int:
         """Returns when the block is committed. While there is no room, collectors wait, and so do we: then it returns
         since when (ns UTC), otherwise 0."""
         stopped_ns = 0
         while True:
             self._looked = time.monotonic()
             try:
-                await self._outbox.append(block, self._epoch)
+                await self._outbox.append(block, self._epoch, marks)
                 break
             except OutboxFull as reason:
                 if halt.is_set():

@@ -186,13 +186,15 @@ def rotten(entries: list[Entry], after: int, confirmed: int, streams: Streams) -
     """Of the entries that follow `after`: those that are not what was stored, and gaps for what is missing."""
     place = after if after == confirmed else entries[0].sequence - 1
     wrong = []
-    for entry in entries:
+    for entry, following in zip(entries, [*entries[1:], None], strict=True):
         if entry.sequence > place + 1 and not streams.begins(entry.sequence):
             hole = (place + 1, entry.sequence - 1, entry.epoch, 0, entry.first_ns, entry.first_ns)
             wrong.append(Entry(*hole, b"", gap=True))
         if not is_whole(entry) or entry.body[7:23] != streams.of(entry.sequence).bytes:
-            wrong.append(entry)
-        place = entry.last
+            # Its own numbers may be what was damaged: it ends before the next one at the latest.
+            last = min(entry.last, following.sequence - 1) if following else entry.last if entry.gap else entry.sequence
+            wrong.append(replace(entry, last=max(last, entry.sequence)))
+        place = wrong[-1].last if wrong and wrong[-1].sequence == entry.sequence else entry.last
     return wrong
 
 

@@ -31,6 +31,8 @@ log = logging.getLogger("headrace.outbox")
 SALVAGE_SECONDS = 3.0
 KEPT_ASIDE = 3
 """Damaged files that are kept. Older ones are removed, or a disk that goes bad would fill up with them."""
+FAILURES = (sqlite3.DatabaseError, Damaged, UnicodeDecodeError)
+"""What a damaged file raises; the last where it is a name in the schema that SQLite complains about."""
 STOOD_HERE = "the outbox was damaged: the block of this place is lost"
 
 
@@ -49,7 +51,7 @@ def prepare(path: Path, lock: Lock, max_bytes: int) -> None:
     adopt(path)
     try:
         outbox_file.check(path)
-    except (sqlite3.DatabaseError, Damaged) as reason:
+    except FAILURES as reason:
         # Locked, read-only or no space: the file may be whole, so it stays where it is.
         if not is_damage(reason):
             raise
@@ -80,7 +82,7 @@ def is_damage(reason: BaseException) -> bool:
         # Without a code it is Python's: a blob that has become a text which is none.
         code: int = getattr(reason, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
         return code & 0xFF in BROKEN or code in UNREADABLE
-    return isinstance(reason, Damaged)
+    return isinstance(reason, FAILURES)
 
 
 def renew(

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from agent import disk, outbox_file, renewal
-from agent.entry import Damaged
 from agent.errors import OutboxFull
 from agent.outbox_file import Lock, OutboxRefused
 from agent.quota import LARGE
@@ -82,7 +81,7 @@ class Session:
             except sqlite3.OperationalError:
                 await asyncio.to_thread(self.reserve.give_up)
                 await self._prepare()
-        except (sqlite3.Error, OSError, Damaged) as reason:
+        except (*renewal.FAILURES, OSError) as reason:
             raise OutboxRefused(f"{self.path} can't be opened: {reason}; is its disk full, or failing?") from reason
         await asyncio.to_thread(self.reserve.hold)
 
@@ -123,7 +122,7 @@ class Session:
                 if self._db is None:
                     await self._prepare()
                 found = await work()
-            except (sqlite3.DatabaseError, Damaged) as reason:
+            except renewal.FAILURES as reason:
                 if renewal.is_damage(reason):
                     await self._rebuild(reason)
                     continue
@@ -155,7 +154,7 @@ class Session:
             capacity = min(self.max_bytes, room.free + room.occupied)
             self.log_pages = max(8, min(1000, capacity // 16 // outbox_file.PAGE))
             # Enough for what is in the log and not yet in the file: then the log can be emptied, and used anew.
-            self.reserve.size = self.log_pages * outbox_file.PAGE + min(capacity // 8, LARGE)
+            self.reserve.size = self.log_pages * outbox_file.PAGE + min(capacity // 16, LARGE)
             for setting in (
                 "synchronous = FULL",
                 "secure_delete = OFF",  # Debian's SQLite has it on: twice the bytes written

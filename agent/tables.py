@@ -1,46 +1,30 @@
-"""The tables of the config file, one model each. `agent.config` puts them together.
-
-Paths that are not absolute are relative to the config file (`base` in the validation context).
-"""
+"""The tables of the config file, one model each. `agent.config` puts them together."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     PrivateAttr,
-    ValidationInfo,
     WithJsonSchema,
 )
 
 from agent import quantity
-from agent.address import Order
+from agent.address import ORDERS, ModbusTable, Order
 from agent.budget import Limit
+from agent.limits import MAX_BITS, MAX_GAP, MAX_REGISTERS, Limits, Span
+from agent.modbus_options import ModbusOptions
 from agent.model import Tag
+from agent.table import DURATION, Bytes, FilePath, Name, Seconds, Table
 from agent.wire import ROOT, Broker, without_password
 
 _PLACES = {"prefix", "agent", "device", "tag"}
-_LATER = ("rtu", "rtu+tcp", "ascii+tcp", "udp", "tls")
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _path(value: object, info: ValidationInfo) -> Path:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError(f'{quantity.shown(value)} is not a path; write text such as "./var/press-shop-1"')
-    base = info.context["base"] if info.context else Path.cwd()
-    return Path(base, value)
 
 
 def _url(text: str, wanted: str) -> SplitResult:
@@ -115,19 +99,6 @@ def _prefix(text: str) -> str:
     return quantity.printable(text)
 
 
-def _modbus_url(text: str) -> str:
-    wanted = 'url = "tcp://host:502"'
-    scheme = text.partition("://")[0]
-    if scheme in _LATER:
-        raise ValueError(f"{scheme}:// is not in this version; write {wanted} (a gateway for serial devices)")
-    if scheme != "tcp":
-        raise ValueError(f"{quantity.shown(without_password(text))} is not a Modbus TCP address; write {wanted}")
-    parts = _url(text, wanted)
-    if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"{quantity.shown(without_password(text))} has more than a host and a port; write {wanted}")
-    return text
-
-
 def _opcua_url(text: str) -> str:
     wanted = 'url = "opc.tcp://host:4840", with a /path where the server has one'
     if not text.startswith("opc.tcp://"):
@@ -148,19 +119,10 @@ def _security(text: str) -> str:
     raise ValueError(f'{quantity.shown(text)} is not a security policy; write security = "None"')
 
 
-_DURATION = {
-    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^[0-9.]+ *(ms|s|m|h)$"}]
-}
-_SIZE = {
-    "anyOf": [
-        {"type": "integer", "exclusiveMinimum": 0},
-        {"type": "string", "pattern": r"^[0-9.]+ *([kKMGT]i?)?[bB]$"},
-    ]
-}
-Name: TypeAlias = Annotated[str, AfterValidator(quantity.name)]
-Seconds: TypeAlias = Annotated[float, BeforeValidator(quantity.seconds), WithJsonSchema(_DURATION)]
-Bytes: TypeAlias = Annotated[int, BeforeValidator(quantity.byte_count), WithJsonSchema(_SIZE)]
-FilePath: TypeAlias = Annotated[Path, PlainValidator(_path), WithJsonSchema({"type": "string"})]
+def _sampling(value: object) -> float:
+    if value == "every change":
+        return 0.0
+    return quantity.duration_within("1ms", "24h")(quantity.seconds(value))
 
 
 class Agent(Table):
@@ -302,27 +264,72 @@ class _Device(Table):
         """Its tags; their indexes are those of the whole config."""
         return self._tags
 
+    @property
+    def patience(self) -> float:
+        """Seconds that it may be away before its tags read bad: none, for a device that keeps nothing for us."""
+        return 0.0
 
-class ModbusDevice(_Device):
-    """A Modbus TCP device."""
+
+def _span(value: object) -> Span:
+    if not isinstance(value, str):
+        raise ValueError(f'{quantity.shown(value)} is not a range of addresses; write "hr:200-299", or "co:7" for one')  # noqa: TRY004
+    return Span.parse(value)
+
+
+def _device_order(value: object) -> object:
+    return ORDERS.get(value.upper(), value) if isinstance(value, str) else value
+
+
+_SPAN = {"type": "string", "pattern": "^ *([cC][oO]|[dD][iI]|[hH][rR]|[iI][rR]):[0-9]{1,5}(-[0-9]{1,5})? *$"}
+Spans: TypeAlias = Annotated[
+    tuple[Annotated[Span, PlainValidator(_span), WithJsonSchema(_SPAN)], ...], Field(strict=False, max_length=1000)
+]
+
+
+EVERYWHERE = tuple(Span(table, 0, 65535) for table in ModbusTable)
+
+
+class ModbusDevice(_Device, ModbusOptions):
+    """A Modbus device."""
 
     protocol: Literal["modbus"]
-    url: Annotated[str, AfterValidator(_modbus_url)] = Field(
-        description="tcp://host[:502]", examples=["tcp://127.0.0.1:502"]
-    )
-    unit: int = Field(1, ge=0, le=255, description="Unit id.", examples=[1])
     poll: Annotated[Seconds, AfterValidator(quantity.duration_within("1ms", "24h"))] = Field(
         1.0, description="Every tag is read this often.", examples=["500ms"]
     )
-    order: Order = Field("ABCD", description="Byte order of tags that name none.", examples=["ABCD"])
+    order: Annotated[Order, BeforeValidator(_device_order), WithJsonSchema({"enum": list(ORDERS)})] = Field(
+        "ABCD",
+        description="Byte order of tags that name none. ABCDEFGH, HGFEDCBA, BADCFEHG and GHEFCDAB are other names.",
+        examples=["ABCD"],
+    )
+    max_registers: int = Field(
+        MAX_REGISTERS, ge=1, le=MAX_REGISTERS, description="The most registers of one request.", examples=[125]
+    )
+    max_bits: int = Field(
+        MAX_BITS, ge=1, le=MAX_BITS, description="The most coils or discrete inputs of one request.", examples=[2000]
+    )
+    max_gap: int = Field(
+        MAX_GAP,
+        ge=0,
+        le=MAX_REGISTERS,
+        description="Registers (of coils and inputs 16 times as many) that no tag has and that are read to save a "
+        "request.",
+        examples=[10],
+    )
+    forbidden: Spans = Field((), description="Addresses that are never read.", examples=[["hr:200-299"]])
+    alone: Spans = Field(
+        (), description="A tag that begins here is read in a request of its own.", examples=[["hr:300-349"]]
+    )
 
     @property
-    def host(self) -> str:
-        return urlsplit(self.url).hostname or ""
+    def limits(self) -> Limits:
+        """What the planner has to keep to."""
+        alone = EVERYWHERE if self.one_tag_per_request else self.alone
+        return Limits(self.max_registers, self.max_bits, self.max_gap, self.forbidden, alone)
 
     @property
-    def port(self) -> int:
-        return urlsplit(self.url).port or 502
+    def late(self) -> float:
+        """Seconds after its time-out in which an answer may still come, where that can't be told from another."""
+        return self.timeout if self.late_after is None else self.late_after
 
 
 class OpcUaDevice(_Device):
@@ -338,19 +345,54 @@ class OpcUaDevice(_Device):
     publish: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "24h"))] = Field(
         1.0, description="Publishing interval.", examples=["500ms"]
     )
-    sampling_interval: Annotated[Seconds, AfterValidator(quantity.duration_within("1ms", "24h"))] | None = Field(
+    sampling_interval: Annotated[float, BeforeValidator(_sampling), WithJsonSchema(DURATION)] | None = Field(
         None,
         alias="sampling",
-        description="How often the server looks for a change. Left out: once each publishing interval.",
+        description='How often the server looks for a change; "every change", where the server can tell without '
+        "looking. Left out: once each publishing interval.",
         examples=["100ms"],
+    )
+    timeout: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "10m"))] = Field(
+        10.0, description="The longest wait for an answer; a satellite's round trip takes 2 s.", examples=["10s"]
+    )
+    mode: Literal["auto", "subscribe", "poll"] = Field(
+        "auto",
+        description="auto subscribes, and polls a server that has no subscriptions. A poll reads every tag once each "
+        "`sampling`.",
+        examples=["auto"],
+    )
+    outage: Annotated[Seconds, AfterValidator(quantity.duration_within("1s", "24h"))] = Field(
+        60.0,
+        description="The server is asked to keep its session and to queue every change for so long a break.",
+        examples=["60s"],
+    )
+    keep_alive: Annotated[Seconds, AfterValidator(quantity.duration_within("100ms", "10m"))] = Field(
+        5.0,
+        description="A server with nothing to report says so this often; silence for 1.5 times as long is a fault.",
+        examples=["5s"],
+    )
+    publish_requests: int = Field(3, ge=1, le=32, description="PublishRequests that wait at the server.", examples=[3])
+    trigger: Literal["status", "value", "timestamp"] = Field(
+        "value",
+        description="What makes a reading: a new status; a new value as well; a new source time as well.",
+        examples=["value"],
+    )
+    deadband: Literal["server", "agent"] = Field(
+        "server",
+        description="Who applies a tag's deadband. The agent does where the server can't.",
+        examples=["server"],
     )
     username: str | None = Field(None, examples=["reader"])
     password: str | None = Field(None, repr=False, examples=["its password"])
 
     @property
     def sampling(self) -> float:
-        """Seconds between the server's looks at a node."""
+        """Seconds between the server's looks at a node; 0 for every change."""
         return self.publish if self.sampling_interval is None else self.sampling_interval
+
+    @property
+    def patience(self) -> float:
+        return 0.0 if self.mode == "poll" else self.outage
 
 
 Device: TypeAlias = ModbusDevice | OpcUaDevice

@@ -150,7 +150,7 @@ async def _live(
     plant: Plant, outbox: Outbox, delivery: Delivery, watch: Watch, outage: int
 ) -> tuple[list[float], float]:
     """A live block each second until the backlog is gone. Returns how late each was, and how long all of it took."""
-    while not delivery.facts()["connected"]:
+    while not delivery.facts()["connected"]:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     began = due = time.monotonic()
     waiting: dict[int, float] = {}

@@ -33,6 +33,25 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds; write 20 or 20s") from None
 
 
+def _duration(text: str) -> float:
+    number, per_second = (text.removesuffix("ms"), 1000) if text.endswith("ms") else (text.removesuffix("s"), 1)
+    try:
+        found = float(number) / per_second
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 20ms or 1.5s")
+    return found
+
+
+def _planned(made: argparse.ArgumentParser) -> None:
+    made.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file; see `headrace init`")
+    made.add_argument("--rtt", type=_duration, default=0.010, help="round trip on a network (default 10ms)")
+    made.add_argument(
+        "--turnaround", type=_duration, default=0.010, help="until a serial device answers (default 10ms)"
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="headrace",
@@ -72,13 +91,17 @@ def parser() -> argparse.ArgumentParser:
 
     config(command("check", "find every problem of a config", _check))
 
+    _planned(command("plan", "what a config would do: requests, time on the line, bytes a day", _plan))
+
     run = command("run", "run the agent", _run)
     config(run)
     run.add_argument("--drain", type=_seconds, default=1.5, help="seconds of delivery after a stop (default 1.5)")
 
     simulate = command("simulate", "virtual devices at the very addresses of a config, with its very tags", _simulate)
     config(simulate)
-    simulate.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
+    _simulate_options(simulate)
+
+    _probe_options(command("probe", "what answers at a Modbus address, and what of it can be read", _probe))
 
     config(command("datacenter", "run the edge data center", _datacenter))
 
@@ -106,6 +129,32 @@ def parser() -> argparse.ArgumentParser:
     decode.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
     _outbox_verbs(command("outbox", "what waits in an outbox, and how it travels without a network", _outbox), config)
     return top
+
+
+def _simulate_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
+    made.add_argument("--cert", type=Path, metavar="FILE", help="what TLS devices show (default: made for them)")
+    made.add_argument("--key", type=Path, metavar="FILE", help="its key")
+
+
+def _probe_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("url", metavar="URL", help="tcp://host:502, rtu:///dev/ttyUSB0?baudrate=9600, and so on")
+    made.add_argument("--units", metavar="1-247", help="unit ids (default 1-247 on a serial line, else 0-8,255)")
+    made.add_argument("--tables", default="co,di,hr,ir", help="tables to look at (default %(default)s)")
+    made.add_argument("--addresses", default="0-999", help="addresses to look at (default %(default)s)")
+    made.add_argument("--timeout", type=_above_zero, default=0.5, help="seconds for an answer (default %(default)s)")
+    made.add_argument("--rate", type=_above_zero, default=50.0, help="requests a second at most (default %(default)s)")
+    made.add_argument("--requests", type=int, default=1500, help="at most, for a table of a unit (default %(default)s)")
+    made.add_argument("--ca", type=Path, metavar="FILE", help="tls: PEM file of the device's CA")
+    made.add_argument("--cert", type=Path, metavar="FILE", help="tls: our certificate")
+    made.add_argument("--key", type=Path, metavar="FILE", help="tls: its key")
+    made.add_argument("--server-name", metavar="NAME", help="tls: the name in the device's certificate")
+
+
+def _above_zero(text: str) -> float:
+    if (found := _seconds(text)) > 0:
+        return found
+    raise argparse.ArgumentTypeError(f"{text!r} is not above zero; write 0.5")
 
 
 def _outbox_verbs(outbox: argparse.ArgumentParser, config: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -196,6 +245,12 @@ def _check(options: argparse.Namespace) -> int:
     return facts.check(options)
 
 
+def _plan(options: argparse.Namespace) -> int:
+    from headrace import plan
+
+    return plan.main(options)
+
+
 def _run(options: argparse.Namespace) -> int:
     from headrace import processes
 
@@ -206,6 +261,12 @@ def _simulate(options: argparse.Namespace) -> int:
     from headrace import processes
 
     return processes.simulate(options)
+
+
+def _probe(options: argparse.Namespace) -> int:
+    from headrace import probe
+
+    return probe.main(options)
 
 
 def _datacenter(options: argparse.Namespace) -> int:
@@ -220,16 +281,16 @@ def _query(options: argparse.Namespace) -> int:
     return query.main(options)
 
 
-def _reconcile(options: argparse.Namespace) -> int:
-    from headrace import reconcile
-
-    return reconcile.main(options)
-
-
 def _outbox(options: argparse.Namespace) -> int:
     from headrace import outbox
 
     return outbox.main(options)
+
+
+def _reconcile(options: argparse.Namespace) -> int:
+    from headrace import reconcile
+
+    return reconcile.main(options)
 
 
 def _decode(options: argparse.Namespace) -> int:

@@ -114,9 +114,19 @@ async def _report(facts: Callable[[], dict[str, Any]]) -> None:
 
 
 def simulate(options: argparse.Namespace) -> int:
-    """`headrace simulate`."""
-    config = _warn(configs.check(options.config))
+    """`headrace simulate`. What TLS devices are to be trusted by is made where it is missing, so before the check."""
+    from simulators import certificate
     from simulators.run import simulate as run
+
+    for made in certificate.for_config(options.config):
+        text, facts = "Made %s, which virtual TLS devices show.", {"event": "tls_certificate_made", "path": str(made)}
+        logging.getLogger("headrace.simulators").info(text, made, extra=facts)
+    if bool(options.cert) != bool(options.key):
+        raise ConfigError(
+            [Problem("headrace simulate", "arguments", "--cert and --key go together", "write both, or neither")]
+        )
+    shown = (options.cert, options.key) if options.cert else None
+    config = _warn(configs.check(options.config))
 
     def ready() -> None:
         devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
@@ -127,7 +137,7 @@ def simulate(options: argparse.Namespace) -> int:
             print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
         print("Ctrl-C stops it.", file=sys.stderr)
 
-    until_stopped(lambda stop: run(config, seed=options.seed, stop=stop, ready=ready))
+    until_stopped(lambda stop: run(config, seed=options.seed, stop=stop, ready=ready, shown=shown))
     return 0
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from agent.errors import HeadraceError
 
 PLANT = """\
-# Headrace. `headrace check plant.toml` finds every mistake; `headrace simulate plant.toml` plays these devices.
+# Headrace. `headrace check plant.toml` finds every mistake, `headrace plan plant.toml` says what it would ask for,
+# `headrace simulate plant.toml` plays these devices.
 
 [agent]
 id = "press-shop-1"
@@ -37,8 +38,8 @@ name = "press1"
 protocol = "modbus"
 url = "tcp://127.0.0.1:5020"
 unit = 1
-poll = "500ms"
-tags = "press1.csv"
+poll = "500ms"                      # a tag may have its own, in the column poll
+tags = "press1.csv"                 # every column and type: docs/tag-list.md
 
 [[device]]
 name = "furnace"
@@ -53,10 +54,10 @@ store = "./var/datacenter"
 http = "127.0.0.1:8080"
 """
 PRESS = """\
-name,address,type,order,unit,scale,offset,low,high,filter,identifier,domain,level,description
-temp,hr:100,float32,ABCD,°C,,,0,400,deadband=0.1,,production,1,die temperature
-count,ir:8,uint32,CDAB,pcs,,,,,,,production,2,strokes since start
-running,co:3,bool,,,,,,,,,production,1,
+name,address,type,order,unit,scale,offset,low,high,invalid,poll,filter,identifier,domain,level,description
+temp,hr:100,float32,ABCD,°C,,,0,400,NaN,,deadband=0.1,,production,1,die temperature
+count,ir:8,uint32,CDAB,pcs,,,,,,10s,,,production,2,strokes since start
+running,co:3,bool,,,,,,,,,,,production,1,
 """
 FURNACE = """\
 name,address,type,unit,low,high,filter,identifier,domain,level,description

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from agent import _native
 from agent.address import ModbusAddress, ModbusTable, registers
 from agent.model import Tag
 from simulators.plant import Plant
@@ -21,6 +22,8 @@ class _Field:
     first: int
     count: int
     bit: int | None
+    byte: int | None
+    """Which byte of its register an 8-bit value is: 0 the high one."""
 
 
 class _Window:
@@ -56,6 +59,8 @@ class _Window:
             self._bit(place >> 3, place & 7, bool(raw))
         elif field.bit is not None:
             self._bit(2 * place + (field.bit < 8), field.bit & 7, bool(raw))
+        elif field.byte is not None:
+            self.bytes[2 * place + field.byte] = encode(field.tag, raw)[1]
         else:
             value = encode(field.tag, raw)
             start = 2 * place
@@ -75,18 +80,22 @@ class Image:
 
     def __init__(self, plant: Plant, device: str, tags: Iterable[Tag]) -> None:
         self._plant = plant
+        tags = tuple(tags)
+        self.identity = _identity(device, len(tags))
+        """Objects of its device identification (function 43/14), by id."""
         self._fields: dict[ModbusTable, list[_Field]] = {table: [] for table in ModbusTable}
         self._known: dict[ModbusTable, bytearray] = {table: bytearray(65536) for table in ModbusTable}
         self.window = lru_cache(maxsize=1024)(self._window)
         overlapping = 0
         for tag in tags:
             address = ModbusAddress.parse(tag.address)
-            count = registers(tag.type, tag.length)
-            field = _Field(tag, address.number, count, address.bit)
+            count = registers(tag.type, tag.length, tag.form)
+            byte = None if address.byte is None else "hl".index(address.byte)
+            field = _Field(tag, address.number, count, address.bit, byte)
             known = self._known[address.table]
             span = slice(field.first, field.first + count)
-            # 1 marks a register that holds bits, which several tags may share; 2 one that a single tag fills.
-            mark = 2 if address.bit is None else 1
+            # 1 marks a register that holds bits or bytes, which several tags share; 2 one that a single tag fills.
+            mark = 2 if address.bit is None and byte is None else 1
             overlapping += any(known[span]) if mark == 2 else 2 in known[span]
             known[span] = bytes([mark]) * len(known[span])
             self._fields[address.table].append(field)
@@ -108,3 +117,20 @@ class Image:
             return None
         fields = [field for field in self._fields[table] if field.first < end and field.first + field.count > first]
         return _Window(self._plant, fields, first, count, table.bits)
+
+
+def _identity(device: str, tags: int) -> dict[int, bytes]:
+    """Basic, regular and a few extended objects (V1.1b3, 6.21). One is long, as some devices' are."""
+    note = f"{tags} tags of {device}, laid out as its config says. " + "Their values move as a plant's would. " * 8
+    told = {
+        0x00: "Headrace",
+        0x01: "VP-1",
+        0x02: _native.__version__,
+        0x03: "https://example.com/virtual-plant",
+        0x04: "Virtual plant",
+        0x05: "Virtual PLC",
+        0x06: device,
+        0x80: note[:200],
+        0x81: f"{tags} tags",
+    }
+    return {number: text.encode()[:240] for number, text in told.items()}

@@ -1,64 +1,87 @@
-"""A Modbus TCP server of the virtual plant: function codes 1 to 4, and the exceptions that a real device gives."""
+"""Modbus servers of the virtual plant: over TCP and TLS, over UDP, and on a pseudo-terminal in place of a serial port.
+
+All answer by `Units`. They differ in what carries the bytes, and in the framing (`modbus_frames`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import struct
+import ssl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import cast
 
-from agent.address import ModbusTable
+from simulators.modbus_frames import BROADCAST, Frames, Mbap, NotModbus
 from simulators.modbus_image import Image
+from simulators.modbus_units import Served, Units
 
 log = logging.getLogger("headrace.simulators")
 
-ILLEGAL_FUNCTION = 0x01
-ILLEGAL_ADDRESS = 0x02
-ILLEGAL_VALUE = 0x03
-NO_SUCH_UNIT = 0x0B
-"""Gateway target device failed to respond: what a gateway says of a unit that is not on its bus."""
-
-MAX_FRAME = 260
-"""Bytes of a Modbus TCP frame, header and all."""
-MAX_CLIENTS = 32
-_MAX_REGISTERS = 125
-_MAX_BITS = 2000
-_TABLES = {1: ModbusTable.CO, 2: ModbusTable.DI, 3: ModbusTable.HR, 4: ModbusTable.IR}
-_HEADER = struct.Struct(">HHHB")
-_READ = struct.Struct(">BHH")
+MAX_CLIENTS = 256
 
 
-@dataclass(slots=True)
-class Served:
-    """Counters of one server since it was made."""
+class Server(ABC):
+    """Serves some units at one place. `start`, then `stop`, which frees the place. `start` raises OSError."""
 
-    requests: int = 0
-    exceptions: int = 0
-    clients: int = 0
-    """Connected now."""
+    def __init__(self, units: Mapping[int, Image], clock: Callable[[], int], framing: Callable[[], Frames]) -> None:
+        self.units = Units(units, clock)
+        self.framing = framing
+
+    @property
+    def served(self) -> Served:
+        return self.units.served
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where it listens, for people."""
+
+    @abstractmethod
+    async def start(self) -> None: ...
+
+    @abstractmethod
+    async def stop(self) -> None: ...
+
+    def replies(self, frames: Frames, received: bytes) -> bytes:
+        """The answers to all requests that `received` completes. Raises NotModbus."""
+        found = []
+        for asked in frames.feed(received, time.monotonic()):
+            if not frames.gateway and (asked.unit == BROADCAST or asked.unit not in self.units):
+                continue
+            found.append(frames.wrap(asked, self.units.answer(asked.unit, asked.pdu)))
+        return b"".join(found)
 
 
-class ModbusServer:
-    """Serves the images of one or more units at one host and port. `clock` gives ns UTC, once per request."""
+class ModbusServer(Server):
+    """TCP, and TLS where there is a `context`; RTU or ASCII frames over either by `framing`."""
 
     def __init__(
-        self, host: str, port: int, units: Mapping[int, Image], clock: Callable[[], int] = time.time_ns
+        self,
+        host: str,
+        port: int,
+        units: Mapping[int, Image],
+        clock: Callable[[], int] = time.time_ns,
+        *,
+        framing: Callable[[], Frames] = Mbap,
+        context: ssl.SSLContext | None = None,
     ) -> None:
+        super().__init__(units, clock, framing)
         self.host = host
         self.port = port
-        self.served = Served()
-        self._units = dict(units)
-        self._clock = clock
+        self._context = context
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
+
+    @property
+    def place(self) -> str:
+        return f"port {self.port} of {self.host}"
 
     async def start(self) -> None:
         """Listens; port 0 becomes the port that the system chose. Raises OSError where the port is taken."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), self.host, self.port)
+        self._server = await loop.create_server(lambda: _Connection(self), self.host, self.port, ssl=self._context)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -76,39 +99,14 @@ class ModbusServer:
             log.warning("A Modbus client did not let go.", extra={"event": "slow_stop", "port": self.port})
         self._server = None
 
-    def answer(self, unit: int, request: bytes) -> bytes:
-        """The PDU that answers the PDU `request` (1 byte or more)."""
-        self.served.requests += 1
-        code = self._read(unit, request)
-        if isinstance(code, bytes):
-            return code
-        self.served.exceptions += 1
-        return bytes((request[0] | 0x80, code))
-
-    def _read(self, unit: int, request: bytes) -> bytes | int:
-        """A response, or an exception code."""
-        image = self._units.get(unit)
-        if image is None:
-            return NO_SUCH_UNIT
-        table = _TABLES.get(request[0])
-        if table is None:
-            return ILLEGAL_FUNCTION
-        if len(request) != _READ.size:
-            return ILLEGAL_VALUE
-        _, first, count = _READ.unpack(request)
-        if not 1 <= count <= (_MAX_BITS if table.bits else _MAX_REGISTERS):
-            return ILLEGAL_VALUE
-        values = image.read(table, first, count, self._clock())
-        return ILLEGAL_ADDRESS if values is None else bytes((request[0], len(values))) + values
-
 
 class _Connection(asyncio.Protocol):
-    """One client. What is not a Modbus frame closes it: there is no way to find the next one."""
+    """One client. What is not a Modbus TCP frame closes it: there is no way to find the next one."""
 
     def __init__(self, server: ModbusServer) -> None:
         self._server = server
+        self._frames = server.framing()
         self._transport: asyncio.Transport | None = None
-        self._received = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
@@ -124,21 +122,12 @@ class _Connection(asyncio.Protocol):
         self._server.served.clients = len(self._server._connections)
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        while self._transport is not None and not self._transport.is_closing():
-            if len(self._received) < _HEADER.size:
-                return
-            transaction, protocol, length, unit = _HEADER.unpack_from(self._received)
-            end = 6 + length
-            if protocol != 0 or length < 2 or end > MAX_FRAME:
-                self._transport.abort()
-                return
-            if len(self._received) < end:
-                return
-            request = bytes(self._received[_HEADER.size : end])
-            del self._received[:end]
-            response = self._server.answer(unit, request)
-            self._transport.write(_HEADER.pack(transaction, 0, len(response) + 1, unit) + response)
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            self._transport.write(self._server.replies(self._frames, data))
+        except NotModbus:
+            self._transport.abort()
 
     def pause_writing(self) -> None:
         """The client does not read its answers: it gets no further question in."""
@@ -152,3 +141,49 @@ class _Connection(asyncio.Protocol):
     def cut(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+
+class UdpServer(Server):
+    """Modbus in datagrams: each holds one whole frame or nothing that counts."""
+
+    def __init__(
+        self, host: str, port: int, units: Mapping[int, Image], clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        super().__init__(units, clock, Mbap)
+        self.host = host
+        self.port = port
+        self._transport: asyncio.DatagramTransport | None = None
+
+    @property
+    def place(self) -> str:
+        return f"UDP port {self.port} of {self.host}"
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(
+            lambda: _Datagrams(self), local_addr=(self.host, self.port)
+        )
+        self.port = self._transport.get_extra_info("sockname")[1]
+
+    async def stop(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+            await asyncio.sleep(0)
+            self._transport = None
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, server: UdpServer) -> None:
+        self._server = server
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        try:
+            replies = self._server.replies(self._server.framing(), data)
+        except NotModbus:
+            return
+        if replies and self._transport is not None:
+            self._transport.sendto(replies, addr)

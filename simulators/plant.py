@@ -14,6 +14,7 @@ from fractions import Fraction
 from hashlib import blake2b
 from math import ceil, floor
 
+from agent.encoding import Form
 from agent.model import Tag, Value, ValueType
 from simulators import signals
 from simulators.signals import Shape, mix
@@ -70,6 +71,9 @@ _NAMES = (
 )  # fmt: skip
 
 
+_HALF, _SINGLE = struct.Struct("<e"), struct.Struct("<f")
+
+
 class _Signal:
     """One tag's raw value by step, with the last answer kept."""
 
@@ -117,6 +121,8 @@ class Plant:
 def integer_range(tag: Tag) -> tuple[int, int]:
     """The raw integers that keep `tag` within its type and its low and high, both ends included."""
     bottom, top = INTEGER_RANGES[tag.type]
+    if tag.form:
+        top = 10 ** (4 * Form(tag.form).registers) - 1  # packed decimal
     low, high = _limits(tag)
     least = bottom if low is None else max(bottom, ceil(low))
     most = top if high is None else min(top, floor(high))
@@ -127,14 +133,16 @@ def _signal(tag: Tag, seed: int) -> _Signal:
     digest = blake2b(f"{seed}/{tag.device}/{tag.name}".encode(), digest_size=8).digest()
     key = int.from_bytes(digest, "big")
     words = frozenset(word.lower() for word in _WORD.findall(tag.name))
+    if tag.form and Form(tag.form).moment:
+        # The device's own clock, which is right; the coarsest form shows whole seconds.
+        return _Signal(tag, 1000 * MILLISECOND, lambda k: k * 1000 * MILLISECOND)
     if tag.type.is_array:
         parts = [_signal(replace(tag, name=f"{tag.name}[{n}]", type=tag.type.element), seed) for n in range(ELEMENTS)]
         return _Signal(tag, parts[0].step_ns, lambda k: tuple(part.at(k) for part in parts))  # type: ignore[misc]
-    if tag.type is ValueType.STRING:
-        return _Signal(tag, 2000 * MILLISECOND, _text(tag, key))
-    if tag.type is ValueType.BYTES:
+    if tag.type in (ValueType.STRING, ValueType.BYTES):
         text = _text(tag, key)
-        return _Signal(tag, 2000 * MILLISECOND, lambda k: str(text(k)).encode())
+        told = text if tag.type is ValueType.STRING else lambda k: str(text(k)).encode()
+        return _Signal(tag, 2000 * MILLISECOND, told)
     if tag.type is ValueType.BOOL:
         return _Signal(tag, 500 * MILLISECOND, _bit(key, words))
     if tag.type in (ValueType.FLOAT32, ValueType.FLOAT64):
@@ -195,9 +203,10 @@ def _bit(key: int, words: frozenset[str]) -> Callable[[int], Value]:
 def _real(tag: Tag, key: int, words: frozenset[str]) -> Callable[[int], Value]:
     """A short decimal, as a PLC shows it. It keeps 1 % off the limits, so that float32 rounding can't pass them."""
     low, high = _real_range(tag)
-    single = tag.type is ValueType.FLOAT32
-    if single:
-        low, high = max(low, Fraction(-3e38)), min(high, Fraction(3e38))
+    rounding = _HALF if tag.form == Form.FLOAT16 else _SINGLE if tag.type is ValueType.FLOAT32 else None
+    if rounding is not None:
+        most_of = Fraction(60000) if rounding is _HALF else Fraction(3e38)
+        low, high = max(low, -most_of), min(high, most_of)
     span = high - low
     places = next((places for places in range(6) if span * 10**places >= 5000), 6)
     unit = 10**places
@@ -206,9 +215,9 @@ def _real(tag: Tag, key: int, words: frozenset[str]) -> Callable[[int], Value]:
     if not words.isdisjoint(_COUNTS):
         count = signals.counter(key, 1 + key % 3, 2)
         base = mix(key, 2)
-        return lambda k: _float((least + (base + count(k)) % (width + 1)) / unit, single)
+        return lambda k: _float((least + (base + count(k)) % (width + 1)) / unit, rounding)
     shape = _shape(key, words)
-    return lambda k: _float((least + int(shape(k) * width)) / unit, single)
+    return lambda k: _float((least + int(shape(k) * width)) / unit, rounding)
 
 
 def _real_range(tag: Tag) -> tuple[Fraction, Fraction]:
@@ -224,11 +233,8 @@ def _real_range(tag: Tag) -> tuple[Fraction, Fraction]:
     return (low, high) if low <= high else (high, low)
 
 
-_SINGLE = struct.Struct("<f")
-
-
-def _float(value: float, single: bool) -> float:
-    rounded: float = _SINGLE.unpack(_SINGLE.pack(value))[0] if single else value
+def _float(value: float, rounding: struct.Struct | None) -> float:
+    rounded: float = value if rounding is None else rounding.unpack(rounding.pack(value))[0]
     return rounded
 
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent.config import Config, ModbusDevice, OpcUaDevice
 from agent.errors import ConfigError, HeadraceError, Problem
 from agent.model import Tag
+from simulators import certificate
+from simulators.loopback import loopback
 from simulators.modbus_image import Image
-from simulators.modbus_server import ModbusServer
+from simulators.modbus_place import Place
+from simulators.modbus_pty import PtyServer
+from simulators.modbus_server import Server
 from simulators.opcua_server import OpcUaServer
 from simulators.plant import Plant
 
@@ -29,28 +35,45 @@ class PortTaken(HeadraceError):
 class Simulation:
     """The servers of one config. `start`, then `run`, then `stop`. Raises ConfigError for what can't be simulated."""
 
-    def __init__(self, config: Config, seed: int, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        config: Config,
+        seed: int,
+        clock: Callable[[], int] = time.time_ns,
+        shown: tuple[Path, Path] | None = None,
+    ) -> None:
+        """`shown`: certificate and key of all TLS devices. Left out, one is made where there is none."""
         self.plant = Plant(config.tags, seed)
-        self._modbus: list[tuple[str, ModbusServer]] = []
+        self._shown = shown
+        self._usual = config.agent.data_dir / "simulator" / "simulator.pem"
+        self._modbus: list[tuple[str, Server]] = []
         self._opcua: list[tuple[str, OpcUaServer]] = []
-        places = _places(config)
-        units: dict[tuple[str, int], dict[int, list[ModbusDevice]]] = {}
+        lines: dict[Place, dict[int, list[ModbusDevice]]] = {}
         endpoints: dict[tuple[str, int], list[OpcUaDevice]] = {}
-        for device in config.devices:
+        for device, place in _places(config):
             if isinstance(device, OpcUaDevice):
-                endpoints.setdefault(places[device.name], []).append(device)
+                endpoints.setdefault((place.host, place.port), []).append(device)
             else:
-                units.setdefault(places[device.name], {}).setdefault(device.unit, []).append(device)
-        for (host, port), by_unit in units.items():
+                lines.setdefault(place, {}).setdefault(device.unit, []).append(device)
+        for place, by_unit in lines.items():
+            trusts = [device.ca for devices in by_unit.values() for device in devices if device.ca is not None]
             images = {unit: Image(self.plant, _names(devices), _tags(devices)) for unit, devices in by_unit.items()}
             names = _names([device for devices in by_unit.values() for device in devices])
-            self._modbus.append((names, ModbusServer(host, port, images, clock)))
+            self._modbus.append((names, place.server(images, clock, partial(self._context, trusts))))
         for devices in endpoints.values():
-            shown = [(device.name, device.tags) for device in devices]
-            self._opcua.append((_names(devices), OpcUaServer(devices[0].url, shown, self.plant, clock)))
+            folders = [(device.name, device.tags) for device in devices]
+            self._opcua.append((_names(devices), OpcUaServer(devices[0].url, folders, self.plant, clock)))
+
+    def _context(self, trusts: list[Path]) -> ssl.SSLContext:
+        """What TLS devices show: what they were given, what their config trusts if its key is there, or one made."""
+        own = next((each for each in trusts if each.with_suffix(".key").exists()), self._usual)
+        certificate_path, key = self._shown or certificate.make(own)
+        facts = {"event": "tls_certificate", "path": str(certificate_path)}
+        log.info("TLS devices show %s; a client takes it as its CA.", certificate_path, extra=facts)
+        return certificate.context(certificate_path, key)
 
     @property
-    def _servers(self) -> list[tuple[str, ModbusServer | OpcUaServer]]:
+    def _servers(self) -> list[tuple[str, Server | OpcUaServer]]:
         return [*self._modbus, *self._opcua]
 
     async def start(self) -> None:
@@ -87,12 +110,19 @@ class Simulation:
         }
 
 
-async def simulate(config: Config, *, seed: int, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+async def simulate(
+    config: Config,
+    *,
+    seed: int,
+    stop: asyncio.Event,
+    ready: Callable[[], None],
+    shown: tuple[Path, Path] | None = None,
+) -> None:
     """Runs the devices of `config` until `stop` is set; calls `ready` once all of them listen.
 
     Raises ConfigError for a device that is not on this machine, PortTaken where an address is in use.
     """
-    simulation = Simulation(config, seed)
+    simulation = Simulation(config, seed, shown=shown)
     stopping = asyncio.create_task(stop.wait())
     work = asyncio.create_task(_work(simulation, ready))
     try:
@@ -116,34 +146,29 @@ async def _work(simulation: Simulation, ready: Callable[[], None]) -> None:
     await simulation.run()
 
 
-def _places(config: Config) -> dict[str, tuple[str, int]]:
+def _places(config: Config) -> list[tuple[ModbusDevice | OpcUaDevice, Place]]:
     """Where every device listens. Raises ConfigError that names all devices which can't be simulated here."""
-    places: dict[str, tuple[str, int]] = {}
+    places: list[tuple[ModbusDevice | OpcUaDevice, Place]] = []
     problems: list[Problem] = []
     for index, device in enumerate(config.devices):
-        field = f"device[{index}].url"
-        scheme, usual = ("opc.tcp", 4840) if device.protocol == "opcua" else ("tcp", 502)
-        parts = urlsplit(device.url)
-        host = parts.hostname or ""
-        wrong = ""
-        if parts.scheme != scheme:
-            wrong = f"{device.name}: {device.url} can't be simulated, only {scheme}:// can"
-        elif not _loopback(host):
-            wrong = f"{device.name}: {host or 'an empty host'} is not this machine, and simulated devices stay on it"
-        if wrong:
-            hint = f"simulate a copy of the config with {scheme}://127.0.0.1:{parts.port or usual}"
-            problems.append(Problem(str(config.path), field, wrong, hint))
-        places[device.name] = (host, parts.port or usual)
+        try:
+            places.append((device, _opcua_place(device.url) if device.protocol == "opcua" else Place.of(device.url)))
+        except ValueError as wrong:
+            parts = urlsplit(device.url)
+            usual = 4840 if device.protocol == "opcua" else 502
+            hint = f"simulate a copy of the config with {parts.scheme}://127.0.0.1:{parts.port or usual}"
+            problems.append(Problem(str(config.path), f"device[{index}].url", f"{device.name}: {wrong}", hint))
     if problems:
         raise ConfigError(problems)
     return places
 
 
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _opcua_place(url: str) -> Place:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not loopback(host):
+        raise ValueError(f"{host or 'an empty host'} is not this machine, and simulated devices stay on it")
+    return Place(parts.scheme, host, parts.port or 4840)
 
 
 def _names(devices: list[ModbusDevice] | list[OpcUaDevice]) -> str:
@@ -154,10 +179,10 @@ def _tags(devices: list[ModbusDevice]) -> list[Tag]:
     return [tag for device in devices for tag in device.tags]
 
 
-def _reason(names: str, server: ModbusServer | OpcUaServer, reason: OSError) -> str:
-    if reason.errno == errno.EADDRINUSE:
-        return (
-            f"{names}: port {server.port} of {server.host} is taken by another program; "
-            "stop it, or give the device another port"
-        )
-    return f"{names}: can't listen at {server.host}:{server.port}: {reason.strerror or reason}"
+def _reason(names: str, server: Server | OpcUaServer, reason: OSError) -> str:
+    place = server.place if isinstance(server, Server) else f"port {server.port} of {server.host}"
+    if reason.errno != errno.EADDRINUSE:
+        return f"{names}: can't listen at {place}: {reason.strerror or reason}"
+    if isinstance(server, PtyServer):
+        return f"{names}: {place} exists already, and may be a real port; give the device a path that is free"
+    return f"{names}: {place} is taken by another program; stop it, or give the device another port"

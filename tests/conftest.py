@@ -9,7 +9,7 @@ import pytest
 
 from tests.peers import process
 from tests.peers.brokers import Mosquitto, Nats
-from tests.peers.servers import LibmodbusServer, ModbusSerialServer, NodeOpcUaServer
+from tests.peers.servers import AsyncOpcUaServer, LibmodbusServer, ModbusSerialServer, NodeOpcUaServer
 
 
 @pytest.fixture
@@ -45,4 +45,10 @@ def modbus_serial_server(tmp_path: Path) -> Iterator[ModbusSerialServer]:
 @pytest.fixture
 def node_opcua_server(tmp_path: Path) -> Iterator[NodeOpcUaServer]:
     with NodeOpcUaServer(tmp_path / "node-opcua") as server:
+        yield server
+
+
+@pytest.fixture
+def async_opcua_server(tmp_path: Path) -> Iterator[AsyncOpcUaServer]:
+    with AsyncOpcUaServer(tmp_path / "async-opcua") as server:
         yield server

@@ -379,7 +379,7 @@ class World:
         self.uplink = SimUplink(self)
         pipeline = Pipeline(
             self.config,
-            collect=lambda device, inlet: SimCollector(self, device, inlet),
+            collect=lambda devices, inlet: [SimCollector(self, device, inlet) for device in devices],
             open_outbox=self._open,
             deliver=self._deliver,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import zstandard
 from pcodec import wrapped
 
 from agent.model import Reading, Tag, ValueType
-from benchmarks import page, rivals, signals, sizes, sparkplug
+from benchmarks import modbus, page, rivals, signals, sizes, sparkplug
 from benchmarks.result import Result
 from benchmarks.rivals import RIVALS, Sample
 
@@ -234,3 +235,37 @@ def test_the_page_takes_new_tables_between_its_marks(tmp_path: Path) -> None:
     copy.write_text("no marks")
     with pytest.raises(ValueError, match="lacks the marks"):
         page.write("", copy)
+
+
+def test_the_load_server_answers_as_a_device_would() -> None:
+    with subprocess.Popen([modbus.LOAD], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            port = int(process.stdout.readline().split()[1])
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as line, line.makefile("rb") as answers:
+
+                def asked(transaction: int, pdu: bytes) -> bytes:
+                    return struct.pack(">HHHB", transaction, 0, len(pdu) + 1, 1) + pdu
+
+                read = struct.pack(">BHH", 3, 0, 124)
+                seen = []
+                line.sendall(b"".join(asked(number, read) for number in range(20)))  # all at once
+                for number in range(20):
+                    transaction, protocol, length, unit = struct.unpack(">HHHB", answers.read(7))
+                    assert (transaction, protocol, length, unit) == (number, 0, 251, 1)
+                    answer = answers.read(250)
+                    assert answer[:2] == bytes((3, 248))
+                    seen.append(struct.unpack(">62f", answer[2:]))
+                assert all(0 <= value <= 400 for row in seen for value in row)
+                assert all(before != after for before, after in pairwise(seen))
+                for pdu, answer in (
+                    (struct.pack(">BHH", 3, 0, 126), b"\x83\x03"),
+                    (struct.pack(">BHH", 3, 65535, 2), b"\x83\x02"),
+                    (struct.pack(">BHH", 6, 0, 1), b"\x86\x01"),
+                ):
+                    line.sendall(asked(7, pdu))
+                    assert answers.read(9)[7:] == answer
+                line.sendall(asked(8, struct.pack(">BHH", 1, 0, 13)))
+                assert answers.read(11)[7:9] == b"\x01\x02"
+        finally:
+            process.kill()

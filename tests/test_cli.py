@@ -112,7 +112,7 @@ def test_a_broken_config_is_exit_code_2_for_every_command(tmp_path: Path) -> Non
     plant = Plant.write(tmp_path, "mqtt://127.0.0.1:1883", [press()])
     broken = plant.path.read_text().replace('poll = "100ms"', 'pol = "100ms"')
     plant.path.write_text(broken)
-    for command in ("check", "run", "simulate", "datacenter"):
+    for command in ("check", "plan", "run", "simulate", "datacenter"):
         found = headrace(command, str(plant.path))
         assert found.returncode == 2, command
         assert "poll" in found.stdout + found.stderr, command
@@ -160,7 +160,7 @@ def test_decode_shows_a_block(tmp_path: Path) -> None:
 def test_query_by_identifier(tmp_path: Path, mosquitto: Mosquitto) -> None:
     plant = Plant.write(tmp_path, mosquitto.url, [press()])
     with simulator(tmp_path, plant), data_center(tmp_path, plant), agent(tmp_path, plant):
-        until(lambda: len(plant.readings("88.118.8/press.temp")["readings"]) >= 5)
+        until(lambda: len(plant.readings("88.118.8/press.temp")["readings"]) > 5)
         asked = ("query", "88.118.8/press.temp", "--url", plant.url)
         answer = json.loads(headrace(*asked, "--format", "json", "--limit", "5").stdout)
         assert answer["type"] == "float32"

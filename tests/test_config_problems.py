@@ -29,6 +29,9 @@ class Case:
     """Fields of further problems."""
 
 
+PRESS_HEAD = PRESS
+INVALID_HEAD = "name,address,type,invalid\n"
+
 CASES = {
     "missing key": Case('id = "press-shop-1"\n', "", T, 1, "agent.id", "id is missing", 'write id = "press-shop-1"'),
     "unknown key": Case('poll = "5', 'pol = "5', T, 27, "device[0].pol", "unknown key 'pol'", "write poll"),
@@ -62,12 +65,33 @@ CASES = {
     ),
     "no protocol": Case('protocol = "modbus"\n', "", T, 22, "device[0].protocol", "protocol is missing", '"opcua"'),
     "protocol": Case('"modbus"', '"modbuss"', T, 24, "device[0].protocol", "is not a protocol", "write modbus"),
-    "transport of later": Case(
-        "tcp://127.0.0.1:5020", "rtu:///dev/ttyUSB0?baudrate=9600", T, 25, "device[0].url",
-        "rtu:// is not in this version", 'write url = "tcp://host:502"',
+    "serial option": Case(
+        "tcp://127.0.0.1:5020", "rtu:///dev/ttyUSB0?baud=9600", T, 25, "device[0].url",
+        "'baud' is not an option of a serial port", "write one of baudrate",
+    ),
+    "serial parity": Case(
+        "tcp://127.0.0.1:5020", "ascii:///dev/ttyS1?parity=even", T, 25, "device[0].url",
+        "'even' is not a parity", "parity=N, E, O, M or S",
+    ),
+    "serial port with a host": Case(
+        "tcp://127.0.0.1:5020", "rtu://gateway/dev/ttyS1", T, 25, "device[0].url", "names no port", "rtu:///dev/tty",
+    ),
+    "broadcast unit": Case(
+        'url = "tcp://127.0.0.1:5020"\nunit = 1', 'url = "rtu+tcp://127.0.0.1:5020"\nunit = 0', T, 22, "device[0]",
+        "unit 0 is a broadcast", "unit = 1 to 247",
+    ),
+    "backup of another framing": Case(
+        "unit = 1", 'backup = "rtu+tcp://127.0.0.1:5021"', T, 22, "device[0]", "another framing", 'backup = "tcp://',
+    ),
+    "pipeline without ids": Case(
+        "unit = 1", "pipeline = 2\nany_transaction_id = true", T, 22, "device[0]", "only transaction ids",
+        "pipeline = 1",
+    ),
+    "certificate without TLS": Case(
+        "unit = 1", 'ca = "ca.pem"', T, 22, "device[0]", "are for TLS", 'url = "tls://host:802"',
     ),
     "modbus URL": Case(
-        '"tcp://127.0.0.1:5020"', '"127.0.0.1"', T, 25, "device[0].url", "not a Modbus TCP", "tcp://host:502",
+        '"tcp://127.0.0.1:5020"', '"127.0.0.1"', T, 25, "device[0].url", "not a Modbus address", "tcp://host:502",
     ),
     "port": Case("0.1:5020", "0.1:502000", T, 25, "device[0].url", "not a URL", 'write url = "tcp://host:502"'),
     "opcua URL": Case(
@@ -117,7 +141,62 @@ CASES = {
     "column twice": Case("domain,level", "unit,level", P, 1, "unit", "twice", "once"),
     "cell empty": Case("count,ir:8,uint32", "count,,uint32", P, 3, "address", "the cell is empty", "such as hr:100"),
     "address": Case("ir:8", "input 8", P, 3, "address", "not a Modbus address", "ir:8 (input register)"),
-    "address of a manual": Case("ir:8", "30009", P, 3, "address", "not a Modbus address", "write ir:8 (zero-based"),
+    "coil of a spreadsheet": Case("co:3", "4", P, 4, "address", "drops the zeros", "write co:3 if it is coil 4"),
+    "five and six digits": Case(
+        "hr:100,float32,ABCD,°C,,,0,400,deadband=0.1,,production,1,die temperature\ncount,ir:8",
+        "400101,float32,ABCD,°C,,,0,400,deadband=0.1,,production,1,\ncount,30009",
+        P, 3, "address", "five digits, and one of six in line 2", "six digits",
+    ),
+    "bit of a spreadsheet": Case("ir:8", "30009.1", P, 3, "address", "may have been .10", "ir:8.1 or ir:8.10"),
+    "type on a byte": Case("hr:100,float32", "hr:100.h,int16", P, 2, "type", "hr:100.h is one byte", "int8 or uint8"),
+    "form on OPC UA": Case(
+        "i=7,int16,,0.1", "i=7,bcd16,,", F, 3, "type", "'bcd16' is not a type", "write uint16, which is what an OPC UA",
+    ),
+    "datetime": Case("uint32", "datetime", P, 3, "type", "'datetime' is not a type", "datetime[unix32], datetime"),
+    "scaled datetime": Case(
+        "hr:100,float32,ABCD,°C,", "hr:100,datetime[cp56],ABCD,°C,2", P, 2, "scale", "can't be scaled", "nothing",
+    ),
+    "invalid too wide": Case(
+        PRESS_HEAD, INVALID_HEAD + "a,hr:1,int16,0x18000\n", P, 2, "invalid", "more than the 16 bits", "0xFFFF",
+    ),
+    "invalid out of range": Case(
+        PRESS_HEAD, INVALID_HEAD + "a,hr:1,int16,0x8000|40000\n", P, 2, "invalid", "40000 is no int16",
+        "-32768 to 32767",
+    ),
+    "invalid NaN": Case(
+        PRESS_HEAD, INVALID_HEAD + "a,hr:1,int16,NaN\n", P, 2, "invalid", "int16 has no NaN", "0xFFFF",
+    ),
+    "invalid word": Case(
+        PRESS_HEAD, INVALID_HEAD + "a,hr:1,float32,none\n", P, 2, "invalid", "'none' is not a raw value", "0x7FFF",
+    ),
+    "invalid bool": Case(
+        PRESS_HEAD, INVALID_HEAD + "a,hr:1.2,bool,1\n", P, 2, "invalid", "every bool is a value", "write nothing",
+    ),
+    "poll of a tag": Case(
+        PRESS_HEAD, "name,address,type,poll\na,hr:1,int16,5\n", P, 2, "poll", "'5' is not a duration", "500ms",
+    ),
+    "alone and together": Case(
+        PRESS_HEAD, "name,address,type,together,alone\na,hr:1,int16,x,yes\n", P, 2, "alone", "alone and together",
+        "write yes, or",
+    ),
+    "group too wide": Case(
+        PRESS_HEAD, "name,address,type,together\na,hr:1,int16,x\nb,hr:126,int16,x\n", P, 3, "together",
+        "hr:1 to hr:126, 126 registers, and one request has at most 125", "several words",
+    ),
+    "group of two tables": Case(
+        PRESS_HEAD, "name,address,type,together\na,hr:1,int16,x\nb,ir:2,int16,x\n", P, 3, "together",
+        "another table", "a word for each table",
+    ),
+    "group of two polls": Case(
+        PRESS_HEAD, "name,address,type,together,poll\na,hr:1,int16,x,\nb,hr:2,int16,x,1s\n", P, 3, "poll",
+        "every 0.5 s (a)", "the same poll",
+    ),
+    "span": Case(
+        "unit = 1", 'unit = 1\nforbidden = ["hr:9-1"]', T, 27, "device[0].forbidden[0]", "ends before", "hr:200-299",
+    ),
+    "registers": Case(
+        "unit = 1", "unit = 1\nmax_registers = 126", T, 27, "device[0].max_registers", "out of range", "at most 125",
+    ),
     "type on a coil": Case("co:3,bool", "co:3,float32", P, 4, "type", "co:3 is one bit", "write bool"),
     "type on a bit": Case(
         "hr:100,float32", "hr:100.2,float32", P, 2, "type", "hr:100.2 is one bit", "leave out the bit",
@@ -157,6 +236,18 @@ def test_a_broken_config_says_what_to_write(tmp_path: Path, case: Case) -> None:
     assert case.message in one.message
     assert case.hint in one.hint
     assert "s3cret" not in str(one)
+
+
+def test_tags_that_no_request_may_read_are_named_with_their_lines(tmp_path: Path) -> None:
+    limited = GOOD.replace("unit = 1", 'unit = 1\nmax_registers = 1\nforbidden = ["hr:90-100", "co:3"]')
+    found = problems(tmp_path, limited)
+    assert [(problem.line, problem.field) for problem in found] == [(2, "address"), (3, "type"), (4, "address")]
+    assert "of press1: it lies in hr:90-100" in found[0].message
+    assert "takes 2 registers, and the device's max_registers is 1" in found[1].message
+    assert all(problem.file == str(tmp_path / P) and "write" in problem.hint for problem in found)
+    also = problems(tmp_path, limited, PRESS.replace("uint32", "int23"))
+    assert {(problem.line, problem.field) for problem in also} == {(2, "address"), (3, "type"), (4, "address")}
+    assert any("'int23' is not a type" in problem.message for problem in also)
 
 
 def test_every_problem_of_all_files_comes_at_once(tmp_path: Path) -> None:

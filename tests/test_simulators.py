@@ -189,7 +189,10 @@ def frame(pdu: bytes, unit: int = 1, transaction: int = 7) -> bytes:
     [
         (struct.pack(">BHH", 3, 0, 1), 9, 0x0B),
         (struct.pack(">BHH", 6, 0, 1), 1, 0x01),
-        (struct.pack(">BBB", 43, 14, 1), 1, 0x01),
+        (struct.pack(">BBB", 43, 14, 1), 1, 0x03),
+        (struct.pack(">BBBB", 43, 13, 1, 0), 1, 0x01),
+        (struct.pack(">BBBB", 43, 14, 5, 0), 1, 0x03),
+        (struct.pack(">BBBB", 43, 14, 4, 99), 1, 0x02),
         (struct.pack(">BHH", 3, 0, 0), 1, 0x03),
         (struct.pack(">BHH", 3, 0, 126), 1, 0x03),
         (struct.pack(">BHH", 1, 0, 2001), 1, 0x03),

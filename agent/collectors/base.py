@@ -15,7 +15,7 @@ from agent.errors import NotConnected
 from agent.model import StatusCode, Value
 
 if TYPE_CHECKING:
-    from agent._native import Field
+    from agent._native import Field, Published
 
 log = logging.getLogger("headrace.collector")
 
@@ -33,6 +33,21 @@ class Inlet(Protocol):
     def modbus_plan(self, fields: Sequence[Field], *, bits: bool = False) -> int: ...
     def push_registers(self, plan: int, payload: bytes, time_ns: int) -> int: ...
     def push(self, rows: Sequence[Row]) -> int: ...
+    def opcua_subscription(self, handles: Sequence[tuple[int, int]]) -> int: ...
+    def opcua_renewed(self, subscription: int, known_ns: int) -> None: ...
+    def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published: ...
+    def push_read(self, tags: Sequence[int], body: bytes, received_ns: int) -> Published: ...
+
+    def mark(self, name: str, body: bytes) -> None:
+        """Notes how far a collector is: committed in one transaction with the block of what was pushed before this
+        call, never with less or more. The last mark of a name counts."""
+
+    def marked(self, name: str) -> bytes | None:
+        """The last mark of that name, also one that an earlier run of the agent left; None where there is none."""
+
+    def lost(self, from_ns: int, to_ns: int, count: int, reason: str) -> None:
+        """Records a gap: `count` readings (-1: nobody can know how many) with source times from `from_ns` to `to_ns`
+        are missing. `reason` names the device. Losses for one reason become one gap until the next seal."""
 
     async def room(self) -> None:
         """Returns when readings may be taken. Waiting here is how back-pressure reaches a device."""
@@ -80,18 +95,21 @@ class DeviceState:
 async def supervise(collector: Collector, inlet: Inlet, state: DeviceState) -> None:
     """Keeps one device connected and read, for ever. The only place that retries, pauses and logs about it.
 
-    A device that is lost gives one bad reading for each of its tags, so that its last value does not seem to hold.
+    A device that is lost gives one bad reading for each of its tags, so that its last value does not seem to hold; one
+    that keeps its changes for us (`patience`) only after the time that it can.
     """
     device = collector.device
     pause = FIRST_PAUSE
-    told = False
+    told = spoken = False
+    lost_at = time.monotonic() - device.patience
     while True:
         try:
             await collector.connect()
             state.connected, state.since_ns = True, time.time_ns()
             facts = {"event": "device_connected", "device": device.name}
             log.info("%s: connected to %s", device.name, device.url, extra=facts)
-            told, pause = False, FIRST_PAUSE
+            told = spoken = False
+            pause = FIRST_PAUSE
             while True:
                 await inlet.room()
                 await collector.read()
@@ -107,8 +125,12 @@ async def supervise(collector: Collector, inlet: Inlet, state: DeviceState) -> N
         if not told:
             facts = {"event": "device_lost" if was_connected else "device_unreachable", "device": device.name}
             log.warning("%s: %s; trying again until it is back", device.name, state.reason, extra=facts)
-            _push_lost(collector, inlet)
             told = True
+            if was_connected:
+                lost_at = time.monotonic()
+        if not spoken and time.monotonic() - lost_at >= device.patience:
+            _push_lost(collector, inlet)
+            spoken = True
         state.reconnects += 1
         await asyncio.sleep(random.uniform(0.5, 1.0) * pause)  # noqa: S311
         pause = min(pause * 2, LONGEST_PAUSE)

@@ -101,8 +101,7 @@ impl Plant {
 fn open(filter: &str) -> (Buffer, usize) {
     let spec = TagSpec { raw: ValueType::Float32, scale: None, filter: filter.to_owned(), range: None };
     let mut buffer = Buffer::new(vec![spec; TAGS], 64 << 20).unwrap();
-    let field =
-        |tag| Field { tag, at: tag as usize * 2, kind: ValueType::Float32, order: Order::Abcd, bit: None, length: 0 };
+    let field = |tag| Field::plain(tag, tag as usize * 2, ValueType::Float32, Order::Abcd);
     let plan = buffer.modbus_plan((0..TAGS as u32).map(field).collect(), false).unwrap();
     (buffer, plan)
 }

@@ -1,4 +1,4 @@
-//! Decoded columns as an Arrow record batch: one row a reading, the value in the column of its form. The schema is the
+//! Decoded columns as an Arrow record batch: one row a reading, the value in the column of its family. The schema is the
 //! same for every block, so that the batches of any blocks go together.
 
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use crate::block::DecodedColumn;
 use crate::column::{Column, Values};
 use crate::error::{Error, Result};
-use crate::tag::Form;
+use crate::tag::Family;
 
-/// The columns of values, and of arrays of them, for each form; float32 goes with float64.
-const PLACES: [(Form, DataType, &str, &str); 6] = [
-    (Form::Bool, DataType::Boolean, "boolean", "boolean_array"),
-    (Form::Integer, DataType::Int64, "integer", "integer_array"),
-    (Form::Unsigned, DataType::UInt64, "unsigned", "unsigned_array"),
-    (Form::Real64, DataType::Float64, "real", "real_array"),
-    (Form::Text, DataType::Utf8, "text", "text_array"),
-    (Form::Bytes, DataType::Binary, "bytes", "bytes_array"),
+/// The columns of values, and of arrays of them, for each family; float32 goes with float64.
+const PLACES: [(Family, DataType, &str, &str); 6] = [
+    (Family::Bool, DataType::Boolean, "boolean", "boolean_array"),
+    (Family::Integer, DataType::Int64, "integer", "integer_array"),
+    (Family::Unsigned, DataType::UInt64, "unsigned", "unsigned_array"),
+    (Family::Real64, DataType::Float64, "real", "real_array"),
+    (Family::Text, DataType::Utf8, "text", "text_array"),
+    (Family::Bytes, DataType::Binary, "bytes", "bytes_array"),
 ];
 
 /// The columns of every batch.
@@ -40,10 +40,10 @@ fn element(kind: &DataType) -> Field {
     Field::new_list_field(kind.clone(), true)
 }
 
-/// Where a column's values go: the form, and whether as arrays.
-fn place(column: &Column) -> (Form, bool) {
-    let form = if column.kind.form() == Form::Real32 { Form::Real64 } else { column.kind.form() };
-    (form, column.kind.element().is_some())
+/// Where a column's values go: the family, and whether as arrays.
+fn place(column: &Column) -> (Family, bool) {
+    let family = if column.kind.family() == Family::Real32 { Family::Real64 } else { column.kind.family() };
+    (family, column.kind.element().is_some())
 }
 
 /// One batch of all readings, by tag and then in the order they were pushed. Unreadable columns are left out.
@@ -64,15 +64,15 @@ pub fn batch(columns: &[DecodedColumn]) -> Result<RecordBatch> {
         Arc::new(Int64Array::from(times)),
         Arc::new(UInt32Array::from(quality)),
     ];
-    let used = |wanted: (Form, bool)| readable.iter().any(|(_, column)| place(column) == wanted);
-    for (form, kind, ..) in &PLACES {
-        arrays.push(if used((*form, false)) { single(&readable, rows, *form) } else { new_null_array(kind, rows) });
+    let used = |wanted: (Family, bool)| readable.iter().any(|(_, column)| place(column) == wanted);
+    for (family, kind, ..) in &PLACES {
+        arrays.push(if used((*family, false)) { single(&readable, rows, *family) } else { new_null_array(kind, rows) });
     }
     // Most blocks have no array: their columns share one buffer of zeros.
     let (zeros, nulls) = (OffsetBuffer::<i32>::new_zeroed(rows), NullBuffer::new_null(rows));
-    for (form, kind, ..) in &PLACES {
-        arrays.push(if used((*form, true)) {
-            Arc::new(lists(&readable, rows, *form, kind).map_err(refused)?)
+    for (family, kind, ..) in &PLACES {
+        arrays.push(if used((*family, true)) {
+            Arc::new(lists(&readable, rows, *family, kind).map_err(refused)?)
         } else {
             let (none, field) = (new_empty_array(kind), Arc::new(element(kind)));
             Arc::new(ListArray::try_new(field, zeros.clone(), none, Some(nulls.clone())).map_err(refused)?)
@@ -86,11 +86,11 @@ fn refused(why: ArrowError) -> Error {
     Error::Block(why.to_string())
 }
 
-/// The values of one form at their rows, null elsewhere.
-fn single(columns: &[(u32, &Column)], rows: usize, form: Form) -> ArrayRef {
-    let numbers = |fill: &dyn Fn(&Values, &mut Vec<u64>)| spread(columns, rows, form, fill);
-    match form {
-        Form::Bool => {
+/// The values of one family at their rows, null elsewhere.
+fn single(columns: &[(u32, &Column)], rows: usize, family: Family) -> ArrayRef {
+    let numbers = |fill: &dyn Fn(&Values, &mut Vec<u64>)| spread(columns, rows, family, fill);
+    match family {
+        Family::Bool => {
             let (values, valid) = numbers(&|values, out| {
                 if let Values::Bool(values) = values {
                     out.extend(values.iter().map(|value| u64::from(*value)));
@@ -99,18 +99,18 @@ fn single(columns: &[(u32, &Column)], rows: usize, form: Form) -> ArrayRef {
             let bits = values.iter().map(|value| *value != 0).collect::<BooleanBuffer>();
             Arc::new(BooleanArray::new(bits, Some(valid)))
         }
-        Form::Integer | Form::Unsigned => {
+        Family::Integer | Family::Unsigned => {
             let (values, valid) = numbers(&|values, out| {
                 if let Values::Integer(values) | Values::Unsigned(values) = values {
                     out.extend(values.iter().map(|value| *value as u64));
                 }
             });
-            if form == Form::Unsigned {
+            if family == Family::Unsigned {
                 return Arc::new(UInt64Array::new(ScalarBuffer::from(values), Some(valid)));
             }
             Arc::new(Int64Array::new(values.into_iter().map(|value| value as i64).collect(), Some(valid)))
         }
-        Form::Real32 | Form::Real64 => {
+        Family::Real32 | Family::Real64 => {
             let (values, valid) = numbers(&|values, out| match values {
                 Values::Real32(values) => out.extend(values.iter().map(|value| f64::from(*value).to_bits())),
                 Values::Real64(values) => out.extend(values.iter().map(|value| value.to_bits())),
@@ -118,7 +118,7 @@ fn single(columns: &[(u32, &Column)], rows: usize, form: Form) -> ArrayRef {
             });
             Arc::new(Float64Array::new(values.into_iter().map(f64::from_bits).collect(), Some(valid)))
         }
-        Form::Text => {
+        Family::Text => {
             let mut out = StringBuilder::new();
             for (_, column) in columns {
                 match &column.values {
@@ -132,7 +132,7 @@ fn single(columns: &[(u32, &Column)], rows: usize, form: Form) -> ArrayRef {
             }
             Arc::new(out.finish())
         }
-        Form::Bytes => {
+        Family::Bytes => {
             let mut out = BinaryBuilder::new();
             for (_, column) in columns {
                 match &column.values {
@@ -149,18 +149,18 @@ fn single(columns: &[(u32, &Column)], rows: usize, form: Form) -> ArrayRef {
     }
 }
 
-/// The numbers of one form at their rows, 0 and not valid elsewhere.
+/// The numbers of one family at their rows, 0 and not valid elsewhere.
 fn spread(
     columns: &[(u32, &Column)],
     rows: usize,
-    form: Form,
+    family: Family,
     fill: &dyn Fn(&Values, &mut Vec<u64>),
 ) -> (Vec<u64>, NullBuffer) {
     let mut values = Vec::with_capacity(rows);
     let mut valid = BooleanBufferBuilder::new(rows);
     for (_, column) in columns {
         let end = values.len() + column.len();
-        if place(column) != (form, false) {
+        if place(column) != (family, false) {
             valid.append_n(column.len(), false);
         } else if column.present.all(1) {
             fill(&column.values, &mut values);
@@ -179,17 +179,17 @@ fn spread(
     (values, NullBuffer::new(valid.finish()))
 }
 
-/// The arrays of one form at their rows, null elsewhere. An empty array is no null.
+/// The arrays of one family at their rows, null elsewhere. An empty array is no null.
 fn lists(
     columns: &[(u32, &Column)],
     rows: usize,
-    form: Form,
+    family: Family,
     kind: &DataType,
 ) -> std::result::Result<ListArray, ArrowError> {
     let (mut lengths, mut valid, mut parts) = (Vec::with_capacity(rows), BooleanBufferBuilder::new(rows), Vec::new());
     for (_, column) in columns {
         match &column.values {
-            Values::Array(arrays) if place(column) == (form, true) => {
+            Values::Array(arrays) if place(column) == (family, true) => {
                 let mut next = arrays.lengths();
                 for has_value in column.present.iter().map(|each| each != 0) {
                     valid.append(has_value);
@@ -204,22 +204,22 @@ fn lists(
         }
     }
     let offsets = OffsetBuffer::from_lengths(lengths);
-    ListArray::try_new(Arc::new(element(kind)), offsets, flat(&parts, form), Some(NullBuffer::new(valid.finish())))
+    ListArray::try_new(Arc::new(element(kind)), offsets, flat(&parts, family), Some(NullBuffer::new(valid.finish())))
 }
 
 /// Elements end to end.
-fn flat(parts: &[&Values], form: Form) -> ArrayRef {
+fn flat(parts: &[&Values], family: Family) -> ArrayRef {
     let parts = parts.iter().copied();
-    match form {
-        Form::Bool => Arc::new(BooleanArray::from(
+    match family {
+        Family::Bool => Arc::new(BooleanArray::from(
             parts
                 .flat_map(|part| if let Values::Bool(values) = part { &values[..] } else { &[] })
                 .copied()
                 .collect::<Vec<_>>(),
         )),
-        Form::Integer => Arc::new(Int64Array::from_iter_values(parts.flat_map(whole).copied())),
-        Form::Unsigned => Arc::new(UInt64Array::from_iter_values(parts.flat_map(whole).map(|value| *value as u64))),
-        Form::Real32 | Form::Real64 => {
+        Family::Integer => Arc::new(Int64Array::from_iter_values(parts.flat_map(whole).copied())),
+        Family::Unsigned => Arc::new(UInt64Array::from_iter_values(parts.flat_map(whole).map(|value| *value as u64))),
+        Family::Real32 | Family::Real64 => {
             let mut out = Vec::new();
             for part in parts {
                 match part {
@@ -230,11 +230,11 @@ fn flat(parts: &[&Values], form: Form) -> ArrayRef {
             }
             Arc::new(Float64Array::from(out))
         }
-        Form::Text => Arc::new(StringArray::from_iter_values(parts.flat_map(|part| {
+        Family::Text => Arc::new(StringArray::from_iter_values(parts.flat_map(|part| {
             let texts = if let Values::Text(texts) = part { Some(texts.iter()) } else { None };
             texts.into_iter().flatten()
         }))),
-        Form::Bytes => Arc::new(BinaryArray::from_iter_values(parts.flat_map(|part| {
+        Family::Bytes => Arc::new(BinaryArray::from_iter_values(parts.flat_map(|part| {
             let blobs = if let Values::Bytes(blobs) = part { Some(blobs.iter()) } else { None };
             blobs.into_iter().flatten()
         }))),

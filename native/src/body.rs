@@ -12,7 +12,7 @@ use crate::codec::{Codec, Reader, Sink, Source, broken, integer, put_varint, rea
 use crate::column::{Column, Note, NoteKind, Values};
 use crate::error::Result;
 use crate::memory::{Half, Memory};
-use crate::tag::{Form, ValueType};
+use crate::tag::{Family, ValueType};
 use crate::values::{Arrays, MAX_LENGTH};
 
 /// The most readings in a block; what bounds every allocation of a decoder.
@@ -366,13 +366,13 @@ fn read_values(
     text_left: usize,
 ) -> Result<Values> {
     let width = kind.width();
-    Ok(match kind.form() {
-        Form::Bool => Values::Bool(run::decode_bools(codec, &mut source.soft, count)?),
-        Form::Integer => Values::Integer(integer::decode(codec, source, count, width, true)?),
-        Form::Unsigned => Values::Unsigned(integer::decode(codec, source, count, width, false)?),
-        Form::Real32 => Values::Real32(real::decode(codec, source, count)?),
-        Form::Real64 => Values::Real64(real::decode(codec, source, count)?),
-        Form::Text => Values::Text(text::decode(codec, source, count, text_left)?),
-        Form::Bytes => Values::Bytes(text::decode(codec, source, count, text_left)?),
+    Ok(match kind.family() {
+        Family::Bool => Values::Bool(run::decode_bools(codec, &mut source.soft, count)?),
+        Family::Integer => Values::Integer(integer::decode(codec, source, count, width, true)?),
+        Family::Unsigned => Values::Unsigned(integer::decode(codec, source, count, width, false)?),
+        Family::Real32 => Values::Real32(real::decode(codec, source, count)?),
+        Family::Real64 => Values::Real64(real::decode(codec, source, count)?),
+        Family::Text => Values::Text(text::decode(codec, source, count, text_left)?),
+        Family::Bytes => Values::Bytes(text::decode(codec, source, count, text_left)?),
     })
 }

@@ -11,7 +11,7 @@ use crate::decode::modbus::{Field, Plan};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, Kind};
 use crate::memory::Memory;
-use crate::tag::{BAD_DECODING_ERROR, BAD_TYPE_MISMATCH, Last, TagSpec, Value};
+use crate::tag::{BAD_TYPE_MISMATCH, Last, TagSpec, Value};
 
 pub use opcua::Published;
 
@@ -28,6 +28,8 @@ struct Slot {
     column: Column,
     /// The last reading, whether the filter let it through or not.
     latest: Last,
+    /// Set while the first value of a fresh OPC UA subscription is to come: what is not after this time (ns) is known.
+    awaited: Option<i64>,
 }
 
 impl Slot {
@@ -45,7 +47,7 @@ impl Slot {
             };
             Note { kind, bound }
         });
-        Ok(Self { spec, filter, column, latest: Last::default() })
+        Ok(Self { spec, filter, column, latest: Last::default(), awaited: None })
     }
 
     /// Everything up to now, and an empty column in its place.
@@ -181,7 +183,7 @@ impl Buffer {
         let mut kept = 0;
         plan.decode(payload, |tag, raw| {
             if let Some(slot) = slots.get_mut(tag as usize) {
-                let (value, quality) = raw.map_or((Value::Absent, BAD_DECODING_ERROR), |raw| (slot.spec.apply(raw), 0));
+                let (value, quality) = raw.map_or_else(|bad| (Value::Absent, bad), |raw| (slot.spec.apply(raw), 0));
                 kept += usize::from(take(slot, stats, *max_bytes, time_ns, value, quality));
             }
         })?;

@@ -14,7 +14,6 @@ mod value;
 
 use crate::block::{self, Meta};
 use crate::buffer;
-use crate::decode::modbus::{Field, Order};
 use crate::error::Error;
 use crate::tag::ValueType;
 use identifier::Identifier;
@@ -83,12 +82,18 @@ impl Block {
 struct Buffer {
     // Held for a push, or for the `mem::take` of a seal: microseconds, and never while Python code runs.
     open: Mutex<buffer::Buffer>,
+    // What `cut` took and no `seal` has had yet.
+    aside: Mutex<Option<buffer::Taken>>,
 }
 
 impl Buffer {
     fn open(&self) -> MutexGuard<'_, buffer::Buffer> {
         // A panic under the lock leaves columns that are whole up to the last push: better than none.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn aside(&self) -> MutexGuard<'_, Option<buffer::Taken>> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,16 +103,12 @@ impl Buffer {
     #[pyo3(signature = (tags, max_bytes = DEFAULT_MAX_BYTES))]
     fn new(tags: Vec<Tag>, max_bytes: usize) -> PyResult<Self> {
         let tags = tags.into_iter().map(Tag::spec).collect::<PyResult<_>>()?;
-        Ok(Self { open: Mutex::new(buffer::Buffer::new(tags, max_bytes)?) })
+        Ok(Self { open: Mutex::new(buffer::Buffer::new(tags, max_bytes)?), aside: Mutex::new(None) })
     }
 
     #[pyo3(signature = (fields, *, bits = false))]
     fn modbus_plan(&self, fields: Vec<PlanField>, bits: bool) -> PyResult<usize> {
-        let fields = fields.into_iter().map(|field| {
-            let (kind, order) = (ValueType::parse(&field.r#type)?, Order::parse(&field.order)?);
-            Ok(Field { tag: field.tag, at: field.at, kind, order, bit: field.bit, length: field.length })
-        });
-        let fields = fields.collect::<Result<_, Error>>()?;
+        let fields = fields.into_iter().map(PlanField::field).collect::<Result<_, Error>>()?;
         Ok(self.open().modbus_plan(fields, bits)?)
     }
 
@@ -118,6 +119,10 @@ impl Buffer {
     #[allow(clippy::needless_pass_by_value)] // extracted from Python objects: there is nothing to borrow from
     fn opcua_subscription(&self, handles: Vec<(u32, u32)>) -> PyResult<usize> {
         Ok(self.open().opcua_subscription(&handles)?)
+    }
+
+    fn opcua_renewed(&self, subscription: usize, known_ns: i64) -> PyResult<()> {
+        Ok(self.open().opcua_renewed(subscription, known_ns)?)
     }
 
     fn push_publish(&self, subscription: usize, body: &[u8], received_ns: i64) -> PyResult<Published> {
@@ -151,6 +156,14 @@ impl Buffer {
         Ok(kept)
     }
 
+    fn cut(&self) -> bool {
+        let mut aside = self.aside();
+        if aside.is_none() {
+            *aside = self.open().take();
+        }
+        aside.is_some()
+    }
+
     #[pyo3(signature = (*, stream = [0; 16], sequence = 0, epoch = 0, sealed_ns = 0, synchronized = true))]
     fn seal(
         &self,
@@ -161,7 +174,8 @@ impl Buffer {
         sealed_ns: i64,
         synchronized: bool,
     ) -> Option<Block> {
-        let taken = self.open().take()?;
+        let cut = self.aside().take();
+        let taken = cut.or_else(|| self.open().take())?;
         let meta = Meta { stream, sequence, epoch, sealed_ns, synchronized };
         let data = py.detach(|| taken.encode(&meta));
         let (first_ns, last_ns) = taken.bounds();

@@ -64,7 +64,7 @@ pub enum ValueType {
 
 /// How the values of a type, or the elements of an array, lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum Family {
     /// bool
     Bool,
     /// int8 to int64
@@ -152,15 +152,15 @@ impl ValueType {
     }
 
     /// The form of its values, or of its elements.
-    pub fn form(self) -> Form {
+    pub fn family(self) -> Family {
         match self.element().unwrap_or(self) as u8 {
-            0 => Form::Bool,
-            1..=4 => Form::Integer,
-            5..=8 => Form::Unsigned,
-            9 => Form::Real32,
-            10 => Form::Real64,
-            11 => Form::Text,
-            _ => Form::Bytes,
+            0 => Family::Bool,
+            1..=4 => Family::Integer,
+            5..=8 => Family::Unsigned,
+            9 => Family::Real32,
+            10 => Family::Real64,
+            11 => Family::Text,
+            _ => Family::Bytes,
         }
     }
 
@@ -178,9 +178,9 @@ impl ValueType {
     /// The values, or elements, that fit, for integer types.
     pub fn range(self) -> Option<(i128, i128)> {
         let bits = self.width() * 8;
-        match self.form() {
-            Form::Integer => Some((-(1 << (bits - 1)), (1 << (bits - 1)) - 1)),
-            Form::Unsigned => Some((0, (1 << bits) - 1)),
+        match self.family() {
+            Family::Integer => Some((-(1 << (bits - 1)), (1 << (bits - 1)) - 1)),
+            Family::Unsigned => Some((0, (1 << bits) - 1)),
             _ => None,
         }
     }
@@ -233,3 +233,5 @@ impl TagSpec {
 pub const BAD_TYPE_MISMATCH: u32 = 0x8074_0000;
 /// The StatusCode of a value that can't be decoded, such as text that is not UTF-8.
 pub const BAD_DECODING_ERROR: u32 = 0x8007_0000;
+/// The StatusCode where a device says by an agreed value that it has none (a broken wire, a sensor that is not there).
+pub const BAD_SENSOR_FAILURE: u32 = 0x808C_0000;

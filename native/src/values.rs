@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::joined::{Blobs, Joined, Texts, Whole};
-use crate::tag::{Form, Value, ValueType};
+use crate::tag::{Family, Value, ValueType};
 
 /// The most elements of one array: what is longer does not fit its type.
 pub const MAX_LENGTH: usize = 1 << 20;
@@ -32,14 +32,14 @@ pub enum Values {
 impl Values {
     /// No values of a type yet.
     pub fn new(kind: ValueType) -> Self {
-        let flat = match kind.form() {
-            Form::Bool => Self::Bool(Vec::new()),
-            Form::Integer => Self::Integer(Vec::new()),
-            Form::Unsigned => Self::Unsigned(Vec::new()),
-            Form::Real32 => Self::Real32(Vec::new()),
-            Form::Real64 => Self::Real64(Vec::new()),
-            Form::Text => Self::Text(Texts::default()),
-            Form::Bytes => Self::Bytes(Blobs::default()),
+        let flat = match kind.family() {
+            Family::Bool => Self::Bool(Vec::new()),
+            Family::Integer => Self::Integer(Vec::new()),
+            Family::Unsigned => Self::Unsigned(Vec::new()),
+            Family::Real32 => Self::Real32(Vec::new()),
+            Family::Real64 => Self::Real64(Vec::new()),
+            Family::Text => Self::Text(Texts::default()),
+            Family::Bytes => Self::Bytes(Blobs::default()),
         };
         if kind.element().is_some() { Self::Array(Arrays { ends: Vec::new(), elements: Box::new(flat) }) } else { flat }
     }

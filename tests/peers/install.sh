@@ -14,6 +14,7 @@ missing=
 have mosquitto || missing="$missing mosquitto"
 have cc && compiles '#include <stdio.h>' || missing="$missing gcc libc6-dev"
 have cc && compiles '#include <modbus/modbus.h>' || missing="$missing libmodbus-dev"
+have mbpoll || missing="$missing mbpoll"
 have node || missing="$missing nodejs"
 have npm || missing="$missing npm"
 have mkfs.ext4 || missing="$missing e2fsprogs"

@@ -1,4 +1,7 @@
-/* A Modbus TCP device made with libmodbus: `libmodbus_server PORT`. Prints "ready PORT" once it listens.
+/* A Modbus device made with libmodbus. Prints "ready PORT" or "ready DEVICE" once it listens.
+ *
+ *     libmodbus_server PORT     Modbus TCP
+ *     libmodbus_server DEVICE   RTU, unit 1, at 115200 baud, 8N1
  *
  * The values are listed in servers.py. They are written as registers, not with modbus_set_float_*: libmodbus before
  * 3.1.7 swaps the bytes of every register there on little-endian machines, so that the names say something else. */
@@ -39,11 +42,33 @@ static void fail(const char *what) {
     exit(1);
 }
 
+static void serve_rtu(const char *device) {
+    modbus_t *line = modbus_new_rtu(device, 115200, 'N', 8, 1);
+    modbus_mapping_t *map = modbus_mapping_new(ITEMS, ITEMS, ITEMS, ITEMS);
+    if (line == NULL || map == NULL) fail("no memory");
+    fill(map);
+    modbus_set_slave(line, 1);
+    if (modbus_connect(line) < 0) fail("cannot open");
+    printf("ready %s\n", device);
+    fflush(stdout);
+    for (;;) {
+        uint8_t request[MODBUS_RTU_MAX_ADU_LENGTH];
+        int length = modbus_receive(line, request);
+        if (length > 0) {
+            map->tab_registers[COUNTER]++;
+            modbus_reply(line, request, length, map);
+        } else if (length < 0 && errno != EMBBADCRC) {
+            fail("cannot receive");
+        }
+    }
+}
+
 int main(int count, char **words) {
     if (count != 2) {
-        fprintf(stderr, "usage: libmodbus_server PORT\n");
+        fprintf(stderr, "usage: libmodbus_server PORT or DEVICE\n");
         return 2;
     }
+    if (words[1][0] == '/') serve_rtu(words[1]);
     int port = atoi(words[1]);
     modbus_t *line = modbus_new_tcp("127.0.0.1", port);
     modbus_mapping_t *map = modbus_mapping_new(ITEMS, ITEMS, ITEMS, ITEMS);

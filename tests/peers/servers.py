@@ -11,6 +11,8 @@ The OPC UA server has `nsu=urn:headrace:test;s=NAME` for each name in OPCUA_VALU
 
     Counter  Int32: 0, 1, 2, ... one every 100 ms; its source times are exactly 100 ms apart
     Bad      Double without a value and with the status OPCUA_BAD_STATUS
+
+The second OPC UA server has Counter, Fast (the same every 10 ms) and Still (never changes).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from tests.peers.process import Peer, PeerMissing, program
 
 HERE = Path(__file__).parent
 NODE = HERE / "node"
+ASYNC_OPCUA_SERVER = HERE.parent.parent / "target" / "peers" / "opcua" / "release" / "opcua-server"
 LIBMODBUS_SERVER = HERE.parent.parent / "target" / "peers" / "libmodbus_server"
 
 FLOAT32: float = struct.unpack(">f", b"\x44\x9a\x52\x25")[0]
@@ -86,6 +89,24 @@ class LibmodbusServer(Device):
         return [str(LIBMODBUS_SERVER), str(self.port)]
 
 
+class LibmodbusRtuServer(Device):
+    """The same program as an RTU device, unit 1, at the serial port `device`."""
+
+    scheme = "rtu"
+
+    def __init__(self, home: Path, device: str) -> None:
+        super().__init__(home, 1)
+        self.device = device
+
+    def command(self) -> list[str]:
+        if not LIBMODBUS_SERVER.exists():
+            raise PeerMissing("the libmodbus server")
+        return [str(LIBMODBUS_SERVER), self.device]
+
+    def ready(self) -> bool:
+        return b"ready /" in self.log.read_bytes()
+
+
 class ModbusSerialServer(Device):
     """A Node.js program with modbus-serial; `url` is `tcp://127.0.0.1:PORT`."""
 
@@ -96,12 +117,28 @@ class ModbusSerialServer(Device):
 
 
 class NodeOpcUaServer(Device):
-    """A Node.js program with node-opcua, security policy None; `url` is `opc.tcp://127.0.0.1:PORT`."""
+    """A Node.js program with node-opcua, security policy None; `url` is `opc.tcp://127.0.0.1:PORT`.
+
+    SIGUSR2: it forgets every subscription. SIGHUP: it closes every session as timed out.
+    """
+
+    scheme = "opc.tcp"
+    options: tuple[str, ...] = ()
+    """`no-subscriptions`: it has no such service."""
+
+    def command(self) -> list[str]:
+        return [*_node("node-opcua", "opcua_server.js"), str(self.port), str(self.home), *self.options]
+
+
+class AsyncOpcUaServer(Device):
+    """A Rust program with async-opcua, security policy None; `url` is `opc.tcp://127.0.0.1:PORT`."""
 
     scheme = "opc.tcp"
 
     def command(self) -> list[str]:
-        return [*_node("node-opcua", "opcua_server.js"), str(self.port), str(self.home)]
+        if not ASYNC_OPCUA_SERVER.exists():
+            raise PeerMissing("the async-opcua server")
+        return [str(ASYNC_OPCUA_SERVER), str(self.port), str(self.home)]
 
 
 def _node(package: str, script: str) -> list[str]:

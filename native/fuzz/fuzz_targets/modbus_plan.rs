@@ -6,6 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 use _native::block::{self, Meta};
 use _native::buffer::Buffer;
+use _native::decode::form::Form;
 use _native::decode::modbus::{Field, Order, Plan};
 use _native::error::Error;
 use _native::tag::{Scale, TagSpec};
@@ -17,6 +18,8 @@ struct Asked {
     order: u8,
     bit: Option<u8>,
     length: u8,
+    form: u8,
+    invalid: Option<u64>,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -28,6 +31,21 @@ struct Request {
 }
 
 const META: Meta = Meta { stream: [7; 16], sequence: 1, epoch: 2, sealed_ns: 3, synchronized: true };
+const FORMS: [&str; 13] = [
+    "",
+    "float16",
+    "bcd16",
+    "bcd32",
+    "bcd64",
+    "datetime[unix32]",
+    "datetime[unix64]",
+    "datetime[unix64ms]",
+    "datetime[cp56]",
+    "datetime[ymdhms]",
+    "datetime[ymdhmsms]",
+    "datetime[bcd]",
+    "datetime[s7]",
+];
 const ORDERS: [Order; 4] = [Order::Abcd, Order::Dcba, Order::Badc, Order::Cdab];
 
 fuzz_target!(|request: Request| {
@@ -48,7 +66,12 @@ fuzz_target!(|request: Request| {
             let at = usize::from(if asked.at % 3 == 0 { asked.at } else { asked.at % 130 });
             let order = ORDERS[usize::from(asked.order % 4)];
             let bit = asked.bit.map(|bit| bit % 18);
-            Field { tag: tag as u32, at, kind: tags[tag].raw, order, bit, length: usize::from(asked.length) }
+            let (kind, length) = (tags[tag].raw, usize::from(asked.length));
+            let name = FORMS[usize::from(asked.form) % FORMS.len()];
+            let form = Form::parse(name, kind).unwrap_or_default();
+            let invalid = asked.invalid.into_iter().collect();
+            let nan = asked.form & 0x80 != 0;
+            Field { form, bit, high: nan, length, invalid, nan, ..Field::plain(tag as u32, at, kind, order) }
         })
         .collect();
     let Ok(plan) = Plan::new(fields.clone(), request.bits) else { return };

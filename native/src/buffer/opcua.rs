@@ -32,6 +32,14 @@ impl Handles {
         Ok(Self::Dense((0..span as u32).map(|handle| sparse.get(&handle).copied().unwrap_or(NONE)).collect()))
     }
 
+    /// Every tag, and some that do not exist.
+    fn tags(&self) -> Box<dyn Iterator<Item = u32> + '_> {
+        match self {
+            Self::Dense(tags) => Box::new(tags.iter().copied()),
+            Self::Sparse(tags) => Box::new(tags.values().copied()),
+        }
+    }
+
     /// The tag; one that does not exist where there is none.
     #[inline]
     fn tag(&self, handle: u32) -> u32 {
@@ -88,7 +96,12 @@ impl Intake<'_> {
         if value.overflowed() {
             published.overflows.push(tag);
         }
-        let time_ns = value.stamps.or(*received_ns);
+        let mut time_ns = value.stamps.or(*received_ns);
+        if let Some(known_ns) = slot.awaited.take()
+            && (time_ns <= known_ns || slot.latest.reading().is_some_and(|(last_ns, ..)| last_ns == time_ns))
+        {
+            time_ns = *received_ns;
+        }
         let content = value.value.content();
         if let Content::Other(bytes) = content {
             published.undecoded.push((tag, time_ns, value.status, bytes));
@@ -123,6 +136,20 @@ impl Buffer {
         }
         self.subscriptions.push(handles);
         Ok(self.subscriptions.len() - 1)
+    }
+
+    /// Says that a subscription was made anew: its server sends every value once, changed or not. What was read before,
+    /// up to `known_ns` or with the time of the tag's last reading, is not that reading again: it holds now.
+    pub fn opcua_renewed(&mut self, subscription: usize, known_ns: i64) -> Result<()> {
+        let count = self.subscriptions.len();
+        let handles = self.subscriptions.get(subscription);
+        let handles = handles.ok_or(Error::Unknown { what: "subscription", number: subscription, count })?;
+        for tag in handles.tags() {
+            if let Some(slot) = self.slots.get_mut(tag as usize) {
+                slot.awaited = Some(known_ns);
+            }
+        }
+        Ok(())
     }
 
     /// Decodes a PublishResponse or a RepublishResponse into its tags' columns. Keeps all of it, or nothing.

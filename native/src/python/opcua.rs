@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 
 use crate::buffer;
-use crate::decode::opcua::Publish;
+use crate::decode::opcua::{Publish, sent_ns};
 
 /// What a response brought.
 #[pyclass(frozen, get_all, module = "agent._native")]
@@ -47,6 +47,7 @@ pub(super) struct PublishHeader {
     more: bool,
     sequence: u32,
     publish_time_ns: i64,
+    sent_ns: i64,
     keep_alive: bool,
     results: Vec<u32>,
     status: Option<u32>,
@@ -62,6 +63,7 @@ pub(super) fn publish_header(body: &[u8]) -> PyResult<PublishHeader> {
         more: publish.more,
         sequence: publish.sequence,
         publish_time_ns: publish.published_ns,
+        sent_ns: sent_ns(body)?,
         keep_alive: publish.keep_alive(),
         results: publish.results().collect(),
         status: publish.status()?,

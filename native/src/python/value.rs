@@ -4,7 +4,10 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use crate::tag::{Form, Scale, TagSpec, Value, ValueType};
+use crate::decode::form::Form;
+use crate::decode::modbus::{Field, Order};
+use crate::error::Error;
+use crate::tag::{Family, Scale, TagSpec, Value, ValueType};
 use crate::values::{Items, MAX_LENGTH, Values};
 
 /// What is read of a tag.
@@ -37,12 +40,31 @@ impl Tag {
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(super) struct PlanField {
-    pub(super) tag: u32,
-    pub(super) at: usize,
-    pub(super) r#type: String,
-    pub(super) order: String,
-    pub(super) bit: Option<u8>,
-    pub(super) length: usize,
+    tag: u32,
+    at: usize,
+    r#type: String,
+    order: String,
+    bit: Option<u8>,
+    length: usize,
+    #[pyo3(default)]
+    form: String,
+    #[pyo3(default)]
+    high: bool,
+    #[pyo3(default)]
+    invalid: Vec<u64>,
+    #[pyo3(default)]
+    nan: bool,
+}
+
+impl PlanField {
+    /// The field as the core knows it.
+    pub(super) fn field(self) -> Result<Field, Error> {
+        let Self { tag, at, r#type, order, bit, length, form, high, invalid, nan } = self;
+        let (kind, order) = (ValueType::parse(&r#type)?, Order::parse(&order)?);
+        let form = Form::parse(&form, kind)
+            .ok_or_else(|| Error::Spec(format!("tag {tag}: {form:?} is no form of {}", kind.name())))?;
+        Ok(Field { tag, at, kind, form, order, bit, high, length, invalid, nan })
+    }
 }
 
 /// A value taken out of its Python object.
@@ -88,18 +110,18 @@ impl Owned {
     fn one(object: &Bound<'_, PyAny>, kind: ValueType) -> Option<Self> {
         let number = !object.is_instance_of::<PyBool>();
         let integer = || object.cast::<PyInt>().ok().filter(|_| number).and_then(|value| value.extract::<i128>().ok());
-        match kind.form() {
-            Form::Bool => object.cast::<PyBool>().ok().map(|value| Self::Bool(value.is_true())),
-            Form::Text => object.cast::<PyString>().ok().and_then(|value| value.extract().ok()).map(Self::Text),
-            Form::Bytes => object.cast::<PyBytes>().map_or_else(
+        match kind.family() {
+            Family::Bool => object.cast::<PyBool>().ok().map(|value| Self::Bool(value.is_true())),
+            Family::Text => object.cast::<PyString>().ok().and_then(|value| value.extract().ok()).map(Self::Text),
+            Family::Bytes => object.cast::<PyBytes>().map_or_else(
                 |_| object.cast::<PyByteArray>().ok().map(|value| Self::Bytes(value.to_vec())),
                 |value| Some(Self::Bytes(value.as_bytes().to_owned())),
             ),
-            Form::Real32 => Self::real(object, number)
+            Family::Real32 => Self::real(object, number)
                 .filter(|value| f64::from(*value as f32).to_bits() == value.to_bits() || value.is_nan())
                 .map(|value| Self::Real32(value as f32)),
-            Form::Real64 => Self::real(object, number).map(Self::Real64),
-            Form::Integer | Form::Unsigned => {
+            Family::Real64 => Self::real(object, number).map(Self::Real64),
+            Family::Integer | Family::Unsigned => {
                 integer().zip(kind.range()).filter(|(value, (low, high))| low <= value && value <= high).map(
                     |(value, (low, _))| {
                         if low < 0 { Self::Integer(value as i64) } else { Self::Unsigned(value as u64) }

@@ -9,7 +9,7 @@ use _native::block::{self, MAX_READINGS};
 use _native::body;
 use _native::column::Column;
 use _native::memory::Memory;
-use _native::tag::{Form, Value, ValueType};
+use _native::tag::{Family, Value, ValueType};
 
 use crate::columns::{META, all_rows, cases, columns, meta, rows};
 use crate::parts::Parts;
@@ -67,13 +67,13 @@ proptest! {
         for (_, column) in &columns {
             for (_, value, _) in column.iter() {
                 let valid: Vec<usize> = (3..15).filter(|place| batch.column(*place).is_valid(row)).collect();
-                let place = match column.kind.form() {
-                    Form::Bool => 3,
-                    Form::Integer => 4,
-                    Form::Unsigned => 5,
-                    Form::Real32 | Form::Real64 => 6,
-                    Form::Text => 7,
-                    Form::Bytes => 8,
+                let place = match column.kind.family() {
+                    Family::Bool => 3,
+                    Family::Integer => 4,
+                    Family::Unsigned => 5,
+                    Family::Real32 | Family::Real64 => 6,
+                    Family::Text => 7,
+                    Family::Bytes => 8,
                 };
                 let wanted = match value {
                     Value::Absent => vec![],

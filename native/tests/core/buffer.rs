@@ -28,7 +28,7 @@ fn tags() -> Vec<TagSpec> {
 
 /// The two Modbus requests of every run: registers of tags 0, 1, 4 (4 bytes) and 5; one coil of tag 6.
 fn plans(buffer: &mut Buffer) {
-    let field = |tag, at, kind, length| Field { tag, at, kind, order: Order::Abcd, bit: None, length };
+    let field = |tag, at, kind, length| Field { length, ..Field::plain(tag, at, kind, Order::Abcd) };
     let fields = vec![
         field(0, 0, ValueType::Int16, 0),
         field(1, 1, ValueType::Int16, 0),
@@ -223,7 +223,7 @@ fn what_does_not_exist_is_refused_and_keeps_nothing() {
     let mut buffer = Buffer::new(tags(), 1 << 20).unwrap();
     assert_eq!(buffer.push(7, 0, Value::Bool(true), 0), Err(Error::Unknown { what: "tag", number: 7, count: 7 }));
     assert_eq!(buffer.push_registers(0, &[], 0), Err(Error::Unknown { what: "plan", number: 0, count: 0 }));
-    let field = |tag, kind| Field { tag, at: 0, kind, order: Order::Abcd, bit: None, length: 0 };
+    let field = |tag, kind| Field::plain(tag, 0, kind, Order::Abcd);
     let refusal = buffer.modbus_plan(vec![field(0, ValueType::Int32)], false).unwrap_err();
     assert_eq!(refusal.to_string(), "tag 0 is int16, not int32");
     assert!(buffer.modbus_plan(vec![field(9, ValueType::Int32)], false).is_err());

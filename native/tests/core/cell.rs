@@ -1,6 +1,6 @@
 //! A value that can be compared bit for bit, and how random ones of every type are made.
 
-use _native::tag::{Form, Value, ValueType};
+use _native::tag::{Family, Value, ValueType};
 use _native::values::{Items, Values};
 
 /// Every type of the format.
@@ -96,23 +96,23 @@ impl Habit {
             4 => [i64::MIN, i64::MAX, 0, -1, 1, -128, 127, 255, i64::MIN + 1][random as usize % 9],
             _ => random as i64,
         };
-        match kind.form() {
-            Form::Bool => Cell::Bool(whole & 1 == 1),
-            Form::Real32 => Cell::Real32(match self.shape {
+        match kind.family() {
+            Family::Bool => Cell::Bool(whole & 1 == 1),
+            Family::Real32 => Cell::Real32(match self.shape {
                 4 => SPECIAL_32[random as usize % SPECIAL_32.len()],
                 5 => random as u32,
                 _ => (((whole % 1_000_000) as f64 / 100.0) as f32).to_bits(),
             }),
-            Form::Real64 => Cell::Real64(match self.shape {
+            Family::Real64 => Cell::Real64(match self.shape {
                 4 => SPECIAL_64[random as usize % SPECIAL_64.len()],
                 5 => random,
                 _ => ((whole % 1_000_000_000) as f64 / 1000.0).to_bits(),
             }),
-            Form::Text => Cell::Text(text(self.shape, whole)),
-            Form::Bytes => {
+            Family::Text => Cell::Text(text(self.shape, whole)),
+            Family::Bytes => {
                 Cell::Bytes(if self.shape == 5 { random.to_le_bytes().into() } else { text(self.shape, whole).into() })
             }
-            Form::Integer | Form::Unsigned => integer(kind, whole),
+            Family::Integer | Family::Unsigned => integer(kind, whole),
         }
     }
 }

@@ -1,5 +1,6 @@
-// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE`. Prints "ready PORT" once it listens.
+// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions]`. Prints "ready PORT" once it listens.
 // STORE is the directory for its certificates. The nodes and their values are listed in servers.py.
+// SIGUSR2: it forgets every subscription. SIGHUP: it closes every session as timed out, and keeps their subscriptions.
 "use strict";
 
 const path = require("node:path");
@@ -9,6 +10,7 @@ const {
   OPCUACertificateManager,
   OPCUAServer,
   SecurityPolicy,
+  ServiceFault,
   StatusCodes,
   Variant,
   VariantArrayType,
@@ -51,7 +53,7 @@ function addVariables(server) {
       dataType,
       valueRank,
       accessLevel: "CurrentRead",
-      minimumSamplingInterval: 10,
+      minimumSamplingInterval: 0, // changes are reported, not looked for: none is missed, however late a timer
     });
 
   const started = new Date();
@@ -94,11 +96,29 @@ async function main() {
     securityPolicies: [SecurityPolicy.None],
     securityModes: [MessageSecurityMode.None],
     disableDiscovery: true,
+    serverCapabilities: { minSupportedSampleRate: 0 }, // else changes that follow each other closely become one
     serverCertificateManager: new OPCUACertificateManager({ rootFolder: path.join(store, "pki") }),
     userCertificateManager: new OPCUACertificateManager({ rootFolder: path.join(store, "users") }),
   });
   await server.initialize();
   addVariables(server);
+  const sessions = () => Object.values(server.engine._sessions);
+  process.on("SIGUSR2", () => {
+    for (const session of sessions())
+      for (const id of Object.keys(session.publishEngine._subscriptions)) session.deleteSubscription(Number(id));
+    console.log("forgot");
+  });
+  process.on("SIGHUP", () => {
+    for (const session of sessions()) server.engine.closeSession(session.authenticationToken, false, "Timeout");
+    console.log("closed");
+  });
+  if (process.argv[4] === "no-subscriptions") {
+    server._on_CreateSubscriptionRequest = (message, channel) => {
+      const { requestHandle } = message.request.requestHeader;
+      const responseHeader = { requestHandle, serviceResult: StatusCodes.BadServiceUnsupported, timestamp: new Date() };
+      channel.send_response("MSG", new ServiceFault({ responseHeader }), message, () => {});
+    };
+  }
   await server.start();
   console.log(`ready ${port}`);
 }

@@ -7,7 +7,7 @@ use super::node_id::NodeId;
 use super::scalar::Scalar;
 use super::text;
 use super::variant::{Array, Content};
-use crate::tag::{Form, Value, ValueType};
+use crate::tag::{Family, Value, ValueType};
 use crate::values::{Items, MAX_LENGTH, Values};
 
 /// What became of a value.
@@ -52,7 +52,7 @@ fn many<'s>(array: &Array<'s>, element: ValueType, scratch: &'s mut Scratch) -> 
     for scalar in array.iter() {
         let value = match one(scalar, element, text) {
             // An array has no place for a null String or ByteString: it is an empty one.
-            Fitted::Value(Value::Absent) if element.form() == Form::Text => Value::Text(""),
+            Fitted::Value(Value::Absent) if element.family() == Family::Text => Value::Text(""),
             Fitted::Value(Value::Absent) => Value::Bytes(&[]),
             Fitted::Value(value) => value,
             Fitted::NotText => return Fitted::NotText,
@@ -68,20 +68,20 @@ fn many<'s>(array: &Array<'s>, element: ValueType, scratch: &'s mut Scratch) -> 
 /// One value for a tag, or an array, of type `kind`.
 #[inline]
 fn one<'s>(scalar: Scalar<'s>, kind: ValueType, text: &'s mut String) -> Fitted<'s> {
-    let found = match (kind.form(), scalar) {
-        (Form::Real64, Scalar::Real64(value)) => Some(Value::Real64(value)),
-        (Form::Real32, Scalar::Real32(value)) => Some(Value::Real32(value)),
-        (Form::Bool, Scalar::Bool(value)) => Some(Value::Bool(value)),
-        (Form::Text, scalar) => return text_of(scalar, text),
-        (Form::Bytes, Scalar::Bytes(bytes)) => Some(bytes.map_or(Value::Absent, Value::Bytes)),
-        (Form::Real64, scalar) => real(scalar).map(Value::Real64),
-        (Form::Real32, scalar) => real(scalar)
+    let found = match (kind.family(), scalar) {
+        (Family::Real64, Scalar::Real64(value)) => Some(Value::Real64(value)),
+        (Family::Real32, Scalar::Real32(value)) => Some(Value::Real32(value)),
+        (Family::Bool, Scalar::Bool(value)) => Some(Value::Bool(value)),
+        (Family::Text, scalar) => return text_of(scalar, text),
+        (Family::Bytes, Scalar::Bytes(bytes)) => Some(bytes.map_or(Value::Absent, Value::Bytes)),
+        (Family::Real64, scalar) => real(scalar).map(Value::Real64),
+        (Family::Real32, scalar) => real(scalar)
             .filter(|value| f64::from(*value as f32).to_bits() == value.to_bits() || value.is_nan())
             .map(|value| Value::Real32(value as f32)),
-        (Form::Integer, Scalar::Time(ns)) => (kind == ValueType::Int64).then_some(Value::Integer(ns)),
-        (Form::Integer, scalar) => ranged(scalar, kind).map(|value| Value::Integer(value as i64)),
-        (Form::Unsigned, scalar) => ranged(scalar, kind).map(|value| Value::Unsigned(value as u64)),
-        (Form::Bool | Form::Bytes, _) => None,
+        (Family::Integer, Scalar::Time(ns)) => (kind == ValueType::Int64).then_some(Value::Integer(ns)),
+        (Family::Integer, scalar) => ranged(scalar, kind).map(|value| Value::Integer(value as i64)),
+        (Family::Unsigned, scalar) => ranged(scalar, kind).map(|value| Value::Unsigned(value as u64)),
+        (Family::Bool | Family::Bytes, _) => None,
     };
     found.map_or(Fitted::Mistyped, Fitted::Value)
 }

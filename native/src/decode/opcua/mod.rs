@@ -19,7 +19,7 @@ mod variant;
 pub use data_value::{DataValue, Stamps};
 pub use fit::{Fitted, Scratch, fit};
 pub use notification::{Part, Publish};
-pub use response::read_results;
+pub use response::{read_results, sent_ns};
 pub use scalar::Scalar;
 pub use time::{ns, stamp};
 pub use variant::{Array, Content, Variant};

@@ -5,6 +5,7 @@ use super::data_value::DataValue;
 use super::diagnostic;
 use super::extension::Extension;
 use super::node_id::NodeId;
+use super::time;
 use crate::error::{Error, Result};
 
 /// The type ids of the binary encodings (OPC 10000-6, annex A).
@@ -25,6 +26,13 @@ pub(super) fn open(body: &[u8]) -> cursor::Result<(u32, u32, Cursor<'_>)> {
     (0..strings).try_for_each(|_| from.bytes().map(|_| ()))?;
     Extension::read(&mut from)?;
     Ok((type_id, result, from))
+}
+
+/// When the server sent a response, in ns since 1970; 0 where it does not say.
+pub fn sent_ns(body: &[u8]) -> Result<i64> {
+    let mut from = Cursor::new(body);
+    NodeId::read(&mut from)?;
+    Ok(time::stamp(from.i64()?, 0).unwrap_or(0))
 }
 
 /// Hands every result of a ReadResponse to `take`: its place, and its value. Refuses a body that does not have `expected`

@@ -1,0 +1,269 @@
+"""The collector of one OPC UA server: connecting, and recovering what the server kept in the meantime.
+
+After a lost connection, or a kill -9 of the agent (OPC 10000-4, 6.7): a new channel; ActivateSession on the old
+session; Republish from the next notification on; then Publish. Only where the session is gone a new one, and the
+subscription transferred into it; only where that is gone as well a fresh one, and a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+
+from asyncua import ua
+from asyncua.common.utils import Buffer
+from asyncua.ua.ua_binary import variant_from_binary
+from asyncua.ua.uaerrors import UaError
+
+from agent._native import Published
+from agent.collectors.base import Inlet, Row
+from agent.collectors.opcua.items import Items, Server
+from agent.collectors.opcua.link import FAULTS, Link, lost, said
+from agent.collectors.opcua.memory import Memory
+from agent.collectors.opcua.polling import Poller
+from agent.collectors.opcua.publishing import Publisher, SubscriptionLost, is_unsupported, mark_of, place_of
+from agent.config import OpcUaDevice
+from agent.errors import NotConnected
+from agent.model import StatusCode
+
+log = logging.getLogger("headrace.collector")
+
+RETRY_BAD = 60.0
+"""Seconds between attempts at the nodes that the server refused."""
+COUNTERS = (
+    "publishes",
+    "republished",
+    "repeated",
+    "missing",
+    "overflows",
+    "strangers",
+    "withheld",
+    "resumed",
+    "transferred",
+    "renewed",
+    "polls",
+    "bad_nodes",
+    "covered_seconds",
+)
+
+
+class OpcUaCollector:
+    """Subscribes to all tags of one OPC UA server, or polls them."""
+
+    def __init__(self, device: OpcUaDevice, inlet: Inlet) -> None:
+        self.device = device
+        self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self._inlet = inlet
+        self._memory = Memory(device.url)
+        self._recalled = False
+        self._items = Items(device, inlet, self._memory, self.counters)
+        self._publisher = Publisher(device, inlet, self._memory, self.counters, self._leftover)
+        self._publishing: asyncio.Task[None] | None = None
+        self._poller: Poller | None = None
+        self._due = 0.0
+        self._link: Link | None = None
+        self._server: Server
+        self._fault: asyncio.Future[str]
+        self._away_since = math.inf
+        """When the connection was lost: inf while there is one, -inf where the first attempt failed."""
+
+    async def connect(self) -> None:
+        if self.device.security != "None":
+            # Never the open line instead of the one that was asked for.
+            raise NotConnected(f"security {self.device.security} is not in this version of Headrace")
+        self._recall()
+        self._fault = asyncio.get_running_loop().create_future()
+        link = self._link = Link(self.device, lambda reason: self._fail(link, reason))
+        try:
+            await self._open(link)
+        except FAULTS as reason:
+            if self._away_since is math.inf:
+                self._away_since = -math.inf
+            raise lost(reason) from reason
+        self._away_since = math.inf
+
+    async def read(self) -> None:
+        """Values arrive by themselves (`Publisher`), or are polled; bad nodes are tried again from time to time."""
+        if self._link is None:
+            raise NotConnected("the connection was closed")
+        try:
+            if self._poller is not None:
+                await self._poll(self._poller)
+            else:
+                await asyncio.wait([self._fault], timeout=RETRY_BAD)
+            if self._fault.done():
+                raise NotConnected(self._fault.result())
+            if self._items.bad and self._poller is None:
+                self._server = await self._items.look(self._link)
+                await self._items.monitor(self._link, self._server, self._items.bad)
+                self._note()
+        except FAULTS as reason:
+            raise lost(reason) from reason
+
+    async def close(self) -> None:
+        """The session stays with the server: whoever connects next, also after a restart, resumes it."""
+        publishing, self._publishing = self._publishing, None
+        if publishing is not None:
+            publishing.cancel()
+        link, self._link = self._link, None
+        self._poller = None
+        if link is None:
+            return
+        if self._away_since is math.inf and publishing is not None:
+            self._away_since = asyncio.get_running_loop().time()
+        await link.close()
+
+    def _recall(self) -> None:
+        if self._recalled:
+            return
+        self._recalled = True
+        known = Memory.decode(
+            self._inlet.marked(mark_of(self.device)), self._inlet.marked(place_of(self.device)), self.device.url
+        )
+        for name in Memory.__slots__:
+            setattr(self._memory, name, getattr(known, name))
+
+    async def _open(self, link: Link) -> None:
+        memory = self._memory
+        await link.open()
+        resumed = await link.resume(memory)
+        if not resumed:
+            memory.forget_session()
+            await link.begin(memory)
+        self._server = await self._items.look(link)
+        if self.device.mode == "poll" or not await self._subscribed(link, resumed=resumed):
+            self._poller = Poller(self._inlet, self._items, self._leftover)
+            await self._poller.begin(link, self._server, self.device.tags)
+            self._due = asyncio.get_running_loop().time()
+            return
+        self._note()
+        self._publishing = asyncio.create_task(self._publish(link), name=f"opc ua publish {self.device.name}")
+
+    def _note(self) -> None:
+        self._inlet.mark(mark_of(self.device), self._memory.encode())
+        self._inlet.mark(place_of(self.device), self._memory.place)
+
+    async def _subscribed(self, link: Link, *, resumed: bool) -> bool:
+        """Whether there is a subscription to publish: the old one, or a fresh one. False where the server has no
+        subscriptions at all."""
+        memory, items = self._memory, self._items
+        core = self._inlet.opcua_subscription(items.handles)
+        self._publisher.begin(link, core)
+        if await self._recovered(link, resumed=resumed):
+            if self._spoken_for():
+                await self._say_again(link)
+            return True
+        since, old = memory.clean_ns, memory.subscription
+        if old and resumed:
+            await self._delete(link, old)
+        self._publisher.forget()
+        try:
+            begun = await items.subscribe(link, self._server)
+        except UaError as reason:
+            if self.device.mode == "auto" and is_unsupported(reason):
+                facts = {"event": "no_subscriptions", "device": self.device.name}
+                log.warning("%s: the server has no subscriptions; polling instead", self.device.name, extra=facts)
+                return False
+            raise
+        if since:
+            self._inlet.lost(since, begun, -1, f"{self.device.name}: the server did not keep the subscription")
+        memory.clean_ns = begun
+        self._inlet.opcua_renewed(core, since)
+        self.counters["renewed"] += 1
+        return True
+
+    async def _recovered(self, link: Link, *, resumed: bool) -> bool:
+        """Whether the remembered subscription goes on, with everything that was missed."""
+        memory = self._memory
+        if not memory.subscription or memory.items != self._items.fingerprint:
+            return False
+        if not resumed and not await self._transferred(link):
+            return False
+        before = self.counters["republished"]
+        try:
+            await self._publisher.catch_up()
+        except SubscriptionLost:
+            return False
+        self.counters["resumed" if resumed else "transferred"] += 1
+        facts = {
+            "event": "resumed",
+            "device": self.device.name,
+            "session": "old" if resumed else "new",
+            "republished": self.counters["republished"] - before,
+        }
+        log.info("%s: the subscription goes on", self.device.name, extra=facts)
+        return True
+
+    async def _transferred(self, link: Link) -> bool:
+        request = ua.TransferSubscriptionsRequest()
+        request.Parameters.SubscriptionIds = [self._memory.subscription]
+        request.Parameters.SendInitialValues = False
+        try:
+            results = (await link.ask(request, ua.TransferSubscriptionsResponse)).Parameters.Results
+        except UaError:
+            return False
+        return bool(results and results[0].StatusCode.is_good())
+
+    async def _delete(self, link: Link, subscription: int) -> None:
+        request = ua.DeleteSubscriptionsRequest()
+        request.Parameters.SubscriptionIds = [subscription]
+        with contextlib.suppress(UaError):  # it may be gone already
+            await link.ask(request, ua.DeleteSubscriptionsResponse)
+
+    def _spoken_for(self) -> bool:
+        """Whether the supervisor may have told that the tags are bad, which only a new value would end."""
+        return asyncio.get_running_loop().time() - self._away_since >= self.device.patience
+
+    async def _say_again(self, link: Link) -> None:
+        """Reads every value once: those that did not change are not published again."""
+        bad = {tag.index for tag in self._items.bad}
+        once = Poller(self._inlet, self._items, self._leftover)
+        await once.begin(link, self._server, [tag for tag in self.device.tags if tag.index not in bad], register=False)
+        await once.read()
+
+    async def _publish(self, link: Link) -> None:
+        try:
+            await self._publisher.run()
+        except SubscriptionLost as reason:
+            self._memory.forget_subscription()
+            self._fail(link, str(reason))
+        except (NotConnected, *FAULTS) as reason:
+            self._fail(link, said(reason))
+        except Exception as reason:
+            log.exception("%s: unexpected error", self.device.name, extra={"event": "device_error"})
+            self._fail(link, said(reason))
+
+    async def _poll(self, poller: Poller) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.wait([self._fault], timeout=max(0.0, self._due - loop.time()))
+        if not self._fault.done():
+            await poller.read()
+            self.counters["polls"] += 1
+            # A poll that took longer than its period leaves out those that it missed.
+            period = self.device.sampling or self.device.publish
+            late = max(0.0, loop.time() - self._due)
+            self._due += period * (1 + late // period)
+
+    def _fail(self, link: Link, reason: str) -> None:
+        if self._link is link and not self._fault.done():
+            self._fault.set_result(reason)
+
+    def _leftover(self, found: Published, received_ns: int) -> None:
+        """What the core leaves to asyncua's decoder: rare types, as far as a reading can hold them."""
+        self.counters["strangers"] += found.unknown_handles + len(found.others)
+        rows: list[Row] = []
+        for tag, time_ns, status, body in found.undecoded:
+            try:
+                value = variant_from_binary(Buffer(body)).Value
+            except Exception:  # whatever asyncua's decoder stumbles over
+                value = None
+            fits = isinstance(value, bool | int | float | str)
+            rows.append((tag, time_ns or received_ns, value if fits else None, status if fits else _bad(status)))
+        if rows:
+            self._inlet.push(rows)
+
+
+def _bad(status: int) -> int:
+    return status if status & 0x8000_0000 else int(StatusCode.BAD_DECODING_ERROR)

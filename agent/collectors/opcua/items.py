@@ -1,0 +1,297 @@
+"""Which nodes are monitored, and how: resolving, limits, monitored items, and the nodes that a server refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from asyncua import ua
+from asyncua.ua.attribute_ids import AttributeIds
+from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.status_codes import StatusCodes
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
+
+from agent.address import NodeAddress
+from agent.collectors.base import Inlet
+from agent.collectors.opcua.link import Link, nanoseconds, session_seconds
+from agent.collectors.opcua.memory import Memory
+from agent.collectors.opcua.profile import EVERY_CHANGE, Limits, deadband, queue_size
+from agent.config import OpcUaDevice
+from agent.model import StatusCode, Tag
+
+log = logging.getLogger("headrace.collector")
+
+LIFETIME = 600.0
+"""Seconds that a server keeps a subscription whose client is silent, if it does as it is asked."""
+_ID_TYPES = {
+    "i": ua.NodeIdType.Numeric,
+    "s": ua.NodeIdType.String,
+    "g": ua.NodeIdType.Guid,
+    "b": ua.NodeIdType.ByteString,
+}
+_TRIGGERS = {
+    "status": ua.DataChangeTrigger.Status,
+    "value": ua.DataChangeTrigger.StatusValue,
+    "timestamp": ua.DataChangeTrigger.StatusValueTimestamp,
+}
+_FILTER_REFUSED = (
+    StatusCodes.BadMonitoredItemFilterUnsupported,
+    StatusCodes.BadFilterNotAllowed,
+    StatusCodes.BadDeadbandFilterInvalid,
+    StatusCodes.BadMonitoredItemFilterInvalid,
+)
+_TOO_MANY = (StatusCodes.BadTooManyMonitoredItems, StatusCodes.BadTooManyOperations)
+"""What a server says that has no room for the items of one call; it may have some for those of the next."""
+Each = TypeVar("Each")
+
+
+@dataclass(slots=True)
+class Server:
+    """What one connection found out of its server."""
+
+    namespaces: dict[str, int]
+    limits: Limits
+    product: str = ""
+
+
+def chunks(items: Sequence[Each], size: int) -> Iterator[Sequence[Each]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+class Items:
+    """The nodes of one device's tags."""
+
+    def __init__(self, device: OpcUaDevice, inlet: Inlet, memory: Memory, counters: dict[str, int]) -> None:
+        self._device = device
+        self._inlet = inlet
+        self._memory = memory
+        self._counters = counters
+        self._tags = {tag.index: tag for tag in device.tags}
+        self._told: set[int] = set()
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with whatever a monitored item is made of: a subscription with another one is not ours to resume."""
+        device = self._device
+        known = [device.publish, device.sampling, device.outage, device.trigger, device.deadband, device.keep_alive]
+        text = repr([known, *((tag.index, tag.address, tag.type, tag.filter, tag.scale) for tag in device.tags)])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    @property
+    def handles(self) -> list[tuple[int, int]]:
+        """(ClientHandle, tag), of every tag."""
+        return [(tag.index, tag.index) for tag in self._device.tags]
+
+    @property
+    def bad(self) -> list[Tag]:
+        """Tags whose node the server refused, to be tried again."""
+        return [self._tags[index] for index in self._memory.bad if index in self._tags]
+
+    async def look(self, link: Link) -> Server:
+        """Reads what has to be known first, in one call. Raises FAULTS."""
+        ids = (
+            ObjectIds.Server_NamespaceArray,
+            ObjectIds.Server_ServerStatus_BuildInfo,
+            ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
+            ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
+            ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRegisterNodes,
+            ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIds,
+        )
+        request = read_request([_numeric(each) for each in ids], ua.TimestampsToReturn.Neither)
+        found = (await link.ask(request, ua.ReadResponse)).Results
+        names, build, *limits = (value.Value.Value if value.Value is not None else None for value in found)
+        product = f"{getattr(build, 'ManufacturerName', '')} {getattr(build, 'ProductName', '')}".strip()
+        spaces = {uri: index for index, uri in enumerate(names or ())}
+        return Server(spaces, Limits.stated(product, *limits), product)
+
+    async def subscribe(self, link: Link, server: Server) -> int:
+        """A fresh subscription with all items. Returns the server's time of its beginning in ns. Raises FAULTS."""
+        device, memory = self._device, self._memory
+        interval, patience = device.publish, max(LIFETIME, session_seconds(device.outage))
+        request = ua.CreateSubscriptionRequest()
+        request.Parameters = ua.CreateSubscriptionParameters(
+            RequestedPublishingInterval=interval * 1000,
+            RequestedMaxKeepAliveCount=max(1, math.ceil(device.keep_alive / interval)),
+            RequestedLifetimeCount=math.ceil(patience / interval),
+            MaxNotificationsPerPublish=0,
+            PublishingEnabled=True,
+            Priority=0,
+        )
+        answer = await link.ask(request, ua.CreateSubscriptionResponse)
+        given = answer.Parameters
+        memory.forget_subscription()
+        memory.subscription = given.SubscriptionId
+        memory.interval = given.RevisedPublishingInterval / 1000
+        memory.keep_alive = max(0.1, memory.interval * given.RevisedMaxKeepAliveCount)
+        self._told.clear()
+        await self.monitor(link, server, device.tags)
+        memory.items = self.fingerprint  # only now: a subscription with half of its items is not one to resume
+        log.info(
+            "%s: %d of %d nodes monitored, published each %g s, queues for %d s",
+            device.name,
+            len(device.tags) - len(memory.bad),
+            len(device.tags),
+            memory.interval,
+            self._counters["covered_seconds"],
+            extra={
+                "event": "subscribed",
+                "device": device.name,
+                "publish_seconds": memory.interval,
+                "keep_alive_seconds": memory.keep_alive,
+                "lifetime_seconds": memory.interval * given.RevisedLifetimeCount,
+                "covered_seconds": self._counters["covered_seconds"],
+                "server": server.product,
+            },
+        )
+        return nanoseconds(answer.ResponseHeader.Timestamp) or time.time_ns()
+
+    async def monitor(self, link: Link, server: Server, tags: Sequence[Tag]) -> None:
+        """Creates monitored items. A node that can't be is one bad tag, tried again by itself. Raises FAULTS."""
+        bad: dict[int, int] = {}
+        nodes = await self.resolve(link, server, tags, bad)
+        await self._create(link, server, nodes, bad, filtered=True)
+        tried = {tag.index for tag in tags}
+        self.note_bad(bad, tried)
+
+    def note_bad(self, bad: dict[int, int], tried: set[int]) -> None:
+        """`bad` of the tags that were `tried` have this status, the others are well."""
+        self._memory.bad = sorted({index for index in self._memory.bad if index not in tried}.union(bad))
+        self._counters["bad_nodes"] = len(self._memory.bad)
+        self._told &= set(self._memory.bad)
+        new = {index: status for index, status in bad.items() if index not in self._told}
+        if not new:
+            return
+        self._told.update(new)
+        now = time.time_ns()
+        self._inlet.push([(index, now, None, status) for index, status in new.items()])
+        names = ", ".join(f"{self._tags[index].name} ({self._tags[index].address})" for index in list(new)[:10])
+        more = f" and {len(new) - 10} more" if len(new) > 10 else ""
+        facts = {"event": "bad_nodes", "device": self._device.name, "count": len(new)}
+        log.warning("%s: the server refuses these nodes: %s%s", self._device.name, names, more, extra=facts)
+
+    async def resolve(
+        self, link: Link, server: Server, tags: Sequence[Tag], bad: dict[int, int]
+    ) -> list[tuple[Tag, ua.NodeId]]:
+        """The node of each tag that has one; `bad` gets the others. Raises FAULTS."""
+        found: list[tuple[Tag, ua.NodeId]] = []
+        paths: list[tuple[Tag, ua.BrowsePath]] = []
+        for at, tag in enumerate(tags):
+            if at % 500 == 499:  # 5 ms of work
+                await asyncio.sleep(0)
+            address = NodeAddress.parse(tag.address)
+            # Indexes of namespaces may change whenever a server starts: they are looked up after every connect.
+            named = address.namespace
+            index = named if isinstance(named, int) else server.namespaces.get(named)
+            if index is None:
+                bad[tag.index] = StatusCode.BAD_NODE_ID_UNKNOWN
+            elif address.kind == "path":
+                paths.append((tag, _browse_path(address, index)))
+            else:
+                key: Any = address.key  # asyncua's own types for keys are only their annotation
+                found.append((tag, ua.NodeId(key, ua.Int16(index), _ID_TYPES[address.kind])))
+        for chunk in chunks(paths, server.limits.translate):
+            request = ua.TranslateBrowsePathsToNodeIdsRequest()
+            request.Parameters.BrowsePaths = [path for _, path in chunk]
+            results = (await link.ask(request, ua.TranslateBrowsePathsToNodeIdsResponse)).Results
+            for (tag, _), result in zip(chunk, results, strict=True):
+                if result.StatusCode.is_good() and result.Targets:
+                    found.append((tag, result.Targets[0].TargetId))
+                else:
+                    bad[tag.index] = result.StatusCode.value or StatusCode.BAD_NODE_ID_UNKNOWN
+        return found
+
+    async def _create(
+        self,
+        link: Link,
+        server: Server,
+        nodes: Sequence[tuple[Tag, ua.NodeId]],
+        bad: dict[int, int],
+        *,
+        filtered: bool,
+    ) -> None:
+        again: list[tuple[Tag, ua.NodeId]] = []
+        for chunk in chunks(nodes, server.limits.items):
+            request = ua.CreateMonitoredItemsRequest()
+            request.Parameters.SubscriptionId = self._memory.subscription
+            request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+            request.Parameters.ItemsToCreate = [self._item(tag, node, filtered=filtered) for tag, node in chunk]
+            try:
+                results = (await link.ask(request, ua.CreateMonitoredItemsResponse)).Results
+            except UaStatusCodeError as reason:
+                if reason.code not in _TOO_MANY:
+                    raise
+                bad.update((tag.index, reason.code) for tag, _ in chunk)
+                continue
+            for (tag, node), result in zip(chunk, results, strict=True):
+                if result.StatusCode.is_good():
+                    self._revised(result)
+                elif filtered and result.StatusCode.value in _FILTER_REFUSED:
+                    again.append((tag, node))  # the core's filter does it
+                else:
+                    bad[tag.index] = result.StatusCode.value
+        if again:
+            await self._create(link, server, again, bad, filtered=False)
+
+    def _item(self, tag: Tag, node: ua.NodeId, *, filtered: bool) -> ua.MonitoredItemCreateRequest:
+        device = self._device
+        band = deadband(device, tag) if filtered else 0.0
+        asked = None
+        if filtered and (band or device.trigger != "value"):
+            kind = ua.DeadbandType.Absolute if band else ua.DeadbandType.None_
+            asked = ua.DataChangeFilter(_TRIGGERS[device.trigger], kind, band)
+        return ua.MonitoredItemCreateRequest(
+            ItemToMonitor=ua.ReadValueId(NodeId=node, AttributeId=AttributeIds.Value),
+            MonitoringMode=ua.MonitoringMode.Reporting,
+            RequestedParameters=ua.MonitoringParameters(
+                ClientHandle=tag.index,
+                SamplingInterval=device.sampling * 1000,
+                Filter=asked,
+                QueueSize=queue_size(device.outage, device.sampling),
+                DiscardOldest=True,
+            ),
+        )
+
+    def _revised(self, result: ua.MonitoredItemCreateResult) -> None:
+        """Keeps what the server makes of our wishes, where it is less."""
+        sampling = max(result.RevisedSamplingInterval / 1000, 0.0)
+        count = self._counters
+        if sampling > self._device.sampling > 0:
+            count["slowest_sampling_ms"] = max(count.get("slowest_sampling_ms", 0), round(sampling * 1000))
+        covered = int(result.RevisedQueueSize * (sampling or EVERY_CHANGE))
+        count["covered_seconds"] = min(count.get("covered_seconds") or covered, covered)
+
+
+def read_request(nodes: Sequence[ua.NodeId], stamps: ua.TimestampsToReturn) -> ua.ReadRequest:
+    """A read of the nodes' values."""
+    request = ua.ReadRequest()
+    request.Parameters.TimestampsToReturn = stamps
+    request.Parameters.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=AttributeIds.Value) for node in nodes]
+    return request
+
+
+def _numeric(number: int) -> ua.NodeId:
+    return ua.NodeId(ua.Int32(number), ua.Int16(0))
+
+
+def _browse_path(address: NodeAddress, index: int) -> ua.BrowsePath:
+    backwards: Any = False  # asyncua's own types for bools are only their annotation
+    narrower: Any = True
+    elements = [
+        ua.RelativePathElement(
+            ReferenceTypeId=_numeric(ObjectIds.HierarchicalReferences),
+            IsInverse=backwards,
+            IncludeSubtypes=narrower,
+            TargetName=ua.QualifiedName(name, ua.UInt16(index if space is None else space)),
+        )
+        for space, name in address.steps
+    ]
+    return ua.BrowsePath(_numeric(ObjectIds.RootFolder), ua.RelativePath(elements))
+
+
+__all__ = ["Items", "Server", "UaError", "chunks", "read_request"]

@@ -1,0 +1,208 @@
+"""One secure channel and session to a server: asyncua's, without its supervisors, watchdogs and publish loop.
+
+Every wait has a deadline. An answer that is not needed as objects stays bytes. Security is chosen in `Link.open`, and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from asyncua import ua
+from asyncua.client.client import Client
+from asyncua.common.utils import Buffer
+from asyncua.ua.ua_binary import nodeid_from_binary, nodeid_to_binary, struct_from_binary
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
+
+from agent.collectors.opcua.memory import Memory
+from agent.config import OpcUaDevice
+from agent.errors import NotConnected
+
+# asyncua logs each failed request of a lost connection; the supervisor says once that it is lost.
+logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+
+APPLICATION_URI = "urn:headrace:agent"
+FAULTS = (OSError, UaError, TimeoutError, ValueError)
+"""What a request may end in. A UaStatusCodeError, with its `code`, is the server's own word."""
+CHANNEL_SECONDS = 3600.0
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+Answer = TypeVar("Answer")
+Body = asyncio.Future[Buffer]
+
+
+class Link:
+    """One connection. It is opened once; after `close` there is another one."""
+
+    def __init__(self, device: OpcUaDevice, lost: Callable[[str], None]) -> None:
+        self.timeout = device.timeout
+        self.session_seconds = session_seconds(device.outage)
+        """How long the server keeps a session that is silent, as it revised it."""
+        self._device = device
+        self._lost = lost
+        self._renewing: asyncio.Task[None] | None = None
+        # Its watchdog and its reconnecting are started by `Client.connect`, which is never called.
+        self._client = client = Client(device.url, timeout=device.timeout)
+        client.application_uri, client.name, client.description = APPLICATION_URI, "Headrace", "Headrace"
+        client.session_timeout = int(self.session_seconds * 1000)
+        client.secure_channel_timeout = int(CHANNEL_SECONDS * 1000)
+        client.uaclient.pre_request_hook = None
+        if device.username:
+            client.set_user(device.username)
+            client.set_password(device.password or "")
+
+    async def open(self) -> None:
+        """Opens the channel; no session yet. Raises FAULTS."""
+        client = self._client
+        await within(self.timeout, client.connect_socket())
+        await within(self.timeout, client.send_hello())
+        await within(self.timeout, client.open_secure_channel())
+        protocol = client.uaclient.protocol
+        if protocol is None:
+            raise ConnectionError("the connection was lost at once")
+        protocol.on_connection_lost = lambda reason: self._lost(str(reason or "the connection was lost"))
+        self._renewing = asyncio.create_task(self._renew(), name=f"opc ua channel {self._device.name}")
+
+    async def resume(self, memory: Memory) -> bool:
+        """Activates the remembered session on this channel. False where the server does not have it any more."""
+        client = self._client
+        if not memory.token:
+            return False
+        try:
+            # A new process does not know how users are named here; and it may not be asked without a session.
+            endpoints = await within(self.timeout, client.get_endpoints())
+            policy = client.security_policy
+            client._policy_ids = Client.find_endpoint(endpoints, policy.Mode, policy.URI).UserIdentityTokens
+            client._server_nonce = memory.nonce or None  # type: ignore[assignment]
+            client.uaclient.session.restore_authentication_token(nodeid_from_binary(Buffer(memory.token)))
+            await within(self.timeout, self._activate())
+        except UaError:
+            client.uaclient.session.reset_authentication_token()
+            return False
+        self._remember(memory)
+        return True
+
+    async def begin(self, memory: Memory) -> None:
+        """A new session. Raises FAULTS."""
+        client = self._client
+        client._server_nonce = None
+        await within(self.timeout, client.create_session())
+        await within(self.timeout, self._activate())
+        self.session_seconds = client.session_timeout / 1000
+        self._remember(memory)
+
+    async def ask(self, request: Any, answer: type[Answer]) -> Answer:
+        """One request and its whole answer. Raises FAULTS, also where the service failed as a whole."""
+        body = await self.raw(request)
+        try:
+            found: Any = struct_from_binary(answer, body)
+        except UaError:
+            raise
+        except Exception as reason:  # asyncua's decoder raises whatever comes up on bytes that are no answer
+            raise ConnectionError(f"an answer that can't be read: {reason}") from reason
+        found.ResponseHeader.ServiceResult.check()
+        return found  # type: ignore[no-any-return]
+
+    async def raw(self, request: Any) -> Buffer:
+        """The undecoded answer. Raises FAULTS."""
+        future = self.send(request, self.timeout)
+        await asyncio.wait({future}, timeout=self.timeout)
+        if not future.done():
+            future.cancel()
+            raise TimeoutError(f"no answer to {type(request).__name__} within {self.timeout:g} s")
+        return self.answer(future)
+
+    def send(self, request: Any, hint: float = 0.0) -> Body:
+        """Sends a request and gives the future of its answer. `hint` is how long it may take, in seconds; 0: for ever.
+        Raises ConnectionError."""
+        protocol = self._client.uaclient.protocol
+        if protocol is None:
+            raise ConnectionError("the connection was closed")
+        future: Body = protocol._send_request(request, hint)
+        return future
+
+    def answer(self, future: Body) -> Buffer:
+        """The answer of a future that is done. Raises FAULTS, and for a ServiceFault its UaStatusCodeError."""
+        protocol = self._client.uaclient.protocol
+        body = future.result()
+        if protocol is not None:
+            protocol.check_answer(body, "")
+        return body
+
+    async def close(self) -> None:
+        """Lets go of the connection. The session stays with the server, for who resumes it."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+        protocol = self._client.uaclient.protocol
+        if protocol is None:
+            return
+        protocol.on_connection_lost = None
+        with contextlib.suppress(*FAULTS):
+            await within(0.5, protocol.close_secure_channel())
+        transport = protocol.transport
+        self._client.disconnect_socket()
+        if transport is not None:
+            transport.abort()  # what is still to be written to a dead line would keep it open
+
+    async def _activate(self) -> None:
+        client = self._client
+        await client.activate_session(username=client._username, password=client._password)
+
+    def _remember(self, memory: Memory) -> None:
+        memory.token = nodeid_to_binary(self._client.uaclient.session.authentication_token)
+        memory.nonce = self._client._server_nonce or b""
+
+    async def _renew(self) -> None:
+        """New keys at 75 % of the channel's lifetime (OPC 10000-4, 5.5.2.1)."""
+        try:
+            while True:
+                await asyncio.sleep(0.75 * self._client.secure_channel_timeout / 1000)
+                await within(self.timeout, self._client.open_secure_channel(renew=True))
+                self._client.uaclient.revolve_security_token()
+        except FAULTS as reason:
+            self._lost(f"the secure channel could not be renewed: {said(reason)}")
+
+
+def session_seconds(outage: float) -> float:
+    """How long a session must live for a break of `outage` seconds to be bridged."""
+    return max(120.0, 2 * outage)
+
+
+def said(reason: BaseException) -> str:
+    """An error in a few words."""
+    if isinstance(reason, UaStatusCodeError):
+        return str(ua.StatusCode(reason.code).name)
+    return str(reason) or type(reason).__name__
+
+
+def lost(reason: BaseException) -> NotConnected:
+    """What the supervisor is told of a fault."""
+    return NotConnected(said(reason))
+
+
+def nanoseconds(stamp: datetime | None) -> int:
+    """ns UTC of asyncua's time; 0 for none."""
+    if stamp is None:
+        return 0
+    aware = stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=UTC)
+    return (aware - EPOCH) // MICROSECOND * 1000
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Waits for `work`, and no longer. asyncua may swallow a cancellation and go on waiting for an answer that never
+    comes: so it runs in a task of its own, which is left to itself where it does not end. Raises TimeoutError."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            task.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody else asks for it
+            task.cancel()
+    if not task.done():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return task.result()

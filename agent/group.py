@@ -1,0 +1,51 @@
+"""Appends that wait for each other, and share one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from agent import _native
+from agent.entry import Entry, from_block, readdressed
+from agent.quota import Rows
+
+MOST = 64
+"""Appends that one commit takes at most."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """An append until its commit."""
+
+    block: _native.Block
+    epoch: int
+    marks: Mapping[str, bytes]
+    done: bool = False
+    refusal: BaseException | None = None
+
+
+def first(waiting: Sequence[Waiting], most_bytes: int) -> list[Waiting]:
+    """Those that the next commit takes: one at least, and no more than `most_bytes` of bodies."""
+    size = 0
+    group: list[Waiting] = []
+    for each in waiting[:MOST]:
+        size += len(each.block)
+        if group and size > most_bytes:
+            break
+        group.append(each)
+    return group
+
+
+async def addressed(group: Sequence[Waiting], rows: Rows, place: int, stream: UUID) -> list[Entry]:
+    """The group's entries at the places that they get from `place` on: their own, unless a new stream has begun."""
+    entries = []
+    for each in group:
+        body, at = each.block.data, each.block.sequence
+        if at < place and await rows("SELECT 1 FROM entry WHERE sequence = ? AND body = ?", (at, body)):
+            continue  # its commit was reported as failed, and had reached the disk all the same
+        if at != place or body[7:23] != stream.bytes:
+            body = readdressed(body, stream.bytes, place)
+        entries.append(replace(from_block(body), epoch=each.epoch))
+        place += 1
+    return entries

@@ -1,0 +1,109 @@
+"""The units behind one Modbus address, and how they answer a PDU: functions 1 to 4, device identification, exceptions.
+
+MODBUS Application Protocol V1.1b3: 6.1 to 6.4 (reads), 6.21 (function 43/14), 7 (exceptions).
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from agent.address import ModbusTable
+from simulators.modbus_image import Image
+
+ILLEGAL_FUNCTION = 0x01
+ILLEGAL_ADDRESS = 0x02
+ILLEGAL_VALUE = 0x03
+NO_SUCH_UNIT = 0x0B
+"""Gateway target device failed to respond: what a gateway says of a unit that is not on its bus."""
+
+MAX_PDU = 253
+_MAX_REGISTERS = 125
+_MAX_BITS = 2000
+_TABLES = {1: ModbusTable.CO, 2: ModbusTable.DI, 3: ModbusTable.HR, 4: ModbusTable.IR}
+_READ = struct.Struct(">BHH")
+_IDENTIFY, _MEI = 0x2B, 0x0E
+_LEVELS = {1: range(3), 2: range(7), 3: range(256)}
+"""Which objects each read code streams: basic, regular, extended. Code 4 asks for one object."""
+_CONFORMITY = 0x83
+"""Extended identification, by stream and by object."""
+
+
+@dataclass(slots=True)
+class Served:
+    """Counters of one server since it was made."""
+
+    requests: int = 0
+    exceptions: int = 0
+    clients: int = 0
+    """Connected now; 0 where there are no connections (UDP, serial)."""
+
+
+class Units:
+    """Answers for the images of one or more units. `clock` gives ns UTC, once per request."""
+
+    def __init__(self, units: Mapping[int, Image], clock: Callable[[], int] = time.time_ns) -> None:
+        self.served = Served()
+        self._units = dict(units)
+        self._clock = clock
+
+    def __contains__(self, unit: int) -> bool:
+        return unit in self._units
+
+    def answer(self, unit: int, request: bytes) -> bytes:
+        """The PDU that answers the PDU `request` (1 byte or more)."""
+        self.served.requests += 1
+        code = self._answer(unit, request)
+        if isinstance(code, bytes):
+            return code
+        self.served.exceptions += 1
+        return bytes((request[0] | 0x80, code))
+
+    def _answer(self, unit: int, request: bytes) -> bytes | int:
+        """A response, or an exception code."""
+        image = self._units.get(unit)
+        if image is None:
+            return NO_SUCH_UNIT
+        if request[0] == _IDENTIFY:
+            return _identify(image, request)
+        table = _TABLES.get(request[0])
+        if table is None:
+            return ILLEGAL_FUNCTION
+        if len(request) != _READ.size:
+            return ILLEGAL_VALUE
+        _, first, count = _READ.unpack(request)
+        if not 1 <= count <= (_MAX_BITS if table.bits else _MAX_REGISTERS):
+            return ILLEGAL_VALUE
+        values = image.read(table, first, count, self._clock())
+        return ILLEGAL_ADDRESS if values is None else bytes((request[0], len(values))) + values
+
+
+def _identify(image: Image, request: bytes) -> bytes | int:
+    """Function 43/14. What does not fit into one response is told by "more follows" and the next object's id."""
+    if len(request) < 2 or request[1] != _MEI:
+        return ILLEGAL_FUNCTION
+    if len(request) != 4:
+        return ILLEGAL_VALUE
+    code, first = request[2:]
+    objects = image.identity
+    if code == 4:
+        if first not in objects:
+            return ILLEGAL_ADDRESS
+        wanted = [first]
+    elif code in _LEVELS:
+        level = _LEVELS[code]
+        start = first if first in objects and first in level else 0
+        wanted = [each for each in sorted(objects) if each in level and each >= start]
+    else:
+        return ILLEGAL_VALUE
+    listed, count, more = bytearray(), 0, 0
+    for each in wanted:
+        value = objects[each]
+        if 7 + len(listed) + 2 + len(value) > MAX_PDU:
+            more = each
+            break
+        listed += bytes((each, len(value))) + value
+        count += 1
+    return bytes((_IDENTIFY, _MEI, code, _CONFORMITY, 0xFF if more else 0, more, count)) + listed

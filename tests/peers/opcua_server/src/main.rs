@@ -1,0 +1,101 @@
+//! An OPC UA server made with async-opcua: `opcua-server PORT STORE`. Prints "ready PORT" once it listens.
+//!
+//! `nsu=urn:headrace:test;s=Counter` is an Int32 that grows by one every 100 ms, with source times exactly 100 ms
+//! apart, and `s=Fast` the same every 10 ms. `s=Still` never changes.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use opcua::crypto::SecurityPolicy;
+use opcua::server::address_space::VariableBuilder;
+use opcua::server::diagnostics::NamespaceMetadata;
+use opcua::server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
+use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerHandle};
+use opcua::types::{DataTypeId, DataValue, DateTime, MessageSecurityMode, NodeId, ObjectId, StatusCode, Variant};
+
+const NAMESPACE: &str = "urn:headrace:test";
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is before 1970").as_millis() as i64
+}
+
+/// From ms since 1970 to ticks of 100 ns since 1601.
+fn stamp(ms: i64) -> DateTime {
+    DateTime::from(ms * 10_000 + 116_444_736_000_000_000)
+}
+
+/// Change n has the value n and the source time (first + n periods), also where the timer was late.
+async fn count(manager: Arc<SimpleNodeManager>, handle: ServerHandle, id: NodeId, period_ms: i64) {
+    let first = now_ms();
+    let mut change: i64 = 0;
+    loop {
+        let due = first + change * period_ms;
+        let wait = due - now_ms();
+        if wait > 0 {
+            tokio::time::sleep(Duration::from_millis(wait as u64)).await;
+        }
+        let value = DataValue {
+            value: Some(Variant::Int32(change as i32)),
+            status: Some(StatusCode::Good),
+            source_timestamp: Some(stamp(due)),
+            server_timestamp: Some(DateTime::now()),
+            ..Default::default()
+        };
+        manager.set_value(handle.subscriptions(), &id, None, value).expect("the node is there");
+        change += 1;
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let port: u16 = arguments.next().and_then(|port| port.parse().ok()).expect("opcua-server PORT STORE");
+    let store = std::path::PathBuf::from(arguments.next().expect("opcua-server PORT STORE"));
+    let mut builder = ServerBuilder::new()
+        .application_name("Headrace test server")
+        .application_uri("urn:headrace:test:server")
+        .product_uri("urn:headrace:test:server")
+        .create_sample_keypair(false)
+        .pki_dir(store.join("pki"))
+        .host(Ipv4Addr::LOCALHOST.to_string())
+        .port(port)
+        .discovery_urls(vec![format!("opc.tcp://127.0.0.1:{port}/")])
+        .max_session_timeout_ms(3_600_000)
+        .add_endpoint(
+            "none",
+            ("/", SecurityPolicy::None, MessageSecurityMode::None, &[ANONYMOUS_USER_TOKEN_ID] as &[&str]),
+        )
+        .with_node_manager(simple_node_manager(
+            NamespaceMetadata { namespace_uri: NAMESPACE.to_owned(), ..Default::default() },
+            "test",
+        ));
+    let limits = &mut builder.limits_mut().subscriptions;
+    limits.min_sampling_interval_ms = 0.0;
+    limits.min_publishing_interval_ms = 10.0;
+    limits.max_monitored_items_per_sub = 0; // no limit
+    limits.max_monitored_item_queue_size = 10_000;
+    limits.max_queued_notifications = 10_000;
+    limits.max_lifetime_count = 1_000_000;
+    limits.max_keep_alive_count = 100_000;
+    let (server, handle) = builder.build().expect("the configuration is right");
+    let manager = handle.node_managers().get_of_type::<SimpleNodeManager>().expect("it was just added");
+    let namespace = handle.get_namespace_index(NAMESPACE).expect("it was just added");
+    let variables = [("Counter", 100), ("Fast", 10), ("Still", 0)];
+    {
+        let mut space = manager.address_space().write();
+        for (name, _) in variables {
+            VariableBuilder::new(&NodeId::new(namespace, name), name, name)
+                .data_type(DataTypeId::Int32)
+                .value(0i32)
+                .organized_by(ObjectId::ObjectsFolder)
+                .insert(&mut *space);
+        }
+    }
+    for (name, period_ms) in variables.into_iter().filter(|(_, period_ms)| *period_ms > 0) {
+        tokio::spawn(count(manager.clone(), handle.clone(), NodeId::new(namespace, name), period_ms));
+    }
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("the port is free");
+    println!("ready {port}");
+    server.run_with(listener).await.expect("the server runs");
+}
