@@ -63,8 +63,8 @@ $(BUILT): $(SOURCES) | tools
 demo: setup ## the whole chain on this machine, each reading checked; ARGS="--seconds 20 --outage 5s --json"
 	@$(BIN)/headrace demo $(ARGS)
 
-bench: setup $(MODBUS_LOAD) ## one JSON line for each benchmark
-	@$(BIN)/python -m benchmarks --core --store $(ARGS)
+bench: setup peers $(MODBUS_LOAD) ## one JSON line for each benchmark
+	@$(BIN)/python -m benchmarks --core --store --drain $(ARGS)
 
 bench-resolver: setup ## 100,000 identifiers from a simulated resolver, cold and warm, beside a collecting loop (docs/identifiers.md)
 	@nice $(BIN)/python -m benchmarks.resolving $(ARGS)

@@ -42,7 +42,7 @@ from agent.tables import (
 )
 from agent.taglist import TagList
 from agent.tagrow import TagRow
-from agent.wire import Catalog, CatalogTag, without_password
+from agent.wire import Broker, Catalog, CatalogTag, without_password
 from agent.wording import explain, halves
 
 __all__ = ["Checked", "Config", "Device", "ModbusDevice", "OpcUaDevice", "check", "load", "schema"]
@@ -286,29 +286,41 @@ class _Check:
             )
 
     def ways(self, config: Config) -> None:
-        """What the config names on this machine must be there."""
-        ca = config.uplink.ca
-        if ca is not None and not is_file(ca):
-            self.wrong(("uplink", "ca"), f"there is no file {ca}; write the path of the broker's CA in PEM form")
+        """What the config names on this machine must be there, and passwords must not cross a line in the open."""
+        uplink = config.uplink
+        for name, what in (("ca", "the broker's CA"), ("cert", "a certificate"), ("key", "the certificate's key")):
+            path = getattr(uplink, name)
+            if path is not None and not is_file(path):
+                self.wrong(("uplink", name), f"there is no file {path}; write the path of {what} in PEM form")
+        if uplink.key is not None and uplink.cert is None:
+            self.wrong(("uplink", "key"), "a key without a certificate; write cert as well")
+        urls = [uplink.url, *uplink.backup]
+        for name in ("ca", "cert"):
+            if getattr(uplink, name) is not None and not any(url.startswith("mqtts://") for url in urls):
+                self.warn(("uplink", name), 'it is not used without TLS; write url = "mqtts://host:8883"')
+        for at, url in enumerate(urls):
+            self.open_password(("uplink", "backup", at - 1) if at else ("uplink", "url"), url, uplink.insecure_password)
         for at, device in enumerate(config.devices):
             for key in ("user_certificate", "user_key"):
                 path = getattr(device, key, None)
                 if path is not None and not is_file(path):
                     self.wrong(("device", at, key), f"there is no file {path}; write the path of one in DER or PEM")
-        if ca is not None and config.uplink.url.startswith("mqtt://"):
-            self.warn(("uplink", "ca"), 'it is not used without TLS; write url = "mqtts://host:8883"')
-        center = config.datacenter
-        if center is not None and center.access == "open" and not quantity.on_this_machine(center.http):
-            self.warn(
-                ("datacenter", "http"),
-                "other machines reach it, and whoever does may read everything;"
-                ' write access = "token", or http = "127.0.0.1:8080"',
-            )
         modbus = [(at, device) for at, device in enumerate(config.devices) if isinstance(device, ModbusDevice)]
         for at, name, text in misfits(modbus):
             self.wrong(("device", at, name if name in self.devices()[at][1] else "url"), text)
         for place, text in center_findings(config.datacenter):
             self.warn(("datacenter", place), text)
+
+    def open_password(self, field: tuple[str | int, ...], url: str, allowed: str) -> None:
+        """A password without TLS is for this machine only, unless the config says that it is meant."""
+        broker = Broker.parse(url)
+        if broker.tls or broker.password is None or broker.host in ("localhost", "127.0.0.1", "::1"):
+            return
+        if allowed == "allow":
+            self.warn(field, "the password crosses the line unencrypted; write mqtts:// where the broker has TLS")
+        else:
+            wanted = 'write mqtts://, or insecure_password = "allow" if you mean it'
+            self.wrong(field, f"the password would cross the line unencrypted; {wanted}")
 
     def reads(self, config: Config, lists: list[TagList]) -> None:
         """Every tag must be readable within its device's limits."""

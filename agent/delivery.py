@@ -1,139 +1,148 @@
 """Delivery: what leaves the outbox over the uplink, in which order, how often, and when it is done.
 
-Entries go out in order, a bounded number ahead of what is confirmed. Whatever goes wrong is answered in one way: start
-again after the last confirmed entry. That is harmless, because (stream, sequence) names every block.
+What waits is sent in order while it is little. After an outage new blocks go first, and the rest behind them, on a
+budget; receipts say which have arrived, whatever their order. What has not arrived is sent again, and nothing else.
+That is harmless, because (stream, sequence) names every block.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import takewhile
-from time import monotonic, time_ns
+from dataclasses import replace
+from time import monotonic
 from typing import Any, Literal, Self
-from uuid import UUID
 
-from agent import tables
-from agent._native import gap
+from agent import piece, tables
+from agent.backlog import Backlog
+from agent.brokers import Brokers
+from agent.budget import Limit
 from agent.config import Config
 from agent.entry import Entry
 from agent.errors import NotConnected, Rejected
+from agent.flight import Flight, Sent
 from agent.outbox import Outbox
-from agent.uplink import TakenOver, Uplink
+from agent.receipts import Receipts
+from agent.tls import Credentials
+from agent.uplink import HungUp, Uplink
 from agent.wire import Broker, CatalogWanted, Receipt, State, Topics
 
 log = logging.getLogger("headrace.uplink")
 
 WINDOW = 256
-"""Entries that may be sent beyond the last confirmed one."""
+"""Entries that may be on their way without a receipt."""
+FLYING_BYTES = 8 * 1024 * 1024
 PEEK_BYTES = 4 * 1024 * 1024
+FEW = 32
+"""So many entries are no backlog: they go in order, at once."""
+KEPT_FREE = 8
+"""Of the messages on their way, and of the window's entries, so many eighths are left to live blocks: 1 in 8."""
 STATE_SECONDS = 5.0
 RESEND_SECONDS = 10.0
-LONGEST_RESEND = 300.0
-LONGEST_PAUSE = 15.0
-TAKEN_OVER_PAUSE = 60.0
-SUSPICIOUS = 3
-"""So many short connections in a row, with no failed attempt between them, are worth an error."""
-SETTLED_SECONDS = 10.0
-"""A connection that lasted so long ends a series of failures."""
-QUIET_SECONDS = 2.0
-"""So long after its last sign the data center's "no further than that" means that something was lost on the way."""
+NOT_TAKEN = 8
+"""So often a block is sent before it is worth an error that the data center does not take it."""
 MOST_WANTED = 64
-RENEW_SECONDS = 60.0
-"""A new stream is begun at most so often, whatever a data center claims to have."""
-
-
-@dataclass(slots=True)
-class _Sent:
-    last: int
-    acknowledged: bool = False
 
 
 class Delivery:
-    """Owns the uplink: keeps it connected, and sends until told to stop. `state` is asked for every 5 s."""
+    """Owns the uplinks: keeps one connected, and sends until told to stop. `state` is asked for every 5 s."""
 
     def __init__(
         self,
-        uplink: Uplink,
+        uplink: Uplink | Sequence[Uplink],
         topics: Topics,
         outbox: Outbox,
         state: Callable[[], State],
         *,
         confirm: Literal["datacenter", "broker"] = "datacenter",
+        backlog: Limit | None = None,
         resend_after: float = RESEND_SECONDS,
         window: int = WINDOW,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`confirm` says whose word ends an entry: the data center's receipt, or the broker's PUBACK.
+        """`uplink` is one or several, the preferred one first. `confirm` says whose word ends an entry: the data
+        center's receipt, or the broker's PUBACK. `backlog` is what old blocks may take of the line.
 
-        `resend_after` is how many seconds without progress pass before entries are sent again; it doubles each time.
+        An entry is sent again when it has no receipt after `resend_after` seconds, which doubles each time. `clock`
+        gives seconds, and never goes back.
         """
-        self._uplink = uplink
+        self._brokers = Brokers([uplink] if isinstance(uplink, Uplink) else uplink, topics.agent, clock)
         self._topics = topics
         self._outbox = outbox
         self._state = state
         self._confirm = confirm
-        self._resend_after = resend_after
         self._window = window
-        self._short_lived = 0
+        self._clock = clock
+        self._flight = Flight(resend_after)
+        self._receipts = Receipts(outbox, self._flight, clock)
+        self._backlog = Backlog(backlog or Limit(), clock)
         self._awake = asyncio.Event()
         self._progressed = asyncio.Event()
-        self._connected = False
-        self._told_lost = self._told_taken = self._told_bad = False
-        self._cursor = 0  # the last place that was sent
-        self._sent: deque[_Sent] = deque()
+        self._connected = self._heard = False
+        self._told_bad = False
+        self._head = 0  # places up to this one are no longer live
+        self._most_sent = 0
+        self._outgoing: deque[tuple[bytes, Sent]] = deque()
         self._in_flight = 0
         self._announced: set[int] = set()
-        self._committed: dict[UUID, int] = {}  # the furthest receipt of each stream
-        self._renewed = -RENEW_SECONDS
-        self._answered = False
         self._wanted: set[int] = set()
-        self._newest_receipt = 0
-        self._patience = resend_after
-        self._moved = 0.0  # when something was last confirmed, or first sent, or sent again
-        self._acknowledged = 0.0
-        self._furthest = 0
-        self._filled = -QUIET_SECONDS
-        self._rejected: set[int] = set()
-        self._counts = dict.fromkeys(("connects", "sent", "resent", "bytes", "confirmed", "refused", "unreadable"), 0)
+        self._held_back: set[int] = set()
+        self._not_taken: set[int] = set()
+        self._counts = dict.fromkeys(
+            ("connects", "sent", "resent", "bytes", "pieces", "refused", "unreadable", "set_aside"), 0
+        )
 
     @classmethod
     def of(cls, config: Config, outbox: Outbox, state: Callable[[], State], table: tables.Uplink | None = None) -> Self:
         """The delivery that a config describes; to its [uplink] unless another `table` is named."""
         table = table or config.uplink
-        uplink = Uplink(
-            broker=Broker.parse(table.url),
-            client_id=f"headrace-{config.agent.id}",
-            mqtt=table.mqtt,
-            ca=str(table.ca) if table.ca else None,
-        )
-        return cls(uplink, Topics(config.agent.id, table.root), outbox, state, confirm=table.confirm)
+        uplinks = [
+            Uplink(
+                broker=Broker.parse(url),
+                client_id=f"headrace-{config.agent.id}",
+                mqtt=table.mqtt,
+                credentials=Credentials(table.ca, table.cert, table.key),
+                max_packet=table.max_packet,
+                keepalive=round(table.keepalive),
+            )
+            for url in (table.url, *table.backup)
+        ]
+        topics = Topics(config.agent.id, table.root)
+        return cls(uplinks, topics, outbox, state, confirm=table.confirm, backlog=Limit.parse(table.backlog))
 
     def wake(self) -> None:
         """To be called after each append."""
         self._awake.set()
 
     def facts(self) -> dict[str, Any]:
-        """Counters since the start. `sent`, `resent`, `rejected` and `in_flight` are entries, `confirmed` readings."""
+        """Counters since the start, and what is under way.
+
+        `sent`, `resent`, `rejected`, `set_aside` and `in_flight` are entries, `pieces` messages, `confirmed` readings.
+        `backlog_bytes` wait behind live blocks, for about `backlog_seconds` more (-1: nobody can know).
+        """
         return {
             "connected": self._connected,
             "protocol": self._uplink.protocol,
+            "broker": self._brokers.name,
             "in_flight": self._in_flight,
-            "rejected": len(self._rejected),
+            "unreceipted": len(self._flight.sent),
+            "rejected": len(self._held_back),
+            "not_taken": len(self._not_taken),
+            **self._backlog.facts(),
             **self._counts,
+            "confirmed": self._receipts.confirmed,
+            "switches": self._brokers.switches,
         }
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sends until `stop` is set, then says goodbye: at most about 2 s later this returns."""
         stopping = asyncio.create_task(stop.wait())
-        failures = 0
         try:
             while not stop.is_set():
-                began = monotonic()
+                began = self._clock()
                 session = asyncio.create_task(self._session(), name="uplink session")
                 try:
                     await asyncio.wait([session, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -141,9 +150,9 @@ class Delivery:
                         break
                     session.result()
                 except NotConnected as reason:
-                    lasted = monotonic() - began
-                    failures = 0 if lasted > SETTLED_SECONDS else failures + 1
-                    pause = self._report_lost(reason, lasted, failures)
+                    await self._find_poison(reason)
+                    lasted = self._clock() - began
+                    pause = self._brokers.lost(reason, lasted=lasted, was_connected=self._connected)
                     await self._hang_up()
                     await asyncio.wait([stopping], timeout=pause)
                 finally:
@@ -155,14 +164,18 @@ class Delivery:
 
     async def drain(self, seconds: float) -> bool:
         """Waits until everything is confirmed, for so many seconds at most. Returns whether it is."""
-        deadline = monotonic() + seconds
+        deadline = self._clock() + seconds
         while self._outbox.facts()["entries"]:
-            left = deadline - monotonic()
+            left = deadline - self._clock()
             if left <= 0:
                 return False
             self._progressed.clear()
             await _wait(self._progressed, left)
         return True
+
+    @property
+    def _uplink(self) -> Uplink:
+        return self._brokers.current
 
     async def _session(self) -> None:
         """One connection, until it is lost: ends by raising NotConnected."""
@@ -180,164 +193,202 @@ class Delivery:
         while True:
             self._awake.clear()
             self._uplink.check()
-            if monotonic() - told_state >= STATE_SECONDS:
-                told_state = monotonic()
-                self._uplink.send(topics.state, self._state().encode(), retain=True)
-            await self._take_confirmations()
+            if self._clock() - told_state >= STATE_SECONDS:
+                told_state = self._clock()
+                self._tell_state()
+                await self._uplink.check_credentials()
+                await self._brokers.look_back()
+            await self._take_receipts()
             await self._answer_commands()
-            self._go_back_if_stuck()
-            await self._send_more()
-            await _wait(self._awake, 1.0)
+            self._send_again()
+            await _wait(self._awake, min(1.0, await self._send_more()))
 
     def _begin(self) -> None:
         self._connected = True
         self._counts["connects"] += 1
-        self._cursor = self._in_flight = 0
-        self._sent.clear()
+        self._in_flight = self._most_sent = 0
+        self._heard = False
+        self._outgoing.clear()
         self._announced.clear()
-        self._moved = monotonic()
-        broker = f"{self._uplink.broker.host}:{self._uplink.broker.port}"
-        log.info(
-            "Connected to the broker at %s with MQTT %s.",
-            broker,
-            self._uplink.protocol,
-            extra={"event": "uplink_connected", "broker": broker, "protocol": self._uplink.protocol},
-        )
-        self._told_lost = False
+        self._held_back.clear()
+        self._flight.begin()
+        # The newest few go first, and all that comes from now on.
+        self._head = max(self._flight.has.last, self._outbox.last - FEW)
+        self._brokers.connected()
+        self._backlog.begin()
 
-    async def _send_more(self) -> None:
+    async def _send_more(self) -> float:
+        """Sends what may be sent now. Returns how many seconds to wait at most before it looks again."""
+        flight, outbox, last = self._flight, self._outbox, self._outbox.last
+        before = outbox.facts()["confirmed"]
         while True:
-            room = min(self._uplink.inflight - self._in_flight, self._window - len(self._sent))
-            if room <= 0 or self._cursor >= self._outbox.last:
-                return
-            entries = await self._outbox.peek(self._cursor, room, PEEK_BYTES)
-            if not entries:
-                self._cursor = self._outbox.facts()["confirmed"]
-                return
-            for entry in entries:
-                await self._announce(entry.epoch)
-                self._send(entry)
-                self._cursor = entry.last
+            waiting = flight.waiting(before, last)
+            self._backlog.note(outbox.facts(), draining=waiting > FEW)
+            self._pump()
+            room = self._room()
+            if not waiting or room <= 0:
+                return 1.0
+            if waiting <= FEW:
+                if not await self._send_span(flight.taken.free(before, last), room, live=True):
+                    return 1.0
+                continue
+            if flight.waiting(self._head, last) > FEW:
+                self._head = last - FEW
+            if span := flight.taken.free(self._head, last):
+                await self._send_span(span, room, live=True)
+                continue
+            pause = self._backlog.pause(flight.backlog)
+            if pause > 0:
+                return pause
+            kept = self._window // KEPT_FREE, self._uplink.inflight // KEPT_FREE
+            room = min(
+                room - kept[1], self._window - kept[0] - len(flight.sent), int(flight.old_window) - flight.backlog
+            )
+            # A read for each single one that becomes possible would cost more than the sending.
+            if room < min(self._uplink.inflight // 4, waiting) and flight.backlog:
+                return 1.0
+            if room <= 0 or not await self._send_span(flight.taken.free(before, self._head), room, live=False):
+                return 1.0
 
-    def _send(self, entry: Entry) -> None:
-        sent = _Sent(entry.last)
-        try:
-            self._uplink.send(self._topics.data, entry.body, then=lambda refusal: self._puback(sent, refusal))
-        except Rejected as reason:
-            self._reject(entry, reason)
-            return
-        if not self._sent:
-            self._moved = monotonic()
-        self._sent.append(sent)
-        self._in_flight += 1
+    def _room(self) -> int:
+        """How many more entries may go now."""
+        if self._brokers.suspicion.careful:
+            return int(self._heard and not self._outgoing and not self._in_flight)
+        if self._flight.bytes >= FLYING_BYTES:
+            return 0
+        waiting = len(self._outgoing) + self._in_flight
+        return min(self._uplink.inflight - waiting, self._window - len(self._flight.sent))
+
+    async def _send_span(self, span: tuple[int, int] | None, room: int, *, live: bool) -> bool:
+        """Sends up to `room` entries whose places lie in `span`. Returns whether there was anything to do."""
+        if span is None:
+            return False
+        first, last = span
+        entries = await self._outbox.peek(first - 1, room, PEEK_BYTES if live else PEEK_BYTES // 4)
+        if not entries and self._outbox.last >= last:
+            if self._outbox.facts()["entries"]:
+                return False  # the disk can't be read now
+            self._flight.skip(first, last)
+            return True
+        for entry in entries:
+            if entry.sequence > last:
+                break
+            if entry.sequence > first:
+                self._flight.skip(first, entry.sequence - 1)  # a stream begins there, and stands for those before it
+            await self._announce(entry.epoch)
+            self._send(entry, live=live)
+            first = entry.last + 1
+        else:
+            return True
+        if entries[0].sequence > last:
+            self._flight.skip(first, last)
+        return True
+
+    def _send(self, entry: Entry, *, live: bool) -> None:
+        room = self._uplink.room(self._topics.data)
+        if (limit := self._brokers.suspicion.limit) is not None:
+            room = min(room, limit)
+        bodies = [entry.body]
+        if len(entry.body) > room:
+            try:
+                bodies = piece.split(entry.body, self._outbox.streams.of(entry.sequence), entry.sequence, room)
+            except Rejected as reason:
+                self._hold_back(entry, reason)
+                return
+            self._counts["pieces"] += len(bodies)
+        now = self._clock()
+        sent = self._flight.launch(entry.sequence, entry.last, len(entry.body), now, live=live)
+        sent.messages = len(bodies)
+        if live:
+            self._head = max(self._head, entry.last)
+        else:
+            self._backlog.spend(len(entry.body))
         self._counts["bytes"] += len(entry.body)
-        self._counts["resent" if entry.last <= self._furthest else "sent"] += 1
-        self._furthest = max(self._furthest, entry.last)
+        self._counts["resent" if sent.tries else "sent"] += 1
+        if sent.tries >= NOT_TAKEN and entry.sequence not in self._not_taken:
+            self._report_not_taken(sent)
+        self._outgoing.extend((body, sent) for body in bodies)
+        self._pump()
 
-    def _reject(self, entry: Entry, reason: Rejected) -> None:
-        """Kept in the outbox, and passed over: sending it again would only break the connection again."""
-        if entry.sequence not in self._rejected:
-            self._rejected.add(entry.sequence)
+    def _pump(self) -> None:
+        most = 1 if self._brokers.suspicion.careful else self._uplink.inflight
+        while self._outgoing and self._in_flight < most:
+            body, sent = self._outgoing.popleft()
+            self._uplink.send(self._topics.data, body, then=lambda refusal, sent=sent: self._puback(sent, refusal))  # type: ignore[misc]
+            self._in_flight += 1
+            self._most_sent = max(self._most_sent, len(body))
+
+    def _hold_back(self, entry: Entry, reason: Rejected) -> None:
+        """Kept in the outbox, and passed over: sending it would only break the connection."""
+        self._flight.skip(entry.sequence, entry.last)
+        if not self._held_back:
             log.error(
                 "Block %d can't be sent: %s. It stays in the outbox.",
                 entry.sequence,
                 reason,
                 extra={"event": "entry_rejected", "sequence": entry.sequence, "bytes": len(entry.body), "lost": 0},
             )
+        self._held_back.add(entry.sequence)
 
-    def _puback(self, sent: _Sent, refusal: Rejected | None) -> None:
+    def _report_not_taken(self, sent: Sent) -> None:
+        self._not_taken.add(sent.first)
+        log.error(
+            "Block %d was sent %d times, and the data center has not taken it. The others go on.",
+            sent.first,
+            sent.tries + 1,
+            extra={"event": "entry_not_taken", "sequence": sent.first, "lost": 0},
+        )
+
+    def _puback(self, sent: Sent, refusal: Rejected | None) -> None:
         self._in_flight -= 1
-        self._acknowledged = monotonic()
-        sent.acknowledged = refusal is None
+        self._heard = True
+        self._flight.acknowledge(sent, self._clock(), refused=refusal is not None)
         if refusal is not None:
             self._counts["refused"] += 1
             if self._counts["refused"] == 1:
                 log.error("The broker refused a block: %s.", refusal, extra={"event": "entry_refused", "lost": 0})
+        elif sent.acknowledged:
+            self._brokers.suspicion.acknowledged(sent.first)
+            if self._confirm == "broker":
+                self._receipts.arrived(sent.first, sent.last)
+        if not self._in_flight:
+            self._most_sent = 0
         self.wake()
 
-    async def _take_confirmations(self) -> None:
-        answered, self._answered = self._answered, False
-        through = self._delivered()
-        if self._confirm == "broker":
-            # In order: one that was refused, or not sent, holds back those after it.
-            beyond = min(self._rejected, default=1 << 63)
-            done = takewhile(lambda sent: sent.acknowledged and sent.last < beyond, self._sent)
-            through = max((sent.last for sent in done), default=0)
-        before = self._outbox.facts()["confirmed"]
-        mine = self._outbox.streams.of(before) == self._outbox.stream
-        if answered and mine and self._newest_receipt < before:
-            await self._fill_forgotten(self._newest_receipt + 1, before)
-        if through > self._outbox.last:
-            await self._answer_ahead(through)
-            return
-        if through > before:
-            self._counts["confirmed"] += await self._outbox.confirm(through)
-        now = self._outbox.facts()["confirmed"]
-        if now > before:
-            while self._sent and self._sent[0].last <= now:
-                self._sent.popleft()
-            self._cursor = max(self._cursor, now)
-            self._rejected = {sequence for sequence in self._rejected if sequence > now}
-            self._patience, self._moved = self._resend_after, monotonic()
+    async def _take_receipts(self) -> None:
+        news, gap = await self._receipts.settle()
+        if gap is not None:
+            self._uplink.send(self._topics.data, gap.data)
+        if news:
+            self._not_taken -= {place for place in self._not_taken if place in self._flight.has}
             self._progressed.set()
-        elif answered and self._sent and not self._in_flight:
-            # The data center is there and does not have them. Each time without progress this waits twice as long.
-            quiet = monotonic() - max(self._acknowledged, self._moved)
-            if quiet > max(QUIET_SECONDS, self._patience / 10):
-                self._go_back()
 
-    async def _fill_forgotten(self, first: int, last: int) -> None:
-        """A data center whose store is new waits for places that were confirmed long ago: it is told that they are
-        gone, or it could confirm nothing more. One that has them after all takes no notice of such a gap."""
-        if monotonic() - self._filled < QUIET_SECONDS:
+    def _send_again(self) -> None:
+        late = self._flight.overdue(self._clock())
+        if not late:
             return
-        self._filled = monotonic()
-        held = await self._outbox.peek(last, 1, PEEK_BYTES)
-        block = gap(
-            stream=self._outbox.stream.bytes,
-            first=first,
-            last=last,
-            epoch=self._outbox.newest_epoch or 0,
-            from_ns=0,
-            to_ns=held[0].first_ns if held else time_ns(),
-            readings=0,
-            reason="delivered before, to a store that this one does not know",
-            sealed_ns=time_ns(),
-        )
-        self._uplink.send(self._topics.data, block.data)
-        log.warning(
-            "The data center no longer has blocks %d to %d, which it confirmed: is its store a new one?",
-            first,
-            last,
-            extra={"event": "store_forgot", "stream": str(self._outbox.stream), "first": first, "last": last},
-        )
-
-    def _go_back_if_stuck(self) -> None:
-        if self._sent and monotonic() - self._moved > self._patience:
-            self._go_back()
-
-    def _go_back(self) -> None:
+        live = [sent.first for sent in late if sent.live]
+        self._head = min(self._head, *(first - 1 for first in live)) if live else self._head
         log.info(
-            "%d blocks are not confirmed after %.0f s; sending them again.",
-            len(self._sent),
-            monotonic() - self._moved,
-            extra={"event": "resend", "entries": len(self._sent)},
+            "%d blocks have no receipt; sending them again.", len(late), extra={"event": "resend", "entries": len(late)}
         )
-        self._sent.clear()
-        self._cursor = 0
-        self._moved = monotonic()
-        self._patience = min(2 * self._patience, LONGEST_RESEND)
+
+    async def _find_poison(self, reason: NotConnected) -> None:
+        """A block that ends connection after connection all by itself leaves the way."""
+        if not self._connected or not isinstance(reason, HungUp):
+            return
+        on_their_way = [(sent.first, sent.messages) for sent in self._flight.sent.values() if sent.messages]
+        poison = self._brokers.suspicion.hung_up(on_their_way, heard=self._heard, size=self._most_sent)
+        if poison is not None:
+            self._counts["set_aside"] += 1
+            await self._outbox.set_aside(poison, f"the broker at {self._brokers.name} ends each connection on it")
 
     def _hear(self, topic: str, body: bytes) -> None:
         try:
             if topic == self._topics.receipts:
                 receipt = Receipt.decode(body)
-                if self._outbox.streams.has(receipt.stream):
-                    known = self._committed.get(receipt.stream, 0)
-                    self._committed[receipt.stream] = max(known, receipt.committed)
-                    if receipt.stream == self._outbox.stream:
-                        self._newest_receipt = receipt.committed
-                    self._answered = True
+                if self._confirm == "datacenter":
+                    self._receipts.hear(receipt)
             else:
                 epoch = CatalogWanted.decode(body).epoch
                 if not 0 <= epoch < 2**64:
@@ -378,10 +429,19 @@ class Delivery:
                 extra={"event": "catalog_rejected", "lost": 0},
             )
 
+    def _tell_state(self) -> None:
+        def heard(_: Rejected | None) -> None:
+            self._heard = True
+            self.wake()
+
+        with suppress(Rejected):
+            self._uplink.send(self._topics.state, self._state().encode(), retain=True, then=heard)
+
     async def _hang_up(self) -> None:
         self._connected = False
         self._in_flight = 0
-        await self._uplink.close()
+        for uplink in self._brokers:
+            await uplink.close()
 
     async def _say_goodbye(self) -> None:
         said = asyncio.Event()
@@ -392,67 +452,6 @@ class Delivery:
 
     def _offline(self) -> bytes:
         return replace(self._state(), online=False, facts={}).encode()
-
-    def _report_lost(self, reason: NotConnected, lasted: float, failures: int) -> float:
-        """Says so once. Returns how long to wait before the next attempt, in seconds."""
-        broker = f"{self._uplink.broker.host}:{self._uplink.broker.port}"
-        taken = isinstance(reason, TakenOver)
-        # Not every broker says it: then it looks like one that hangs up again and again, and is there at once.
-        short = self._connected and lasted < TAKEN_OVER_PAUSE
-        self._short_lived = self._short_lived + 1 if short else 0
-        if taken or self._short_lived >= SUSPICIOUS:
-            if not self._told_taken:
-                log.error(
-                    "The broker at %s ends each connection soon (%s): do two agents share the id %r?",
-                    broker,
-                    reason,
-                    self._topics.agent,
-                    extra={"event": "uplink_taken_over", "broker": broker, "lost": 0},
-                )
-            self._told_taken = True
-        elif not short:
-            self._told_taken = False
-        if taken:
-            return TAKEN_OVER_PAUSE
-        if not self._told_lost:
-            self._told_lost = True
-            log.warning(
-                "No connection to the broker at %s: %s. Readings wait in the outbox; trying again.",
-                broker,
-                reason,
-                extra={"event": "uplink_lost", "broker": broker},
-            )
-        longest: float = min(LONGEST_PAUSE, 0.2 * 2 ** min(failures, 10))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 -- only so that a thousand agents don't come at once
-
-    def _delivered(self) -> int:
-        """How far the receipts go without a hole, over the streams that wait one after another."""
-        spans = self._outbox.streams.spans(self._outbox.facts()["confirmed"], self._outbox.last)
-        through = 0
-        for index, (stream, end) in enumerate(spans):
-            committed = self._committed.get(stream, 0)
-            through = max(through, committed if index == len(spans) - 1 else min(committed, end))
-            if committed < end:
-                break
-        return through
-
-    async def _answer_ahead(self, through: int) -> None:
-        """The data center has places that were never given out here: an old copy of the outbox was put back."""
-        stream, last = self._outbox.stream, self._outbox.last
-        if monotonic() - self._renewed < RENEW_SECONDS:
-            return
-        self._renewed = monotonic()
-        log.error(
-            "The data center has block %d of stream %s, but the last one given out is %d: was an old copy of the "
-            "outbox put back? A new stream begins.",
-            through,
-            stream,
-            last,
-            extra={"event": "receipt_ahead", "stream": str(stream), "committed": through, "lost": 0},
-        )
-        await self._outbox.renew(f"the data center had {through} blocks of it, this outbox gave out {last}")
-        self._newest_receipt = self._outbox.last
-        self._go_back()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -18,10 +18,15 @@ from agent.wire import Broker
 
 def uplinks(egress: Egress | None, uplink: Uplink) -> dict[str, bool]:
     """The uplinks that there are, each with whether it uses TLS."""
-    found = {MAIN: Broker.parse(uplink.url).tls}
+    found = {MAIN: _all_tls(uplink)}
     if egress and egress.level3:
-        found[LEVEL3] = Broker.parse(egress.level3.url).tls
+        found[LEVEL3] = _all_tls(egress.level3)
     return found
+
+
+def _all_tls(uplink: Uplink) -> bool:
+    """A backup without TLS is a way out without TLS."""
+    return all(Broker.parse(url).tls for url in (uplink.url, *uplink.backup))
 
 
 def label_problems(tags: Sequence[Tag], lists: Sequence[TagList], rules: LabelRules) -> Iterator[tuple[TagList, str]]:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from agent.config import Config
 from agent.delivery import Delivery
 from agent.findings import uplinks
 from agent.gate import Gate
+from agent.outbox import Outbox
 from agent.policy import LEVEL3, MAIN, Policy
 from agent.split import Group, Split
+from agent.tables import Uplink
 from agent.wire import State
+
+Deliver: TypeAlias = Callable[[Config, Outbox, Callable[[], State], Uplink | None], Delivery]
 
 
 @dataclass(slots=True)
@@ -34,7 +38,14 @@ class Lane:
 class Lanes:
     """All ways out. `open`, then `switch` for each epoch, then `close`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        open_outbox: Callable[..., Awaitable[Outbox]] = Gate.open,
+        deliver: Deliver = Delivery.of,
+    ) -> None:
+        """`open_outbox` gives a Gate, and `deliver` what empties it: others are for simulations."""
+        self._open, self._deliver = open_outbox, deliver
         self.policy = Policy(config.egress, uplinks(config.egress, config.uplink))
         self.split: Split
         self._lanes: dict[str, Lane] = {}
@@ -51,9 +62,9 @@ class Lanes:
                 # A directory of its own, so that level 3 can lie on a disk of its own.
                 place = config.agent.data_dir / ("outbox.db" if name == MAIN else f"{name}/outbox.db")
                 limits = config.outbox
-                outbox = cast("Gate", await Gate.open(place, max_bytes=limits.max_bytes, when_full=limits.when_full))
+                outbox = cast("Gate", await self._open(place, max_bytes=limits.max_bytes, when_full=limits.when_full))
                 state = self._state(name, facts)
-                self._lanes[name] = Lane(name, outbox, Delivery.of(config, outbox, state, table))
+                self._lanes[name] = Lane(name, outbox, self._deliver(config, outbox, state, table))
             await self.switch(split, self.policy)
         except BaseException:
             await self.close()

@@ -18,14 +18,14 @@ import logging
 import sqlite3
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import aiosqlite
 
-from agent import _native, catalogs, disk, marks, outbox_file, quota, renewal
+from agent import _native, catalogs, delivered, disk, marks, outbox_file, quota, renewal
 from agent.entry import (
     COLUMNS,
     INSERT,
@@ -159,6 +159,18 @@ class Outbox:
         Raises ValueError for a place that was never given out.
         """
         return await asyncio.shield(self._confirm(through))
+
+    async def mark_delivered(self, spans: Sequence[tuple[int, int]]) -> int:
+        """Frees entries above `confirmed` that the other side has; each span is a closed interval of places.
+
+        A gap without readings stays in their place until they are confirmed in order. Returns how many readings they
+        held.
+        """
+        return await asyncio.shield(self._mark_delivered(spans))
+
+    async def set_aside(self, sequence: int, reason: str) -> Path | None:
+        """Puts a gap in the place of a block that can't be delivered, and the block into a file. Returns its path."""
+        return await asyncio.shield(self._set_aside(sequence, reason))
 
     async def keep_catalog(self, epoch: int, body: bytes) -> None:
         """Makes an epoch's catalog durable, and the newest."""
@@ -344,6 +356,52 @@ class Outbox:
             bytes=before.bytes - size,
         )
         return int(readings)
+
+    async def _mark_delivered(self, spans: Sequence[tuple[int, int]]) -> int:
+        async def mark() -> int:
+            now, readings = self._totals, 0
+            async with self._session.transaction():
+                for first, last in spans:
+                    now, held = await delivered.mark(self._rows, now, first, min(last, self.last), self.streams)
+                    readings += held
+                await self._save(now)
+            self._totals = now
+            return readings
+
+        async with self._turn:
+            return await self._session.guard(mark)
+
+    async def _set_aside(self, sequence: int, reason: str) -> Path | None:
+        async def bury() -> Path | None:
+            found = await self._rows(
+                f"SELECT {COLUMNS}, body FROM entry WHERE sequence = ? AND gap = 0",  # noqa: S608
+                (sequence,),
+            )
+            if not found or sequence <= self._totals.confirmed:
+                return None
+            entry = from_row(found[0])
+            kept = await asyncio.to_thread(delivered.keep_aside, self.path, entry)
+            async with self._session.transaction():
+                now = await delivered.bury(self._rows, self._totals, entry, reason, self.streams)
+                await self._save(now)
+            self._totals = now
+            log.error(
+                "Block %d can't be delivered, and a gap stands in its place: %s. %s",
+                sequence,
+                reason,
+                f"It is kept as {kept}." if kept else "There was no room to keep it.",
+                extra={
+                    "event": "readings_lost",
+                    "lost": entry.readings,
+                    "stream": str(self.stream),
+                    "sequence": sequence,
+                    "reason": reason,
+                },
+            )
+            return kept
+
+        async with self._turn:
+            return await self._session.guard(bury)
 
     async def _keep_catalog(self, epoch: int, body: bytes) -> None:
         async def keep() -> None:

@@ -12,19 +12,22 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from agent import _native
 from agent.collectors import collectors
-from agent.collectors.base import Collector, DeviceState, supervise
-from agent.config import Config
+from agent.collectors.base import Collector, DeviceState, Inlet, supervise
+from agent.config import Config, Device
+from agent.delivery import Delivery
 from agent.errors import OutboxFull
 from agent.findings import uplinks
+from agent.gate import Gate
 from agent.intake import Intake
-from agent.lanes import Lane, Lanes
+from agent.lanes import Deliver, Lane, Lanes
 from agent.ledgers import Ledgers
 from agent.lookup import Lookup
+from agent.outbox import Outbox
 from agent.policy import Policy
 from agent.reload import changes, needs_restart
 from agent.split import Group, Split
@@ -40,17 +43,25 @@ REFUSED = "readings refused: the buffer was full"
 class Pipeline:
     """One running agent. `run` is its life; `facts` may be asked at any time in between."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        collect: Callable[[Sequence[Device], Inlet], list[Collector]] = collectors,
+        open_outbox: Callable[..., Awaitable[Outbox]] = Gate.open,
+        deliver: Deliver = Delivery.of,
+    ) -> None:
+        """`collect`, `open_outbox` and `deliver` make the parts: others are for simulations."""
         self._config = config
         self._intake = Intake(config.tags, config.seal.bytes)
-        self._lanes = Lanes(config)
+        self._lanes = Lanes(config, open_outbox, deliver)
         self._ledgers = Ledgers()
         self._lookup = Lookup(config, self._ledgers.configured)
         self._stale = asyncio.Event()
         self._asked: tuple[Split, Policy] | None = None
         self._collectors: list[tuple[Collector, DeviceState]] = [
             (each, DeviceState(each.device.name, counters=each.counters))
-            for each in collectors(config.devices, self._intake)
+            for each in collect(config.devices, self._intake)
         ]
         self._reloaded = False
         self._refused = 0

@@ -58,6 +58,10 @@ _UPLINK = {
     "connected": "Whether the broker is connected.",
     "in_flight": "Entries sent and not acknowledged by the broker.",
     "rejected": "Entries that the broker will not take.",
+    "unreceipted": "Entries sent, for which no receipt has come.",
+    "not_taken": "Entries sent again and again that the data center does not take.",
+    "backlog_bytes": "Bytes of old blocks that wait behind live ones.",
+    "backlog_seconds": "About how many seconds until they are gone; -1 where nobody can know.",
 }
 
 

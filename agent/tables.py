@@ -18,6 +18,7 @@ from pydantic import (
 
 from agent import quantity
 from agent.address import ORDERS, ModbusTable, Order
+from agent.budget import Limit
 from agent.labels import Labels
 from agent.limits import MAX_BITS, MAX_GAP, MAX_REGISTERS, Limits, Span
 from agent.modbus_options import ModbusOptions
@@ -67,6 +68,11 @@ def _root(text: str) -> str:
         raise ValueError(
             f'{quantity.shown(text)} is not a topic; write words and slashes without +, # and $, as "{ROOT}"'
         )
+    return text
+
+
+def _budget(text: str) -> str:
+    Limit.parse(text)
     return text
 
 
@@ -182,12 +188,19 @@ class Outbox(Table):
 
 
 class Uplink(Table):
-    """The MQTT broker, and when a block counts as delivered."""
+    """The MQTT brokers, and when a block counts as delivered."""
 
     url: Annotated[str, AfterValidator(_broker)] = Field(
         "mqtt://127.0.0.1:1883",
         description="mqtt://[user:password@]host[:1883], or mqtts:// for TLS.",
         examples=["mqtt://127.0.0.1:1883"],
+        repr=False,
+    )
+    backup: list[Annotated[str, AfterValidator(_broker)]] = Field(
+        [],
+        max_length=8,
+        description="Brokers to go to while the one of url is away, the preferred first.",
+        examples=[["mqtts://second:8883"]],
         repr=False,
     )
     format: Annotated[Literal["block", "json", "sparkplug"], AfterValidator(_format)] = Field(
@@ -199,11 +212,35 @@ class Uplink(Table):
         "which does not survive the loss of the broker's memory.",
         examples=["datacenter"],
     )
+    backlog: Annotated[str, AfterValidator(_budget)] = Field(
+        "100 %",
+        description="What old blocks may take of the line after an outage, behind live ones: "
+        "a share of it, or bytes a second.",
+        examples=["100 %"],
+    )
     root: Annotated[str, AfterValidator(_root)] = Field(
         ROOT, description="First words of every topic.", examples=[ROOT]
     )
     ca: FilePath | None = Field(None, description="PEM file of the broker's CA, for mqtts.", examples=["./ca.pem"])
+    cert: FilePath | None = Field(
+        None, description="PEM file of this agent's certificate, for brokers that ask for one.", examples=["./me.pem"]
+    )
+    key: FilePath | None = Field(
+        None, description="PEM file of the certificate's key, not encrypted.", examples=["./me.key"]
+    )
+    insecure_password: Literal["refuse", "allow"] = Field(
+        "refuse", description="Whether a password may cross the line without TLS.", examples=["refuse"]
+    )
     mqtt: Literal["auto", "5", "3.1.1"] = Field("auto", description="Protocol version.", examples=["auto"])
+    max_packet: Annotated[Bytes, AfterValidator(quantity.size_within("1 KiB", "256 MiB"))] | None = Field(
+        None,
+        description="The largest message that the broker takes, where it does not say so itself (MQTT 5 does). "
+        "Larger blocks go in pieces.",
+        examples=["128 KiB"],
+    )
+    keepalive: Annotated[Seconds, AfterValidator(quantity.duration_within("1s", "10m"))] = Field(
+        15.0, description="A line that is silent for twice as long is given up.", examples=["15s"]
+    )
 
 
 class DataCenter(Table):

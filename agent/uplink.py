@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -22,7 +23,11 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.errors import NotConnected, Rejected
+from agent.probe import listens
+from agent.tls import Credentials, Stamp
 from agent.wire import Broker
+
+log = logging.getLogger("headrace.uplink")
 
 Version: TypeAlias = Literal["5", "3.1.1"]
 Then: TypeAlias = Callable[[Rejected | None], None]
@@ -32,6 +37,7 @@ MAX_INBOUND = 64 * 1024
 """Bytes of a receipt or command. A longer message is none, and is not handed over."""
 UNSUPPORTED_VERSION = 0x84
 SESSION_TAKEN_OVER = 0x8E
+KEEP_ALIVE_TIMEOUT = 0x8D
 HEADER_BYTES = 16
 """At least what MQTT puts around topic and body of a publish."""
 MAX_PACKET = 256 * 1024 * 1024 - 1
@@ -49,6 +55,14 @@ class OtherVersion(NotConnected):
     """Something is there, but it does not take this version of MQTT."""
 
 
+class HungUp(NotConnected):
+    """The broker ended a connection that it had accepted."""
+
+
+class Renewed(NotConnected):
+    """The files of the TLS connection were replaced, and can be used: connect anew."""
+
+
 class Uplink:
     """At most one connection at a time. Its methods are called on the loop; only `connect` and `close` wait."""
 
@@ -58,18 +72,25 @@ class Uplink:
         broker: Broker,
         client_id: str,
         mqtt: Literal["auto", "5", "3.1.1"] = "auto",
-        ca: str | None = None,
+        credentials: Credentials | None = None,
+        max_packet: int | None = None,
         inflight: int = 32,
         keepalive: int = KEEPALIVE,
         timeout: float = 10.0,
     ) -> None:
-        """`timeout` is in seconds: for TCP, TLS and the broker's answer together, then for the subscription."""
+        """`timeout` is in seconds: for TCP, TLS and the broker's answer together, then for the subscription.
+
+        `max_packet` is in bytes: the broker's limit, where it does not say one itself.
+        """
         self.broker = broker
         self.inflight = inflight
-        self._client_id = client_id
-        self._ca = ca
+        self.credentials = credentials or Credentials()
         self.keepalive = keepalive
+        self.max_packet = max_packet or MAX_PACKET
+        self._client_id = client_id
         self._timeout = timeout
+        self._stamp: Stamp = ()
+        self._told_broken = False
         self._versions: list[Version] = ["5", "3.1.1"] if mqtt == "auto" else [mqtt]
         self._link: _Link | None = None
 
@@ -91,10 +112,12 @@ class Uplink:
         `hear` gets every message (topic, body), `wake` is called when the line is lost. Raises NotConnected.
         """
         await self.close()
+        if self.broker.tls:
+            self._stamp = await asyncio.to_thread(self.credentials.stamp)
         for version in tuple(self._versions):
             link = _Link(self, version, will, hear, wake)
             try:
-                await link.open(self._ca, self._timeout)
+                await link.open(self._timeout)
                 await link.subscribe(subscribe, self._timeout)
             except OtherVersion:
                 await link.close()
@@ -114,6 +137,35 @@ class Uplink:
         if self._link is None:
             raise NotConnected("there is no connection")
         self._link.check(2 * self.keepalive)
+
+    async def check_credentials(self) -> None:
+        """Raises Renewed where the files of the TLS connection have changed and can be used. Reads files: not often."""
+        if not self.broker.tls or await asyncio.to_thread(self.credentials.stamp) == self._stamp:
+            return
+        try:
+            await asyncio.to_thread(self.credentials.context)
+        except (OSError, ValueError) as reason:
+            # Perhaps half of them are written. The connection that we have is as good as it was.
+            if not self._told_broken:
+                self._told_broken = True
+                log.warning(
+                    "The new TLS files of the broker at %s can't be used: %s. The old connection stays.",
+                    self.broker.host,
+                    reason,
+                    extra={"event": "credentials_unusable", "broker": self.broker.host},
+                )
+            return
+        self._told_broken = False
+        raise Renewed("the TLS files were replaced")
+
+    async def answers(self) -> bool:
+        """Whether the broker takes TCP connections now."""
+        return await listens(self.broker.host, self.broker.port, min(self._timeout, 3.0))
+
+    def room(self, topic: str) -> int:
+        """Bytes of the largest body that the broker takes under a topic."""
+        largest = self._link.max_packet if self._link else self.max_packet
+        return largest - len(topic.encode()) - HEADER_BYTES
 
     def send(self, topic: str, body: bytes, *, retain: bool = False, then: Then | None = None) -> None:
         """Publishes at QoS 1 without waiting. `then` is called at the PUBACK, with Rejected where it is a refusal.
@@ -179,7 +231,7 @@ class _Link:
         self._lost: NotConnected | None = None
         self._closing = False
         self._socket: socket.socket | None = None
-        self._max_packet = MAX_PACKET
+        self.max_packet = uplink.max_packet
         self._most_waiting = uplink.inflight + BESIDE
         self._held: deque[tuple[str, bytes, bool, Then | None]] = deque()
         self._waiting: dict[int, Then | None] = {}
@@ -193,9 +245,9 @@ class _Link:
         client.on_publish = self._on_publish
         client.on_message = self._on_message
 
-    async def open(self, ca: str | None, seconds: float) -> None:
+    async def open(self, seconds: float) -> None:
         # A thread of its own: a name server that does not answer would block one of the loop's few for minutes.
-        threading.Thread(target=self._dial, args=(ca,), name="uplink dial", daemon=True).start()
+        threading.Thread(target=self._dial, name="uplink dial", daemon=True).start()
         try:
             await asyncio.wait_for(self._opened, seconds)
         except TimeoutError:
@@ -218,8 +270,8 @@ class _Link:
         if self._lost is not None:
             raise self._lost
         size = len(topic.encode()) + len(body) + HEADER_BYTES
-        if size > self._max_packet:
-            raise Rejected(f"a message of {size} bytes; the broker takes {self._max_packet}")
+        if size > self.max_packet:
+            raise Rejected(f"a message of {size} bytes; the broker takes {self.max_packet}")
         if len(self._held) > 2 * (self._uplink.inflight + BESIDE):
             raise NotConnected("the broker acknowledges nothing")
         if not self._waiting:
@@ -232,7 +284,7 @@ class _Link:
             topic, body, retain, then = self._held.popleft()
             sent = self._client.publish(topic, body, qos=1, retain=retain)
             if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._fail(NotConnected(paho.error_string(sent.rc)))
+                self._fail(HungUp(paho.error_string(sent.rc)))
                 return
             self._waiting[sent.mid] = then
 
@@ -241,12 +293,15 @@ class _Link:
         # A future that nobody waits for any more must not complain about it.
         self._opened.cancel()
         self._subscribed.cancel()
-        if self._socket is None or self._ended.is_set():
-            return
-        self._client.disconnect()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), 1.0)
-        self._hang_up()
+        if self._socket is not None and not self._ended.is_set():
+            self._client.disconnect()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), 1.0)
+            self._hang_up()
+        # Else the client is in a cycle, and its sockets wait for the garbage collector.
+        client = self._client
+        client.on_socket_open = client.on_connect = client.on_disconnect = None
+        client.on_subscribe = client.on_publish = client.on_message = None
 
     def _hang_up(self) -> None:
         if self._socket is not None:
@@ -267,7 +322,7 @@ class _Link:
             self._wake()
 
     def _accepted(self, max_packet: int, receive_maximum: int) -> None:
-        self._max_packet = max_packet or MAX_PACKET
+        self.max_packet = min(max_packet or MAX_PACKET, self._uplink.max_packet)
         self._most_waiting = min(self._most_waiting, receive_maximum)
         if not self._opened.done():
             self._opened.set_result(None)
@@ -295,11 +350,11 @@ class _Link:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
             self._loop.call_soon_threadsafe(call, *facts)
 
-    def _dial(self, ca: str | None) -> None:
+    def _dial(self) -> None:
         try:
-            context = self._uplink.broker.ssl_context(ca)
-            if context is not None:
-                self._client.tls_set_context(context)
+            if self._uplink.broker.tls:
+                # Made anew for each connection: the files may have been replaced.
+                self._client.tls_set_context(self._uplink.credentials.context())
             self._uplink.dial(self._client, self.version)
             if self._closing:
                 self._hang_up()
@@ -345,9 +400,8 @@ class _Link:
             # A broker that knows only the other version may just hang up, as NATS does.
             self._fail(OtherVersion(f"the broker does not answer MQTT {self.version}"))
         else:
-            self._fail(
-                NotConnected(f"the broker ended the connection: {text}" if said else f"the line is lost: {text}")
-            )
+            kind = HungUp if self._opened.done() and code != KEEP_ALIVE_TIMEOUT else NotConnected
+            self._fail(kind(f"the broker ended the connection: {text}" if said else f"the line is lost: {text}"))
 
     def _on_subscribe(
         self, _client: paho.Client, _userdata: Any, _mid: int, codes: list[ReasonCode], _facts: Properties | None

@@ -6,9 +6,8 @@ Everything that is decoded here came from outside: a message that does not fit r
 from __future__ import annotations
 
 import hashlib
-import ssl
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import UUID
 
@@ -18,6 +17,8 @@ ROOT = "headrace/v1"
 CATALOG_FORMAT = "headrace-catalog/1"
 MAX_MESSAGE = 16 * 1024 * 1024
 """Bytes. A larger catalog or receipt is refused before it is parsed."""
+MOST_BEYOND = 256
+"""Intervals in one receipt: about 10 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,21 +148,38 @@ def epoch_of(catalog: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The data center's "committed up to sequence `committed` of `stream`". 0 where it has nothing yet."""
+    """The data center's "committed up to sequence `committed` of `stream`". 0 where it has nothing yet.
+
+    `beyond` are closed intervals of what it has above that, in order: live blocks that overtook a backlog. The lowest
+    `MOST_BEYOND` of them; without any the message is the one of versions that knew none.
+    """
 
     stream: UUID
     committed: int
+    beyond: tuple[tuple[int, int], ...] = ()
 
     def encode(self) -> bytes:
-        return orjson.dumps({"stream": str(self.stream), "committed": self.committed})
+        found: dict[str, Any] = {"stream": str(self.stream), "committed": self.committed}
+        if self.beyond:
+            found["beyond"] = self.beyond[:MOST_BEYOND]
+        return orjson.dumps(found)
 
     @classmethod
     def decode(cls, payload: bytes) -> Receipt:
         found = _object(payload, "receipt")
-        committed = found.get("committed")
-        if type(committed) is not int or not 0 <= committed < 2**63:
+        committed: object = found.get("committed")
+        if not _is_place(committed):
             raise ValueError(f"receipt: committed must be a sequence, not {committed!r}")
-        return cls(_uuid(found.get("stream"), "receipt"), committed)
+        beyond = found.get("beyond", [])
+        if not isinstance(beyond, list) or len(beyond) > MOST_BEYOND:
+            raise ValueError(f"receipt: beyond must be a list of at most {MOST_BEYOND} intervals")
+        after = committed
+        for span in beyond:
+            fits = isinstance(span, list) and len(span) == 2 and all(map(_is_place, span))
+            if not fits or not after < span[0] <= span[1]:
+                raise ValueError(f"receipt: {span!r} is no interval above {after}")
+            after = span[1]
+        return cls(_uuid(found.get("stream"), "receipt"), committed, tuple((first, last) for first, last in beyond))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +252,6 @@ class Broker:
             unquote(secret) if secret else None,
         )
 
-    def ssl_context(self, ca: str | None = None) -> ssl.SSLContext | None:
-        """A verifying TLS 1.2+ context, or None for `mqtt://`. `ca` is a PEM file; None means the system's store."""
-        if not self.tls:
-            return None
-        context = ssl.create_default_context(cafile=ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
-
 
 def without_password(url: str) -> str:
     """The URL as it may be logged and published: user name and password are left out."""
@@ -259,6 +269,10 @@ def _object(payload: bytes, what: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{what}: not a JSON object")  # noqa: TRY004  (a wrong message, not a wrong call)
     return found
+
+
+def _is_place(number: object) -> TypeGuard[int]:
+    return type(number) is int and 0 <= number < 2**63
 
 
 def _uuid(text: object, what: str) -> UUID:

@@ -5,7 +5,8 @@ Ratios travel to other machines, values do not. `--table` prints Markdown instea
 docs/benchmarks.md. It takes a minute and a half with the real signals, less without; names of signals
 (`benchmarks.signals.SETS`) leave the others' sizes out, and the agent on Modbus too; `modbus` alone is only that.
 `--core` adds what the Rust core does by itself, and builds that with cargo first; `--store` the data center's store,
-and makes one of 100 million readings first (some minutes, once).
+and makes one of 100 million readings first (some minutes, once); `--drain` a backlog that goes through a real broker
+into a data center.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from benchmarks import core, modbus, opcua_decode, page, query, signals, sizes, speed, tagging
+from benchmarks import core, drain, modbus, opcua_decode, page, query, signals, sizes, speed, tagging
 from benchmarks.result import Result
 
 MODBUS = "modbus"
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--core", action="store_true", help="also the Rust core by itself; builds it with cargo")
     parser.add_argument("--store", action="store_true", help="also the data center's store; makes one first")
+    parser.add_argument("--drain", action="store_true", help="also a backlog, through Mosquitto into a data center")
     parser.add_argument("signals", nargs="*", metavar="NAME", help=f"{', '.join(parts)}; all without a name")
     asked = parser.parse_args()
     if unknown := set(asked.signals) - set(parts):
@@ -37,21 +39,26 @@ def main() -> None:
         for size in sizes.sizes(names):
             for result in sizes.results(size):
                 result.print()
-        for result in _speeds(wanted, core_too=asked.core, store_too=asked.store):
+        for result in _speeds(wanted, core_too=asked.core, store_too=asked.store, drain_too=asked.drain):
             result.print()
         return
-    text = page.tables(list(sizes.sizes(names)), list(_speeds(wanted, core_too=asked.core, store_too=asked.store)))
+    text = page.tables(
+        list(sizes.sizes(names)),
+        list(_speeds(wanted, core_too=asked.core, store_too=asked.store, drain_too=asked.drain)),
+    )
     if asked.write_docs:
         page.write(text)
     if asked.table:
         sys.stdout.write(text)
 
 
-def _speeds(wanted: list[str], *, core_too: bool, store_too: bool) -> Iterator[Result]:
+def _speeds(wanted: list[str], *, core_too: bool, store_too: bool, drain_too: bool) -> Iterator[Result]:
     if wanted != [MODBUS]:
         yield from speed.results()
         yield from opcua_decode.results()
     yield from tagging.results()
+    if drain_too:
+        yield from drain.results()
     if core_too:
         yield from core.results()
     if store_too:

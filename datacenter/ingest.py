@@ -7,11 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from agent.errors import BlockError
-from agent.wire import CatalogWanted, Receipt, State, Topics
+from agent.piece import MAGIC, Assembly
+from agent.wire import MOST_BEYOND, CatalogWanted, Receipt, State, Topics
 from datacenter.ledger import Ledger, Outcome
 from datacenter.message import Message
 from datacenter.quarantine import Quarantine
@@ -39,6 +40,8 @@ class Counters:
     refused: int = 0
     dropped: int = 0
     """Messages that found the queue full; they were not acknowledged and come again."""
+    pieces: int = 0
+    """Messages that were a part of a block only."""
     catalogs: int = 0
     commits: int = 0
 
@@ -56,6 +59,7 @@ class Ingest:
         self._ended: Callable[[], None] = lambda: None
         self._ledger = Ledger(store)
         self._quarantine = Quarantine(store.folder / "quarantine")
+        self._assembly = Assembly()
         self._queue: deque[Message] = deque()
         self._queued_bytes = 0
         self._wake = threading.Condition()
@@ -138,7 +142,24 @@ class Ingest:
                 size += len(message.payload)
                 batch.append(message)
             self._queued_bytes -= size
-        return batch
+        return [whole for message in batch if (whole := self._whole(message)) is not None]
+
+    def _whole(self, message: Message) -> Message | None:
+        """The message itself, or the block that it completes. A piece is acknowledged when it is here: brokers let only
+        a few messages wait for that, and where it is lost with us no receipt follows, and the block comes again."""
+        if message.word != "data" or not message.payload.startswith(MAGIC):
+            return message
+        try:
+            body = self._assembly.add(message.agent, message.payload)
+        except ValueError as reason:
+            self._set_aside(message.agent, message.payload, reason)
+            self.counters.quarantined += 1
+            body = None
+        self.counters.pieces += 1
+        if body is None:
+            message.acknowledge()
+            return None
+        return replace(message, payload=body)
 
     def _settle(self, batch: list[Message]) -> None:
         """Commits a batch, however long the store takes to become writable; finds the one that can't be stored."""
@@ -285,7 +306,8 @@ class Ingest:
 
     def _send_receipts(self, streams: dict[UUID, str]) -> None:
         for stream, agent in streams.items():
-            receipt = Receipt(stream, self._ledger.committed(stream))
+            beyond = self._ledger.beyond(stream, MOST_BEYOND)
+            receipt = Receipt(stream, self._ledger.committed(stream), beyond)
             self._publish(Topics(agent, self._root).receipts, receipt.encode())
 
     def _send_greetings(self) -> None:

@@ -123,6 +123,11 @@ class Ledger:
         found = self.streams.get(stream)
         return found.places.committed if found else 0
 
+    def beyond(self, stream: UUID, most: int) -> tuple[tuple[int, int], ...]:
+        """The lowest closed intervals above `committed` that are accounted for, at most `most` of them."""
+        found = self.streams.get(stream)
+        return tuple(found.places.islands[:most]) if found else ()
+
     def learn(self, body: bytes, received_ns: int) -> int | None:
         """Keeps a catalog and binds its tags. Returns its epoch, or None where it is known already. ValueError."""
         epoch = epoch_of(body)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from agent.errors import HeadraceError
+from agent.tls import Credentials
 from agent.wire import Broker
 from datacenter.access import Access, Mode
 from datacenter.api import Api
@@ -23,6 +24,7 @@ from datacenter.recorder import Recorder
 from datacenter.settle import Settler
 from datacenter.store import Store
 from datacenter.subscription import Subscription
+from datacenter.subscriptions import Subscriptions
 
 log = logging.getLogger("headrace.datacenter")
 
@@ -60,6 +62,9 @@ async def serve(
     access: Mode = "open",
     keep_days: float = 200.0,
     audit_bytes: int = 1024**3,
+    backup: Sequence[str] = (),
+    cert: str | None = None,
+    key: str | None = None,
 ) -> None:
     """Runs until `stop`, then ends within about two seconds; what was not acknowledged comes again.
 
@@ -67,9 +72,11 @@ async def serve(
 
     `ready` is called once, when HTTP listens; the broker may come later (see /healthz). `http` is "host:port"; port 0
     takes a free one, which `ready` is told. Raises StoreError, AuditError, GrantError, AddressInUse or ValueError
-    where it can't start, and whatever stopped the ingest where that broke.
+    where it can't start, and whatever stopped the ingest where that broke. `backup` are more brokers where agents may
+    be.
     """
-    address = Broker.parse(broker)
+    addresses = [Broker.parse(each) for each in (broker, *backup)]
+    credentials = Credentials(*(Path(each) if each else None for each in (ca, cert, key)))
     listener = await asyncio.to_thread(_listen, http)
     try:
         opened = await asyncio.to_thread(Store, store)
@@ -79,20 +86,26 @@ async def serve(
     settler, recorder = None, None
     try:
         ingest = await asyncio.to_thread(Ingest, opened, root)
-        subscription = Subscription(
-            broker=address,
-            root=root,
-            ca=ca,
-            mqtt=mqtt,
-            client=f"headrace-datacenter-{opened.client}",
-            deliver=ingest.offer,
-            greet=ingest.greet,
+        subscription = Subscriptions(
+            [
+                Subscription(
+                    broker=address,
+                    root=root,
+                    credentials=credentials,
+                    mqtt=mqtt,
+                    # Brokers of one cluster would take a second session of the same name for the first.
+                    client=f"headrace-datacenter-{opened.client}{f'-{at}' if at else ''}",
+                    deliver=ingest.offer,
+                    greet=ingest.greet,
+                )
+                for at, address in enumerate(addresses)
+            ]
         )
         recorder = await asyncio.to_thread(
             Recorder, opened.folder / "audit", keep_days=keep_days, max_bytes=audit_bytes
         )
         settler = Settler(opened)
-        facts = _Facts(address, ingest, subscription, settler, recorder)
+        facts = _Facts(addresses[0], ingest, subscription, settler, recorder)
         porter = Access(access, await asyncio.to_thread(Grants, opened.folder))
         api = await asyncio.to_thread(Api, opened, facts.health, facts.counters, porter, recorder)
         settler.start()
@@ -112,7 +125,7 @@ class _Facts:
 
     broker: Broker
     ingest: Ingest
-    subscription: Subscription
+    subscription: Subscriptions
     settler: Settler
     recorder: Recorder
 
@@ -152,7 +165,7 @@ class _Facts:
 async def _run(
     listener: socket.socket,
     ingest: Ingest,
-    subscription: Subscription,
+    subscription: Subscriptions,
     api: Api,
     *,
     stop: asyncio.Event,

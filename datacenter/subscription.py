@@ -25,6 +25,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.errors import NotConnected
+from agent.tls import Credentials
 from agent.wire import MAX_MESSAGE, Broker, Topics
 from datacenter.message import Message
 
@@ -52,7 +53,7 @@ class Subscription:
         *,
         broker: Broker,
         root: str,
-        ca: str | None,
+        credentials: Credentials,
         mqtt: str,
         client: str,
         deliver: Callable[[Message], bool],
@@ -60,7 +61,7 @@ class Subscription:
     ) -> None:
         self._broker = broker
         self._root = root
-        self._ca = ca
+        self._credentials = credentials
         self._client = client
         self._deliver = deliver
         self._greet = greet
@@ -120,7 +121,7 @@ class Subscription:
         for version in list(self._versions):
             link = _Link(self._broker, version, self._client, self._deliver, self._root)
             try:
-                await link.open(self._ca)
+                await link.open(self._credentials)
             except _OtherVersion:
                 await link.close()
                 if version is self._versions[-1]:
@@ -194,11 +195,11 @@ class _Link:
     def version_name(self) -> str:
         return "5" if self._five else "3.1.1"
 
-    async def open(self, ca: str | None) -> None:
+    async def open(self, credentials: Credentials) -> None:
         """Connects and subscribes. Raises NotConnected, and _OtherVersion where another version may do better."""
         try:
             async with asyncio.timeout(DEADLINE):
-                await _in_thread(partial(self._dial, ca))
+                await _in_thread(partial(self._dial, credentials))
         except (OSError, ssl.SSLError, ValueError) as reason:
             raise NotConnected(str(reason) or "no answer") from reason
         self._paho.loop_start()
@@ -212,10 +213,10 @@ class _Link:
             return self._accepted.result()
         raise _OtherVersion(self.lost.result())
 
-    def _dial(self, ca: str | None) -> None:
-        context = self._broker.ssl_context(ca)
-        if context is not None:
-            self._paho.tls_set_context(context)
+    def _dial(self, credentials: Credentials) -> None:
+        if self._broker.tls:
+            # Made anew for each connection: the files may have been replaced.
+            self._paho.tls_set_context(credentials.context())
         properties = None
         if self._five:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]

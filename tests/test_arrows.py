@@ -34,7 +34,15 @@ PARTS = {
     "native": Part(("agent._native",), ()),
     "words": Part(
         (
-            *("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"),
+            "agent",
+            "agent.model",
+            "agent.errors",
+            "agent.wire",
+            "agent.export",
+            "agent.piece",
+            "agent.probe",
+            "agent.ranges",
+            "agent.tls",
             *("agent.audit", "agent.audit_file", "agent.audit_queue"),
         ),
         ("native",),
@@ -44,7 +52,7 @@ PARTS = {
         tuple(
             f"agent.{name}"
             for name in (
-                *("config", "document", "endpoint", "modbus_options", "places", "quantity"),
+                *("budget", "config", "document", "endpoint", "modbus_options", "places", "quantity"),
                 *("table", "tables", "taglist", "tagrow", "wording"),
                 *("findings", "labels", "naming", "policy", "product", "sharing", "units"),
             )
@@ -63,6 +71,7 @@ PARTS = {
                 "group",
                 "quota",
                 "catalogs",
+                "delivered",
                 "marks",
                 "disk",
                 "renewal",
@@ -76,17 +85,20 @@ PARTS = {
     "uplink": Part(("agent.uplink",), _MIDDLE),
     "identifiers": Part(("agent.identifiers.",), _MIDDLE),
     "pipeline": Part(
-        (
-            "agent.pipeline",
-            "agent.intake",
-            "agent.delivery",
-            "agent.status",
-            "agent.gate",
-            "agent.lanes",
-            "agent.ledgers",
-            "agent.lookup",
-            "agent.reload",
-            "agent.split",
+        tuple(
+            f"agent.{name}"
+            for name in (
+                "pipeline",
+                "intake",
+                "status",
+                "delivery",
+                "backlog",
+                "brokers",
+                "flight",
+                "receipts",
+                "suspicion",
+                *("gate", "lanes", "ledgers", "lookup", "reload", "split"),
+            )
         ),
         _PIPELINE,
     ),

@@ -392,3 +392,28 @@ def test_no_mutation_of_a_good_config_gives_anything_but_problems(tmp_path: Path
             assert "write" in problem.hint, (seed, problem)
         if checked.config is not None and checked.config.devices:
             assert checked.config.catalog().encode(), seed
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ('url = "mqtt://u:p@plant:1883"', "url"),
+        ('url = "mqtt://plant"\nbackup = ["mqtt://u:p@second"]', "backup"),
+        ('url = "mqtt://plant"\nbacklog = "fast"', "backlog"),
+        ('url = "mqtts://plant"\nkey = "me.key"', "key"),
+        ('url = "mqtt://u:p@127.0.0.1:1883"', ""),
+        ('url = "mqtts://u:p@plant"', ""),
+        ('url = "mqtt://u:p@plant"\ninsecure_password = "allow"', ""),
+    ],
+)
+def test_a_password_does_not_cross_a_line_in_the_open(tmp_path: Path, lines: str, found: str) -> None:
+    (tmp_path / "a.csv").write_text("name,address,type,order\nt,hr:0,float32,ABCD\n")
+    (tmp_path / "a.toml").write_text(
+        f'[agent]\nid = "a"\ndata_dir = "./a"\n[uplink]\n{lines}\n'
+        '[[device]]\nname = "d"\nprotocol = "modbus"\nurl = "tcp://127.0.0.1:502"\ntags = "a.csv"\n'
+    )
+    checked = check(tmp_path / "a.toml")
+    assert [found in problem.field for problem in checked.problems] == [True] * bool(found) or (
+        found == "key" and len(checked.problems) == 2
+    )
+    assert "p@" not in str(checked.problems)
