@@ -55,6 +55,15 @@ class _Class:
     period: float
     polls: list[_Poll]
     next: float = 0.0
+    resting: bool = False
+    """Whether any of them is at rest."""
+
+    def due(self, now: float) -> list[_Poll]:
+        """What is not at rest."""
+        if not self.resting:
+            return self.polls
+        self.resting = any(poll.due for poll in self.polls)
+        return [poll for poll in self.polls if poll.due <= now]
 
 
 class ModbusCollector:
@@ -70,6 +79,7 @@ class ModbusCollector:
         self.counters = dict.fromkeys((*names, *(f"discarded_{each}" for each in Discard)), 0)
         self._inlet = inlet
         self._line = line
+        self._loop: asyncio.AbstractEventLoop
         self._classes: list[_Class] = []
         for request in requests(device.tags, device.limits, device.poll):
             self._add(self._poll(request))
@@ -99,14 +109,17 @@ class ModbusCollector:
         for poll in polls:
             if poll.status:
                 self._push_bad(poll, now)
-        start = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        start = self._loop.time()
         for each in self._classes:
             each.next = start
 
     async def read(self) -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(min(each.next for each in self._classes) - loop.time())
-        now = loop.time()
+        now = self._loop.time()
+        pause = min([each.next for each in self._classes]) - now
+        if pause > 0:
+            await asyncio.sleep(pause)
+            now = self._loop.time()
         polls: list[_Poll] = []
         for each in self._classes:
             if each.next <= now:
@@ -114,7 +127,7 @@ class ModbusCollector:
                 missed = int((now - each.next) / each.period)
                 self.counters["overruns"] += missed
                 each.next += (missed + 1) * each.period
-                polls += each.polls if not any(poll.due for poll in each.polls) else _awake(each.polls, now)
+                polls += each.due(now)
         if polls:
             await self._line.ask(Turn(self, polls, self))
 
@@ -136,7 +149,9 @@ class ModbusCollector:
             return self._split(question, parts, code)
         if code in LASTING:
             question.rest = min(max(2 * question.rest, FIRST_REST), LONGEST_REST)
-            question.due = asyncio.get_running_loop().time() + question.rest
+            question.due = self._loop.time() + question.rest
+            for each in self._classes:
+                each.resting = True
         status = REFUSALS.get(code, StatusCode.BAD_COMMUNICATION_ERROR)
         if question.status != status:
             # Bad readings once for as long as the device goes on refusing in the same way.
@@ -174,10 +189,6 @@ class _Knock:
 
     def refused(self, question: Question, code: int, time_ns: int) -> Sequence[Question]:  # noqa: ARG002
         return ()
-
-
-def _awake(polls: Sequence[_Poll], now: float) -> list[_Poll]:
-    return [poll for poll in polls if poll.due <= now]
 
 
 def _names(request: Request) -> str:

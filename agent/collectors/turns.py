@@ -92,12 +92,12 @@ class Turn:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A request on its way. `sent` is by the performance counter, `deadline` by the loop's clock."""
+    """A request on its way. `sent` and `deadline` are by the loop's clock, `sent_ns` is UTC."""
 
     question: Question
     turn: Turn
     sent_ns: int
-    sent: int
+    sent: float
     deadline: float
 
 
