@@ -129,7 +129,7 @@ class ModbusCollector:
                 each.next += (missed + 1) * each.period
                 polls += each.due(now)
         if polls:
-            await self._line.ask(Turn(self, polls, self))
+            await self._line.ask(Turn(self, polls, self, loop=self._loop))
 
     async def close(self) -> None:
         self._line.detach(self)

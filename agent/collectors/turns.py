@@ -47,6 +47,7 @@ class Turn:
         *,
         timeout: float | None = None,
         tries: int | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.member = member
         self.questions = deque(questions)
@@ -57,7 +58,7 @@ class Turn:
         self.queued = False
         self.failures: dict[Question, float] = {}
         """Tries in vain."""
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[None] = (loop or asyncio.get_running_loop()).create_future()
 
     @property
     def over(self) -> bool:
