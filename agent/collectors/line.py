@@ -275,7 +275,8 @@ class Line:
         else:
             self._transactions.went_on(chunk)
             found = self._framer.feed(chunk)
-            patched = bool(found) and self._transactions.patched(self._flights)
+            first = found[0] if found else None
+            patched = isinstance(first, Frame) and self._transactions.patched(first.pdu, self._flights)
         if (wrong := self._disorder(found)) is not None:
             # An answer right before it may be one that was cut, and filled with what is not its own.
             self._count(wrong, None)
