@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from agent.collectors.alarm import Alarm
 from agent.collectors.carrier import open_wire
 from agent.collectors.connection import Connection, Opener
 from agent.collectors.frames import Discard, Found, Frame, Malformed, framer
@@ -62,29 +63,29 @@ class Line:
         self._dirty_since = 0.0
         self._quiet_until = 0.0
         self._mute = 0
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = 0.0
         self._loop: asyncio.AbstractEventLoop
+        self._alarm: Alarm
 
     def attach(self, member: Member) -> None:
         """Says that a device will ask. The first `ask` opens the line."""
-        # Kept: to ask for the running loop is a system call each time (CPython 3.11), and a request needs it often.
-        self._loop = asyncio.get_running_loop()
+        if not self._members:
+            # Kept: to ask for the running loop is a system call each time (CPython 3.11), and a request needs it often.
+            self._loop = asyncio.get_running_loop()
+            self._alarm = Alarm(self._loop, self._tick)
         if member not in self._members:
             self._members.append(member)
             self._reckon()
 
     def detach(self, member: Member) -> None:
         """The last one to go closes the line. Harmless where it is not attached."""
-        if member in self._members:
-            self._members.remove(member)
-            self._reckon()
+        if member not in self._members:
+            return
+        self._members.remove(member)
+        self._reckon()
         if not self._members:
             self._leave("no device is left on the line")
             self._connection.close()
-            if self._alarm is not None:
-                self._alarm.cancel()
-                self._alarm = None
+            self._alarm.cancel()
 
     def _reckon(self) -> None:
         self._silence = max((each.late for each in self._members), default=1.0)
@@ -179,17 +180,17 @@ class Line:
             return
         now = self._loop.time()
         if self._dirty or now < self._quiet_until:
-            self._ring_at(self._quiet_until)
+            self._alarm.by(self._quiet_until)
             return
         if self._connection.spare and not self._flights:
             self._connection.swap()
-            self._ring_at(now)
+            self._alarm.by(now)
             return
         while len(self._flights) < self._most:
             taken = self._turns.take(now)
             if taken is None:
                 if self._turns.next_at:
-                    self._ring_at(self._turns.next_at)
+                    self._alarm.by(self._turns.next_at)
                 return
             turn, question = taken
             transaction = self._transactions.next()
@@ -201,19 +202,10 @@ class Line:
             turn.member.counters["requests"] += 1
             if self.settings.echo:
                 self._echo = frame
-            self._ring_at(deadline)
+            self._alarm.by(deadline)
             wire.send(frame)
 
-    def _ring_at(self, when: float) -> None:
-        """Sees to it that `_tick` runs at `when` at the latest: too early costs less than a timer for each request."""
-        if self._alarm is not None:
-            if self._alarm_at <= when:
-                return
-            self._alarm.cancel()
-        self._alarm, self._alarm_at = self._loop.call_at(when, self._tick), when
-
     def _tick(self) -> None:
-        self._alarm = None
         now = self._loop.time()
         for transaction, flight in list(self._flights.items()):
             if flight.deadline <= now and self._flights.pop(transaction, None) is not None:
@@ -223,7 +215,7 @@ class Line:
             self._framer.reset()
         self._pump()
         if self._flights:
-            self._ring_at(min(flight.deadline for flight in self._flights.values()))
+            self._alarm.by(min(flight.deadline for flight in self._flights.values()))
 
     def _time_out(self, transaction: int, flight: Flight) -> None:
         member = flight.turn.member

@@ -10,9 +10,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.collectors.base import Inlet
+from agent.collectors.findings import Findings
 from agent.collectors.frames import Discard, Question, read_pdu
 from agent.collectors.line import Line
 from agent.collectors.requests import Request, requests
@@ -57,6 +58,8 @@ class _Class:
     next: float = 0.0
     resting: bool = False
     """Whether any of them is at rest."""
+    findings: dict[int, Findings] = field(default_factory=dict)
+    """By function code, once something was refused."""
 
     def due(self, now: float) -> list[_Poll]:
         """What is not at rest."""
@@ -81,12 +84,14 @@ class ModbusCollector:
         self._line = line
         self._loop: asyncio.AbstractEventLoop
         self._classes: list[_Class] = []
+        self._plans: dict[Request, int] = {}
         for request in requests(device.tags, device.limits, device.poll):
             self._add(self._poll(request))
 
     def _poll(self, request: Request) -> _Poll:
         pdu = read_pdu(request.function, request.address, request.count)
-        plan = self._inlet.modbus_plan(request.fields(), bits=request.bits)
+        if (plan := self._plans.get(request)) is None:
+            plan = self._plans[request] = self._inlet.modbus_plan(request.fields(), bits=request.bits)
         return _Poll(self.unit, pdu, request.size, request, plan)
 
     def _add(self, poll: _Poll) -> None:
@@ -121,8 +126,10 @@ class ModbusCollector:
             await asyncio.sleep(pause)
             now = self._loop.time()
         polls: list[_Poll] = []
+        asked: list[_Class] = []
         for each in self._classes:
             if each.next <= now:
+                asked.append(each)
                 # A poll that is late is not doubled: the next one keeps to the clock.
                 missed = int((now - each.next) / each.period)
                 self.counters["overruns"] += missed
@@ -130,6 +137,9 @@ class ModbusCollector:
                 polls += each.due(now)
         if polls:
             await self._line.ask(Turn(self, polls, self, loop=self._loop))
+        for each in asked:
+            if each.findings:
+                self._join(each)
 
     async def close(self) -> None:
         self._line.detach(self)
@@ -139,6 +149,9 @@ class ModbusCollector:
         self._inlet.push_registers(question.plan, payload, time_ns)
         if question.status:
             question.status, question.rest, question.due = 0, 0.0, 0.0
+            for each in self._classes:
+                if question in each.polls and question.request.function in each.findings:
+                    each.findings[question.request.function].mended()
             names = _names(question.request)
             facts = {"event": "read_accepted", "device": self.device.name}
             log.info("%s: answers again for %s", self.device.name, names, extra=facts)
@@ -165,7 +178,8 @@ class ModbusCollector:
     def _split(self, poll: _Poll, parts: Sequence[Request], code: int) -> Sequence[Question]:
         """One bad address refuses a whole request: halves from here on, and of these again, until it is alone.
 
-        The parts stay for as long as the collector lives, over reconnects: nobody is asked for the whole again.
+        Then what is good is joined again around it (`_join`). What was found out is kept for as long as the collector
+        lives, over reconnects.
         """
         tags, name = len(poll.request.tags), self.device.name
         facts = {"event": "request_split", "device": name}
@@ -175,7 +189,24 @@ class ModbusCollector:
             if poll in each.polls:
                 at = each.polls.index(poll)
                 each.polls[at : at + 1] = made
+                each.findings.setdefault(poll.request.function, Findings()).cut(poll.request, parts)
         return made
+
+    def _join(self, some: _Class) -> None:
+        """Reads around what was found to be refused, in the fewest requests."""
+        for function, findings in some.findings.items():
+            polls = [poll for poll in some.polls if poll.request.function == function]
+            if any(poll.status and not poll.due for poll in polls):
+                continue  # it failed for a reason that will pass: what it says of its registers is not known yet
+            bad = [poll for poll in polls if poll.status]
+            good = [poll.request for poll in polls if not poll.status]
+            plan = findings.plan(good, [poll.request for poll in bad], self.device.limits)
+            if plan is None:
+                continue
+            joined = [self._poll(request) for request in plan]
+            some.polls = [*(poll for poll in some.polls if poll.request.function != function), *joined, *bad]
+            facts = {"event": "requests_joined", "device": self.device.name}
+            log.info("%s: reading what it has in %d requests", self.device.name, len(joined), extra=facts)
 
     def _push_bad(self, poll: _Poll, time_ns: int) -> None:
         self._inlet.push([(tag.index, time_ns, None, poll.status) for tag in poll.request.tags])

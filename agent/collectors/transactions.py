@@ -11,8 +11,8 @@ from agent.collectors.frames import Discard
 REMEMBERED = 64
 """Transactions whose answers may still come, or come twice. What is older counts as foreign."""
 _LIKE_PDU = range(0x0100, 0x0500)
-"""Ids that are never used: an answer's PDU may begin with these two bytes (function code, byte count), and a device that
-sends header and PDU one after the other would seem to begin a new frame (`patched`)."""
+"""Ids that are never used: an answer's PDU may begin with these two bytes (function code, byte count), and a device
+that sends header and PDU one after the other would seem to begin a new frame (`patched`)."""
 
 
 class Transactions:
@@ -51,8 +51,8 @@ class Transactions:
         """Whether the frame that is now whole, with this PDU, may have its end from another.
 
         A device that does not finish its frames would have the next header taken for values, which have no checksum of
-        their own. Values that look like a header by chance are asked for again: like one of the last transactions' right
-        where a chunk began, or like that of a waiting one anywhere.
+        their own. Values that look like a header by chance are asked for again: like that of a waiting transaction
+        anywhere, or of one of the last ones right where a chunk began.
         """
         tails, self._tails = self._tails, []
         return any(each.to_bytes(2, "big") + b"\0\0" in pdu for each in waiting) or any(
