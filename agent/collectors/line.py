@@ -386,6 +386,7 @@ class Line:
             turn.flying -= 1
             if not turn.over:
                 turn.take(question, verdict, time_ns)
+                self._turns.add(turn)
             return
         turn.member.counters["exceptions"] += 1
         if verdict in GATEWAY:

@@ -35,6 +35,8 @@ LASTING = frozenset({ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE})
 """What a device goes on saying until someone changes its program."""
 FIRST_REST, LONGEST_REST = 60.0, 3600.0
 """Seconds before what was refused so is asked again: doubled each time."""
+ROW = 1.0
+"""Seconds in which polls that are late follow one another within one `read`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +60,8 @@ class _Class:
     next: float = 0.0
     resting: bool = False
     """Whether any of them is at rest."""
+    asked: bool = False
+    """Whether it is being polled."""
     findings: dict[int, Findings] = field(default_factory=dict)
     """By function code, once something was refused."""
 
@@ -85,6 +89,7 @@ class ModbusCollector:
         self._loop: asyncio.AbstractEventLoop
         self._classes: list[_Class] = []
         self._plans: dict[Request, int] = {}
+        self._row_ends = 0.0
         for request in requests(device.tags, device.limits, device.poll):
             self._add(self._poll(request))
 
@@ -125,21 +130,32 @@ class ModbusCollector:
         if pause > 0:
             await asyncio.sleep(pause)
             now = self._loop.time()
+        self._row_ends = now + ROW
+        if polls := self._due(now):
+            await self._line.ask(Turn(self, polls, self, loop=self._loop, more=self._more))
+
+    def _due(self, now: float) -> list[_Poll]:
+        """What is to be asked now. A poll that is late is not doubled: the next one keeps to the clock."""
         polls: list[_Poll] = []
-        asked: list[_Class] = []
         for each in self._classes:
             if each.next <= now:
-                asked.append(each)
-                # A poll that is late is not doubled: the next one keeps to the clock.
                 missed = int((now - each.next) / each.period)
                 self.counters["overruns"] += missed
                 each.next += (missed + 1) * each.period
                 polls += each.due(now)
-        if polls:
-            await self._line.ask(Turn(self, polls, self, loop=self._loop))
-        for each in asked:
-            if each.findings:
+                each.asked = True
+        return polls
+
+    def _more(self) -> list[_Poll]:
+        """A poll is done. The next one, where it is late already: no task has to wake up for it."""
+        for each in self._classes:
+            if each.asked and each.findings:
                 self._join(each)
+            each.asked = False
+        now = self._loop.time()
+        if now > self._row_ends or not self._inlet.is_open or self._line.settings.each_poll:
+            return []
+        return self._due(now)
 
     async def close(self) -> None:
         self._line.detach(self)
