@@ -91,7 +91,8 @@ class Intake:
         self._losses[reason] = known.joined(loss) if known else loss
 
     async def room(self) -> None:
-        await self._open.wait()
+        if not self._open.is_set():  # asked before each poll of each device
+            await self._open.wait()
 
     async def durable(self) -> None:
         written = asyncio.get_running_loop().create_future()

@@ -111,16 +111,16 @@ def _process(command: list[str], cores: set[int], log: Path) -> Iterator[subproc
 
 
 @contextmanager
-def load_server(home: Path, cores: set[int]) -> Iterator[int]:
-    """The compiled server; gives its port."""
+def load_server(home: Path, cores: set[int], devices: int = 1) -> Iterator[list[int]]:
+    """The compiled server; gives the port of each of its devices."""
     if not LOAD.exists():
         raise SystemExit(f"{LOAD} is not built: run `make bench`")
-    with _process([str(LOAD)], cores, home / "load.log") as process:
+    with _process([str(LOAD), str(devices)], cores, home / "load.log") as process:
         assert process.stdout is not None
         # Other load must not make it late: the agent would wait for it, and wake up for each single answer.
         with suppress(PermissionError):
             os.sched_setscheduler(process.pid, os.SCHED_RR, os.sched_param(1))
-        yield int(process.stdout.readline().split()[1])
+        yield [int(word) for word in process.stdout.readline().split()[1:]]
 
 
 @contextmanager
@@ -137,9 +137,9 @@ def broker(home: Path, cores: set[int]) -> Iterator[int]:
         yield port
 
 
-def config(home: Path, server: int, mqtt: int, load: tuple[int, int, str], seal: str) -> Path:
-    """A config whose devices all are the load server."""
-    devices, floats, poll = load
+def config(home: Path, ports: list[int], mqtt: int, load: tuple[int, int, str], seal: str) -> Path:
+    """A config with a device at each of the load server's ports."""
+    _, floats, poll = load
     text = [
         f'[agent]\nid = "bench"\ndata_dir = "{home}/agent"',
         f'[seal]\nafter = "1s"\nbytes = "{seal}"',
@@ -147,8 +147,8 @@ def config(home: Path, server: int, mqtt: int, load: tuple[int, int, str], seal:
     ]
     rows = [f"v{at},hr:{2 * at},float32,ABCD" for at in range(floats)]
     (home / "tags.csv").write_text("\n".join(["name,address,type,order", *rows]) + "\n")
-    for at in range(devices):
-        url = f"tcp://127.0.0.1:{server}"
+    for at, port in enumerate(ports):
+        url = f"tcp://127.0.0.1:{port}"
         text.append(
             f'[[device]]\nname = "d{at}"\nprotocol = "modbus"\nurl = "{url}"\npoll = "{poll}"\ntags = "tags.csv"'
         )
@@ -179,9 +179,9 @@ def agent(load: tuple[int, int, str], *, bound: bool, seal: str = "1 MiB", windo
     mine, others = ({cores[0]}, set(cores[1:]) or {cores[0]}) if bound else (set(cores), set(cores))
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path(__file__).parents[1] / "target")))
-        server = stack.enter_context(load_server(home, others))
+        ports = stack.enter_context(load_server(home, others, load[0]))
         mqtt = stack.enter_context(broker(home, others))
-        path = config(home, server, mqtt, load, seal)
+        path = config(home, ports, mqtt, load, seal)
         command = [sys.executable, "-m", "headrace", "--log-level", "warning", "run", str(path), "--json"]
         process = stack.enter_context(_process(command, mine, home / "agent.log"))
         found: Queue[Sample] = Queue()
@@ -206,8 +206,8 @@ def bare(load: tuple[int, int, str], seconds: float = 4.0) -> tuple[float, float
     devices, floats, poll = load
     period = {"1ms": "0", "1s": "1"}[poll]
     cores = sorted(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as name, load_server(Path(name), set(cores[1:]) or set(cores)) as port:
-        words = [str(port), str(devices), str(floats), period, str(seconds)]
+    with tempfile.TemporaryDirectory() as name, load_server(Path(name), set(cores[1:]) or set(cores)) as ports:
+        words = [str(ports[0]), str(devices), str(floats), period, str(seconds)]
         command = [sys.executable, "-m", "benchmarks.bare", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     readings, cpu = done.stdout.split()

@@ -1,4 +1,5 @@
-/* A Modbus TCP device that answers as fast as one core can: `modbus_load [PORT]`. Prints "ready PORT" once it listens.
+/* Modbus TCP devices that answer as fast as one core can: `modbus_load [COUNT]`. Prints "ready PORT ..." once it listens,
+ * a port for each device.
  *
  * It is there to cost nothing next to what it measures: reads (functions 1 to 4) of any unit, any address and any count
  * that the protocol allows are answered from a ring of images which are made at the start. An image holds plant-like
@@ -19,7 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { IMAGES = 512, FLOATS = 512, SPAN = 4 * FLOATS, HEADER = 7, MOST = 260, EVENTS = 256, LINES = 65536 };
+enum { IMAGES = 512, FLOATS = 512, SPAN = 4 * FLOATS, HEADER = 7, MOST = 260, EVENTS = 256, LINES = 65536, DEVICES = 1024 };
 
 /* Its beginning is there again at its end, so that a response may begin at any register. */
 static uint8_t images[IMAGES][SPAN + MOST];
@@ -139,24 +140,37 @@ static void serve(Line *line) {
     if (filled && send(line->socket, out, filled, MSG_NOSIGNAL) != (ssize_t)filled) drop(line);
 }
 
-int main(int count, char **words) {
+/* A listening socket at a free port, which is printed. */
+static int listening(void) {
     struct sockaddr_in place = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    place.sin_port = htons((uint16_t)(count > 1 ? atoi(words[1]) : 0));
     socklen_t size = sizeof place;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (listener < 0) fail("socket");
+    if (bind(listener, (struct sockaddr *)&place, size) < 0 || listen(listener, 1024) < 0) fail("listen");
+    if (getsockname(listener, (struct sockaddr *)&place, &size) < 0) fail("getsockname");
+    printf(" %d", ntohs(place.sin_port));
+    return listener;
+}
+
+int main(int count, char **words) {
+    int devices = count > 1 ? atoi(words[1]) : 1, on = 1, poll = epoll_create1(0);
     struct rlimit files;
+    if (devices < 1 || devices > DEVICES || poll < 0) fail("modbus_load [COUNT]");
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
     fill();
-    int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), poll = epoll_create1(0);
-    if (listener < 0 || poll < 0) fail("socket");
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&place, size) < 0 || listen(listener, 1024) < 0) fail("listen");
-    if (getsockname(listener, (struct sockaddr *)&place, &size) < 0) fail("getsockname");
-    struct epoll_event wanted = {.events = EPOLLIN, .data.fd = listener}, events[EVENTS];
-    if (epoll_ctl(poll, EPOLL_CTL_ADD, listener, &wanted) < 0) fail("epoll_ctl");
-    printf("ready %d\n", ntohs(place.sin_port));
+    struct epoll_event wanted = {.events = EPOLLIN}, events[EVENTS];
+    static uint8_t listens[LINES];
+    printf("ready");
+    for (int each = 0; each < devices; each++) {
+        int last = listening();
+        wanted.data.fd = last;
+        if (last >= LINES || epoll_ctl(poll, EPOLL_CTL_ADD, last, &wanted) < 0) fail("epoll_ctl");
+        listens[last] = 1;
+    }
+    printf("\n");
     fflush(stdout);
 
     for (;;) {
@@ -164,11 +178,11 @@ int main(int count, char **words) {
         if (ready < 0 && errno != EINTR) fail("epoll_wait");
         for (int each = 0; each < ready; each++) {
             int at = events[each].data.fd;
-            if (at != listener) {
+            if (!listens[at]) {
                 if (lines[at] != NULL) serve(lines[at]);
                 continue;
             }
-            int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+            int client = accept4(at, NULL, NULL, SOCK_NONBLOCK);
             if (client < 0) continue;
             Line *line = client < LINES ? calloc(1, sizeof *line) : NULL;
             if (line == NULL) {

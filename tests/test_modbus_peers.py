@@ -1,4 +1,4 @@
-"""Our transports against devices that others wrote: libmodbus (RTU, TCP), modbus-serial, pyModbusTCP."""
+"""Our transports against devices that others wrote: libmodbus (RTU, TCP), modbus-serial, pyModbusTCP, pymodbus."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from pymodbus import FramerType
+from pymodbus.server import ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
 from pyModbusTCP.server import ModbusServer as PyModbusTcpServer
 
 from agent.collectors import collectors
@@ -134,6 +137,18 @@ async def test_pymodbustcp() -> None:
         check_simple(await read(f"tcp://127.0.0.1:{port}", simple_tags()))
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize(("framer", "scheme"), [(FramerType.ASCII, "ascii+tcp"), (FramerType.RTU, "rtu+tcp")])
+async def test_pymodbus_with_serial_frames_over_tcp(framer: FramerType, scheme: str) -> None:
+    device = SimDevice(1, simdata=[SimData(0, values=[3 * at for at in range(100)], datatype=DataType.REGISTERS)])
+    server: Any = ModbusTcpServer([device], framer=framer, address=("127.0.0.1", 0))
+    await server.serve_forever(background=True)
+    try:
+        port = server.transport.sockets[0].getsockname()[1]
+        check_simple(await read(f"{scheme}://127.0.0.1:{port}", simple_tags()))
+    finally:
+        await server.shutdown()
 
 
 def answer(request: bytes) -> bytes:

@@ -49,6 +49,10 @@ class Inlet(Protocol):
         """Records a gap: `count` readings (-1: nobody can know how many) with source times from `from_ns` to `to_ns`
         are missing. `reason` names the device. Losses for one reason become one gap until the next seal."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether `room` returns at once."""
+
     async def room(self) -> None:
         """Returns when readings may be taken. Waiting here is how back-pressure reaches a device."""
 

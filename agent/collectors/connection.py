@@ -37,12 +37,14 @@ class Owner(Protocol):
 class _Ear:
     """Hears for one wire. What is left of a wire that was given up reaches nobody."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, owner: Owner) -> None:
         self._connection = connection
+        self._owner = owner
         self.ended = ""
 
     def heard(self, chunk: bytes) -> None:
-        self._connection._heard(self, chunk)
+        if self is self._connection._ear:
+            self._owner.heard(chunk)
 
     def lost(self, reason: str) -> None:
         self.ended = reason
@@ -62,6 +64,7 @@ class Connection:
         self._settings = settings
         self._owner = owner
         self._opener = opener
+        self._serial = any(each.carrier is Carrier.SERIAL for each in settings.endpoints)
         self._ways = Ways(len(settings.endpoints))
         self._ear: _Ear | None = None
         self._spare: tuple[Wire, _Ear] | None = None
@@ -76,6 +79,10 @@ class Connection:
     def endpoint(self) -> Endpoint:
         """The one in use, or used last."""
         return self._settings.endpoints[self._ways.at]
+
+    def travel(self, octets: int) -> float:
+        """As `Endpoint.travel` of the one in use."""
+        return self.endpoint.travel(octets) if self._serial else 0.0
 
     @property
     def datagrams(self) -> bool:
@@ -136,7 +143,7 @@ class Connection:
 
     async def _reach(self, at: int, patience: float) -> tuple[Wire, _Ear]:
         endpoint = self._settings.endpoints[at]
-        ear = _Ear(self)
+        ear = _Ear(self, self._owner)
         try:
             async with asyncio.timeout(patience):
                 return await self._opener(endpoint, self._settings, ear), ear
@@ -158,8 +165,9 @@ class Connection:
 
     def look_back(self, patience: float) -> None:
         """Connects to the first endpoint in the background, where it is time to."""
-        due = self._ways.due_back(asyncio.get_running_loop().time())
-        if due and self._looking is None and self._spare is None:
+        if not self._ways.at or self._looking is not None or self._spare is not None:
+            return
+        if self._ways.due_back(asyncio.get_running_loop().time()):
             self._looking = asyncio.create_task(self._look_back(patience), name="first endpoint")
 
     async def _look_back(self, patience: float) -> None:
@@ -192,10 +200,6 @@ class Connection:
         self.drop()
         self._ways.in_vain(asyncio.get_running_loop().time())
         self.open(patience)
-
-    def _heard(self, ear: _Ear, chunk: bytes) -> None:
-        if ear is self._ear:
-            self._owner.heard(chunk)
 
     def _lost(self, ear: _Ear) -> None:
         if ear is self._ear:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from agent.collectors.alarm import Alarm
 from agent.collectors.carrier import open_wire
 from agent.collectors.connection import Connection, Opener
 from agent.collectors.frames import Discard, Found, Frame, Malformed, framer
@@ -47,6 +48,7 @@ class Line:
         self._ordered = settings.ordered
         self._most = 1 if self._ordered else settings.pipeline
         self._gap = settings.gap
+        self._any_unit = settings.any_unit_id
         self._framer = framer(settings.endpoints[0].framing)
         self._connection = Connection(settings, self, opener)
         self._members: list[Member] = []
@@ -61,25 +63,29 @@ class Line:
         self._dirty_since = 0.0
         self._quiet_until = 0.0
         self._mute = 0
-        self._alarm: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._alarm: Alarm
 
     def attach(self, member: Member) -> None:
         """Says that a device will ask. The first `ask` opens the line."""
+        if not self._members:
+            # Kept: to ask for the running loop is a system call each time (CPython 3.11), and a request needs it often.
+            self._loop = asyncio.get_running_loop()
+            self._alarm = Alarm(self._loop, self._tick)
         if member not in self._members:
             self._members.append(member)
             self._reckon()
 
     def detach(self, member: Member) -> None:
         """The last one to go closes the line. Harmless where it is not attached."""
-        if member in self._members:
-            self._members.remove(member)
-            self._reckon()
+        if member not in self._members:
+            return
+        self._members.remove(member)
+        self._reckon()
         if not self._members:
             self._leave("no device is left on the line")
             self._connection.close()
-            if self._alarm is not None:
-                self._alarm.cancel()
-                self._alarm = None
+            self._alarm.cancel()
 
     def _reckon(self) -> None:
         self._silence = max((each.late for each in self._members), default=1.0)
@@ -102,7 +108,7 @@ class Line:
             self._leave("closed after a poll")
 
     def opened(self) -> None:
-        now = _now()
+        now = self._loop.time()
         self._framer.reset()
         self._transactions.forget()
         self._echo = b""
@@ -172,44 +178,35 @@ class Line:
         wire = self._connection.wire
         if wire is None:
             return
-        now = _now()
+        now = self._loop.time()
         if self._dirty or now < self._quiet_until:
-            self._ring_at(self._quiet_until)
+            self._alarm.by(self._quiet_until)
             return
         if self._connection.spare and not self._flights:
             self._connection.swap()
-            self._ring_at(now)
+            self._alarm.by(now)
             return
         while len(self._flights) < self._most:
             taken = self._turns.take(now)
             if taken is None:
                 if self._turns.next_at:
-                    self._ring_at(self._turns.next_at)
+                    self._alarm.by(self._turns.next_at)
                 return
             turn, question = taken
             transaction = self._transactions.next()
             frame = self._framer.wrap(question.unit, question.pdu, transaction)
-            deadline = now + turn.timeout + self._connection.endpoint.travel(len(frame) + question.size)
-            self._flights[transaction] = Flight(question, turn, time.time_ns(), time.perf_counter_ns(), deadline)
+            deadline = now + turn.timeout + self._connection.travel(len(frame) + question.size)
+            self._flights[transaction] = Flight(question, turn, time.time_ns(), now, deadline)
             turn.flying += 1
             self._last = turn.member
             turn.member.counters["requests"] += 1
             if self.settings.echo:
                 self._echo = frame
-            self._ring_at(deadline)
+            self._alarm.by(deadline)
             wire.send(frame)
 
-    def _ring_at(self, when: float) -> None:
-        """Sees to it that `_tick` runs at `when` at the latest: too early costs less than a timer for each request."""
-        if self._alarm is not None:
-            if self._alarm.when() <= when:
-                return
-            self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_at(when, self._tick)
-
     def _tick(self) -> None:
-        self._alarm = None
-        now = _now()
+        now = self._loop.time()
         for transaction, flight in list(self._flights.items()):
             if flight.deadline <= now and self._flights.pop(transaction, None) is not None:
                 self._time_out(transaction, flight)
@@ -218,7 +215,7 @@ class Line:
             self._framer.reset()
         self._pump()
         if self._flights:
-            self._ring_at(min(flight.deadline for flight in self._flights.values()))
+            self._alarm.by(min(flight.deadline for flight in self._flights.values()))
 
     def _time_out(self, transaction: int, flight: Flight) -> None:
         member = flight.turn.member
@@ -240,6 +237,11 @@ class Line:
         elif self._framer.pending:
             self._flights[transaction] = flight
             self._soil(Discard.SHORT, "an answer that was cut short")
+        elif self._any_unit:
+            # Its late answer could not be told from that of any other unit: nobody is asked until it can't come.
+            self._owe(flight)
+            self._quieten()
+            self._fail(flight, why)
         else:
             self._owe(flight)
             self._echo = b""
@@ -249,17 +251,24 @@ class Line:
 
     def _noise(self) -> None:
         """What comes on a dirty line is nobody's. It only puts off the time when the line is clean."""
-        now = _now()
+        now = self._loop.time()
         self._quiet_until = max(self._quiet_until, now + self._silence)
         if now - self._dirty_since > NOISE * self._silence:
             self._leave("the line is never silent")
 
     def _by_transaction(self, chunk: bytes) -> None:
-        wire = self._connection.wire
-        if self._framer.pending:
+        if not self._framer.pending:
+            found = self._framer.feed(chunk)
+            if len(found) == 1 and not self._framer.pending and isinstance(found[0], Frame):
+                self._answer(found[0])  # as almost always: what came is one frame, and nothing else
+                self._pump()
+                return
+            patched = False
+        else:
             self._transactions.went_on(chunk)
-        found = self._framer.feed(chunk)
-        patched = bool(found) and self._transactions.patched(self._flights)
+            found = self._framer.feed(chunk)
+            first = found[0] if found else None
+            patched = isinstance(first, Frame) and self._transactions.patched(first.pdu, self._flights)
         if (wrong := self._disorder(found)) is not None:
             # An answer right before it may be one that was cut, and filled with what is not its own.
             self._count(wrong, None)
@@ -268,25 +277,28 @@ class Line:
                 return
             self._framer.reset()
             found = []
+        wire = self._connection.wire
         for each in found:
             if self._connection.wire is not wire or isinstance(each, Malformed):
                 return  # an answer before this one made someone give up the connection
-            flight = self._flights.pop(each.transaction, None)
-            if flight is None:
-                self._count(self._transactions.kind(each.transaction), None)
-                continue
-            self._transactions.over(each.transaction, Discard.DOUBLED)
-            verdict = flight.question.judge(each, any_unit=self.settings.any_unit_id)
-            if patched and each is found[0]:
-                verdict = Discard.SHORT
-            if isinstance(verdict, Discard):
-                self._count(verdict, flight)
-                self._fail(flight, f"unit {flight.question.unit} gave a {verdict} answer")
-            else:
-                if self._gap:
-                    self._quiet_until = max(self._quiet_until, _now() + self._gap)
-                self._deliver(flight, verdict)
+            self._answer(each, patched=patched and each is found[0])
         self._pump()
+
+    def _answer(self, frame: Frame, *, patched: bool = False) -> None:
+        """Gives a frame to whoever waits for its transaction."""
+        flight = self._flights.pop(frame.transaction, None)
+        if flight is None:
+            self._count(self._transactions.kind(frame.transaction), None)
+            return
+        self._transactions.over(frame.transaction, Discard.DOUBLED)
+        verdict = Discard.SHORT if patched else flight.question.judge(frame, any_unit=self._any_unit)
+        if isinstance(verdict, Discard):
+            self._count(verdict, flight)
+            self._fail(flight, f"unit {flight.question.unit} gave a {verdict} answer")
+        else:
+            if self._gap:
+                self._quiet_until = max(self._quiet_until, self._loop.time() + self._gap)
+            self._deliver(flight, verdict)
 
     def _disorder(self, found: Found) -> Discard | None:
         """What is wrong with the stream, now that all of a chunk was taken apart; None where it is in order."""
@@ -296,8 +308,8 @@ class Line:
             return None
         if self._connection.datagrams:
             return Discard.SHORT  # what is left of a datagram does not go on in the next
-        came = sum(isinstance(each, Frame) and each.transaction in self._flights for each in found)
-        return Discard.LONG if came == len(self._flights) else None
+        came = {each.transaction for each in found if isinstance(each, Frame)}
+        return None if self._flights.keys() - came else Discard.LONG  # nobody waits for what has begun
 
     def _in_order(self, chunk: bytes) -> None:
         flight = next(iter(self._flights.values()), None)
@@ -311,7 +323,7 @@ class Line:
         if isinstance(first, Malformed):
             self._soil(Discard.MALFORMED, first.why)
             return
-        verdict = flight.question.judge(first, any_unit=self.settings.any_unit_id)
+        verdict = flight.question.judge(first, any_unit=self._any_unit)
         if verdict is Discard.FOREIGN:
             verdict = self._stray(first)
         elif not isinstance(verdict, Discard) and (len(found) > 1 or self._framer.pending):
@@ -320,7 +332,7 @@ class Line:
             self._soil(verdict, f"a {verdict} answer")
             return
         self._flights.clear()
-        now = _now()
+        now = self._loop.time()
         self._quiet_until = max(self._quiet_until, now + self._gap)
         self._clean = now >= self._turns.rests_until()  # a unit that was late may still speak
         self._deliver(flight, verdict)
@@ -330,7 +342,7 @@ class Line:
         """What came is of a unit that is not being asked: what it most likely is."""
         if not isinstance(found, Frame) or self._last is None:
             return Discard.FOREIGN
-        if self._turns.resting(found.unit, _now()):
+        if self._turns.resting(found.unit, self._loop.time()):
             return Discard.LATE
         return Discard.DOUBLED if found.unit == self._last.unit else Discard.FOREIGN
 
@@ -340,16 +352,20 @@ class Line:
         self._count(kind, flight)
         self._framer.reset()
         self._flights.clear()
-        now = _now()
-        self._dirty, self._dirty_since, self._echo = True, now, b""
-        self._clean = False
-        self._quiet_until = max(self._quiet_until, now + self._silence)
+        self._quieten()
         if flight is not None:
             self._owe(flight)
             # Another unit's noise is not this one's failure, as long as it does not go on and on.
             cost = 1 / DISTURBED if kind in (Discard.LATE, Discard.FOREIGN) else 1
             self._fail(flight, f"unit {flight.question.unit} gave {why}", cost)
         self._pump()
+
+    def _quieten(self) -> None:
+        """Whatever comes is thrown away, and nothing is asked, until there was silence."""
+        now = self._loop.time()
+        self._dirty, self._dirty_since, self._echo = True, now, b""
+        self._clean = False
+        self._quiet_until = max(self._quiet_until, now + self._silence)
 
     def _fail(self, flight: Flight, why: str, cost: float = 1) -> None:
         """One try was in vain."""
@@ -363,13 +379,14 @@ class Line:
 
     def _deliver(self, flight: Flight, verdict: bytes | int) -> None:
         turn, question = flight.turn, flight.question
-        time_ns = flight.sent_ns + (time.perf_counter_ns() - flight.sent) // 2
+        time_ns = flight.sent_ns + int((self._loop.time() - flight.sent) * 5e8)
         self._mute = 0
         if isinstance(verdict, bytes):
             self._connection.answered()
             turn.flying -= 1
             if not turn.over:
                 turn.take(question, verdict, time_ns)
+                self._turns.add(turn)
             return
         turn.member.counters["exceptions"] += 1
         if verdict in GATEWAY:
@@ -377,7 +394,7 @@ class Line:
             return
         self._connection.answered()
         if verdict in BUSY and turn.failures.get(question, 0) + 1 < turn.tries:
-            self._turns.rest(question.unit, _now() + BUSY_PAUSE)
+            self._turns.rest(question.unit, self._loop.time() + BUSY_PAUSE)
             self._fail(flight, "the device is busy")
             return
         turn.flying -= 1
@@ -391,7 +408,3 @@ class Line:
         if member is not None:
             member.counters["discarded"] += 1
             member.counters[f"discarded_{kind}"] += 1
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -10,9 +10,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.collectors.base import Inlet
+from agent.collectors.findings import Findings
 from agent.collectors.frames import Discard, Question, read_pdu
 from agent.collectors.line import Line
 from agent.collectors.requests import Request, requests
@@ -34,6 +35,8 @@ LASTING = frozenset({ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE})
 """What a device goes on saying until someone changes its program."""
 FIRST_REST, LONGEST_REST = 60.0, 3600.0
 """Seconds before what was refused so is asked again: doubled each time."""
+ROW = 1.0
+"""Seconds in which polls that are late follow one another within one `read`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +58,19 @@ class _Class:
     period: float
     polls: list[_Poll]
     next: float = 0.0
+    resting: bool = False
+    """Whether any of them is at rest."""
+    asked: bool = False
+    """Whether it is being polled."""
+    findings: dict[int, Findings] = field(default_factory=dict)
+    """By function code, once something was refused."""
+
+    def due(self, now: float) -> list[_Poll]:
+        """What is not at rest."""
+        if not self.resting:
+            return self.polls
+        self.resting = any(poll.due for poll in self.polls)
+        return [poll for poll in self.polls if poll.due <= now]
 
 
 class ModbusCollector:
@@ -70,13 +86,17 @@ class ModbusCollector:
         self.counters = dict.fromkeys((*names, *(f"discarded_{each}" for each in Discard)), 0)
         self._inlet = inlet
         self._line = line
+        self._loop: asyncio.AbstractEventLoop
         self._classes: list[_Class] = []
+        self._plans: dict[Request, int] = {}
+        self._row_ends = 0.0
         for request in requests(device.tags, device.limits, device.poll):
             self._add(self._poll(request))
 
     def _poll(self, request: Request) -> _Poll:
         pdu = read_pdu(request.function, request.address, request.count)
-        plan = self._inlet.modbus_plan(request.fields(), bits=request.bits)
+        if (plan := self._plans.get(request)) is None:
+            plan = self._plans[request] = self._inlet.modbus_plan(request.fields(), bits=request.bits)
         return _Poll(self.unit, pdu, request.size, request, plan)
 
     def _add(self, poll: _Poll) -> None:
@@ -99,24 +119,43 @@ class ModbusCollector:
         for poll in polls:
             if poll.status:
                 self._push_bad(poll, now)
-        start = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        start = self._loop.time()
         for each in self._classes:
             each.next = start
 
     async def read(self) -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(min(each.next for each in self._classes) - loop.time())
-        now = loop.time()
+        now = self._loop.time()
+        pause = min([each.next for each in self._classes]) - now
+        if pause > 0:
+            await asyncio.sleep(pause)
+            now = self._loop.time()
+        self._row_ends = now + ROW
+        if polls := self._due(now):
+            await self._line.ask(Turn(self, polls, self, loop=self._loop, more=self._more))
+
+    def _due(self, now: float) -> list[_Poll]:
+        """What is to be asked now. A poll that is late is not doubled: the next one keeps to the clock."""
         polls: list[_Poll] = []
         for each in self._classes:
             if each.next <= now:
-                # A poll that is late is not doubled: the next one keeps to the clock.
                 missed = int((now - each.next) / each.period)
                 self.counters["overruns"] += missed
                 each.next += (missed + 1) * each.period
-                polls += each.polls if not any(poll.due for poll in each.polls) else _awake(each.polls, now)
-        if polls:
-            await self._line.ask(Turn(self, polls, self))
+                polls += each.due(now)
+                each.asked = True
+        return polls
+
+    def _more(self) -> list[_Poll]:
+        """A poll is done. The next one, where it is late already: no task has to wake up for it."""
+        for each in self._classes:
+            if each.asked and each.findings:
+                self._join(each)
+            each.asked = False
+        now = self._loop.time()
+        if now > self._row_ends or not self._inlet.is_open or self._line.settings.each_poll:
+            return []
+        return self._due(now)
 
     async def close(self) -> None:
         self._line.detach(self)
@@ -126,6 +165,9 @@ class ModbusCollector:
         self._inlet.push_registers(question.plan, payload, time_ns)
         if question.status:
             question.status, question.rest, question.due = 0, 0.0, 0.0
+            for each in self._classes:
+                if question in each.polls and question.request.function in each.findings:
+                    each.findings[question.request.function].mended()
             names = _names(question.request)
             facts = {"event": "read_accepted", "device": self.device.name}
             log.info("%s: answers again for %s", self.device.name, names, extra=facts)
@@ -136,7 +178,9 @@ class ModbusCollector:
             return self._split(question, parts, code)
         if code in LASTING:
             question.rest = min(max(2 * question.rest, FIRST_REST), LONGEST_REST)
-            question.due = asyncio.get_running_loop().time() + question.rest
+            question.due = self._loop.time() + question.rest
+            for each in self._classes:
+                each.resting = True
         status = REFUSALS.get(code, StatusCode.BAD_COMMUNICATION_ERROR)
         if question.status != status:
             # Bad readings once for as long as the device goes on refusing in the same way.
@@ -150,7 +194,8 @@ class ModbusCollector:
     def _split(self, poll: _Poll, parts: Sequence[Request], code: int) -> Sequence[Question]:
         """One bad address refuses a whole request: halves from here on, and of these again, until it is alone.
 
-        The parts stay for as long as the collector lives, over reconnects: nobody is asked for the whole again.
+        Then what is good is joined again around it (`_join`). What was found out is kept for as long as the collector
+        lives, over reconnects.
         """
         tags, name = len(poll.request.tags), self.device.name
         facts = {"event": "request_split", "device": name}
@@ -160,7 +205,24 @@ class ModbusCollector:
             if poll in each.polls:
                 at = each.polls.index(poll)
                 each.polls[at : at + 1] = made
+                each.findings.setdefault(poll.request.function, Findings()).cut(poll.request, parts)
         return made
+
+    def _join(self, some: _Class) -> None:
+        """Reads around what was found to be refused, in the fewest requests."""
+        for function, findings in some.findings.items():
+            polls = [poll for poll in some.polls if poll.request.function == function]
+            if any(poll.status and not poll.due for poll in polls):
+                continue  # it failed for a reason that will pass: what it says of its registers is not known yet
+            bad = [poll for poll in polls if poll.status]
+            good = [poll.request for poll in polls if not poll.status]
+            plan = findings.plan(good, [poll.request for poll in bad], self.device.limits)
+            if plan is None:
+                continue
+            joined = [self._poll(request) for request in plan]
+            some.polls = [*(poll for poll in some.polls if poll.request.function != function), *joined, *bad]
+            facts = {"event": "requests_joined", "device": self.device.name}
+            log.info("%s: reading what it has in %d requests", self.device.name, len(joined), extra=facts)
 
     def _push_bad(self, poll: _Poll, time_ns: int) -> None:
         self._inlet.push([(tag.index, time_ns, None, poll.status) for tag in poll.request.tags])
@@ -174,10 +236,6 @@ class _Knock:
 
     def refused(self, question: Question, code: int, time_ns: int) -> Sequence[Question]:  # noqa: ARG002
         return ()
-
-
-def _awake(polls: Sequence[_Poll], now: float) -> list[_Poll]:
-    return [poll for poll in polls if poll.due <= now]
 
 
 def _names(request: Request) -> str:

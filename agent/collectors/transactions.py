@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Container
+from collections.abc import Collection
 
 from agent.collectors.frames import Discard
 
 REMEMBERED = 64
 """Transactions whose answers may still come, or come twice. What is older counts as foreign."""
+_LIKE_PDU = range(0x0100, 0x0500)
+"""Ids that are never used: an answer's PDU may begin with these two bytes (function code, byte count), and a device
+that sends header and PDU one after the other would seem to begin a new frame (`patched`)."""
 
 
 class Transactions:
@@ -23,6 +26,8 @@ class Transactions:
 
     def next(self) -> int:
         self._last = (self._last + 1) & 0xFFFF
+        if self._last in _LIKE_PDU:
+            self._last = _LIKE_PDU.stop
         return self._last
 
     def forget(self) -> None:
@@ -42,16 +47,19 @@ class Transactions:
         """A chunk came while a frame was unfinished."""
         self._tails = [*(tail + chunk for tail in self._tails), chunk]
 
-    def patched(self, waiting: Container[int]) -> bool:
-        """Whether the frame that is now whole may have its end from the head of another.
+    def patched(self, pdu: bytes, waiting: Collection[int]) -> bool:
+        """Whether the frame that is now whole, with this PDU, may have its end from another.
 
         A device that does not finish its frames would have the next header taken for values, which have no checksum of
-        their own. Values that look like a header by chance, right where a chunk began, are asked for again.
+        their own. Values that look like a header by chance are asked for again: like that of a waiting transaction
+        anywhere, or of one of the last ones right where a chunk began.
         """
         tails, self._tails = self._tails, []
-        return any(self._is_head(tail, waiting) for tail in tails)
+        return any(each.to_bytes(2, "big") + b"\0\0" in pdu for each in waiting) or any(
+            self._is_head(tail, waiting) for tail in tails
+        )
 
-    def _is_head(self, tail: bytes, waiting: Container[int]) -> bool:
+    def _is_head(self, tail: bytes, waiting: Collection[int]) -> bool:
         if len(tail) < 2 or tail[2:4] != b"\0\0"[: len(tail) - 2]:
             return False
         if len(tail) > 8 and int.from_bytes(tail[4:6], "big") == len(tail) - 6:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,7 +37,7 @@ class Receiver(Protocol):
 class Turn:
     """What one device asks at once. `done` is set when all of it is answered, or fails with NotConnected."""
 
-    __slots__ = ("done", "failures", "flying", "member", "questions", "queued", "receiver", "timeout", "tries")
+    __slots__ = ("done", "failures", "flying", "member", "more", "questions", "queued", "receiver", "timeout", "tries")
 
     def __init__(
         self,
@@ -47,17 +47,21 @@ class Turn:
         *,
         timeout: float | None = None,
         tries: int | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        more: Callable[[], Iterable[Question]] = tuple,
     ) -> None:
         self.member = member
         self.questions = deque(questions)
         self.receiver = receiver
         self.timeout = member.timeout if timeout is None else timeout
         self.tries = member.tries if tries is None else tries
+        self.more = more
+        """What to ask next when all is answered; the turn ends where that is nothing."""
         self.flying = 0
         self.queued = False
         self.failures: dict[Question, float] = {}
         """Tries in vain."""
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[None] = (loop or asyncio.get_running_loop()).create_future()
 
     @property
     def over(self) -> bool:
@@ -71,33 +75,34 @@ class Turn:
         """Gives an answer on. The last one ends the turn; a mistake of the receiver's is its own."""
         try:
             self.receiver.answered(question, payload, time_ns)
+            self._settle()
         except Exception as reason:
             self.fail(reason)
-        else:
-            self._settle()
 
     def refuse(self, question: Question, code: int, time_ns: int) -> None:
         """Gives an exception on. What is to be asked instead comes first."""
         try:
             self.questions.extendleft(reversed(self.receiver.refused(question, code, time_ns)))
+            self._settle()
         except Exception as reason:
             self.fail(reason)
-        else:
-            self._settle()
 
     def _settle(self) -> None:
         if not self.flying and not self.questions and not self.done.done():
-            self.done.set_result(None)
+            self.failures.clear()
+            self.questions.extend(self.more())
+            if not self.questions:
+                self.done.set_result(None)
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A request on its way. `sent` is by the performance counter, `deadline` by the loop's clock."""
+    """A request on its way. `sent` and `deadline` are by the loop's clock, `sent_ns` is UTC."""
 
     question: Question
     turn: Turn
     sent_ns: int
-    sent: int
+    sent: float
     deadline: float
 
 
