@@ -135,6 +135,7 @@ def _simulate_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
     made.add_argument("--cert", type=Path, metavar="FILE", help="what TLS devices show (default: made for them)")
     made.add_argument("--key", type=Path, metavar="FILE", help="its key")
+    made.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, and when (docs/faults.md)")
 
 
 def _probe_options(made: argparse.ArgumentParser) -> None:

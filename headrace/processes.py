@@ -116,6 +116,7 @@ async def _report(facts: Callable[[], dict[str, Any]]) -> None:
 def simulate(options: argparse.Namespace) -> int:
     """`headrace simulate`. What TLS devices are to be trusted by is made where it is missing, so before the check."""
     from simulators import certificate
+    from simulators.faults import load
     from simulators.run import simulate as run
 
     for made in certificate.for_config(options.config):
@@ -127,6 +128,7 @@ def simulate(options: argparse.Namespace) -> int:
         )
     shown = (options.cert, options.key) if options.cert else None
     config = _warn(configs.check(options.config))
+    faults = load(options.faults, config) if options.faults else None
 
     def ready() -> None:
         devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
@@ -137,7 +139,7 @@ def simulate(options: argparse.Namespace) -> int:
             print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
         print("Ctrl-C stops it.", file=sys.stderr)
 
-    until_stopped(lambda stop: run(config, seed=options.seed, stop=stop, ready=ready, shown=shown))
+    until_stopped(lambda stop: run(config, seed=options.seed, stop=stop, ready=ready, shown=shown, faults=faults))
     return 0
 
 

@@ -86,7 +86,7 @@ HOMES = {
     "uvicorn": ("datacenter/",),
     "pydantic": (
         *("agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
-        *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
+        *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py", "simulators/faults.py"),
     ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),

@@ -14,11 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from agent import config
+from agent.model import Value
 from simulators.oracle import Oracle
 from simulators.plant import Plant as VirtualPlant
 from simulators.proxy import Fault, Kind, Way
@@ -137,7 +140,7 @@ def test_every_fault_of_the_lines_to_devices_heals(tmp_path: Path) -> None:
             for name in now:
                 lines[name].apply(None)
             began, healed_ns = time.monotonic(), time.time_ns()
-            until(lambda since=healed_ns, names=list(now): arrived(since, names), HEALS, f"after {now}")
+            until(partial(arrived, healed_ns, list(now)), HEALS, f"after {now}")
             healed[" ".join(f"{name}:{fault.kind}:{fault.way}" for name, fault in now.items())] = round(
                 time.monotonic() - began, 1
             )
@@ -150,7 +153,9 @@ def test_every_fault_of_the_lines_to_devices_heals(tmp_path: Path) -> None:
     for tag in found.tags:
         readings = committed.readings[tag.index]
         if tag.device in schemes:
-            wrong = [(t, value) for t, value, quality in readings if oracle.wrong(tag, t, value, quality)]
+            wrong = [
+                (t, value) for t, value, quality in readings if oracle.wrong(tag, t, cast("Value", value), quality)
+            ]
             assert wrong == [], tag
             assert max(Counter(t for t, _, _ in readings).values()) == 1
         else:
