@@ -3,7 +3,8 @@
 `ratio` is how many times better the value is than the baseline's in the same run (see `benchmarks.result.Result`).
 Ratios travel to other machines, values do not. `--table` prints Markdown instead, and `--write-docs` puts it into
 docs/benchmarks.md. It takes a minute and a half with the real signals, less without; names of signals
-(`benchmarks.signals.SETS`) leave the others' sizes out, and the agent on Modbus too; `modbus` alone is only that.
+(`benchmarks.signals.SETS`) leave the others' sizes out, and the agent on Modbus and what it writes too; `modbus` and
+`writes` alone are only that.
 `--core` adds what the Rust core does by itself, and builds that with cargo first.
 """
 
@@ -13,14 +14,14 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from benchmarks import core, modbus, opcua_decode, page, signals, sizes, speed
+from benchmarks import core, modbus, opcua_decode, page, signals, sizes, speed, writes
 from benchmarks.result import Result
 
-MODBUS = "modbus"
+MODBUS, WRITES = "modbus", "writes"
 
 
 def main() -> None:
-    parts = [*signals.SETS, MODBUS]
+    parts = [*signals.SETS, MODBUS, WRITES]
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--table", action="store_true", help="Markdown for people instead of JSON lines")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/benchmarks.md")
@@ -30,7 +31,7 @@ def main() -> None:
     if unknown := set(asked.signals) - set(parts):
         parser.error(f"there are no signals {', '.join(sorted(unknown))}, only {', '.join(parts)}")
     wanted = asked.signals or parts
-    names = [name for name in wanted if name != MODBUS]
+    names = [name for name in wanted if name not in (MODBUS, WRITES)]
     if not (asked.table or asked.write_docs):
         for size in sizes.sizes(names):
             for result in sizes.results(size):
@@ -46,13 +47,15 @@ def main() -> None:
 
 
 def _speeds(wanted: list[str], *, core_too: bool) -> Iterator[Result]:
-    if wanted != [MODBUS]:
+    if set(wanted) - {MODBUS, WRITES}:
         yield from speed.results()
         yield from opcua_decode.results()
     if core_too:
         yield from core.results()
     if MODBUS in wanted:
         yield from modbus.results()
+    if WRITES in wanted:
+        yield from writes.results()
 
 
 if __name__ == "__main__":
