@@ -2,7 +2,7 @@
 
 `ratio` is how many times better the value is than the baseline's in the same run (see `benchmarks.result.Result`).
 Ratios travel to other machines, values do not. `--table` prints Markdown instead, and `--write-docs` puts it into
-docs/benchmarks.md. It takes a minute and a half with the real signals, less without; names of signals
+docs/benchmarks.md. It takes two and a half minutes with the real signals, less without; names of signals
 (`benchmarks.signals.SETS`) leave the others' sizes out, and the agent on Modbus and what it writes too; `modbus` and
 `writes` alone are only that.
 `--core` adds what the Rust core does by itself, and builds that with cargo first.

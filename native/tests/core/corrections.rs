@@ -33,15 +33,14 @@ fn a_correction_is_nothing_else_and_is_whole() {
     let block = block::correction(&META, Correction { stream: [1; 16], first: 2, last: 9, offset_ns: 1 });
     let right = Parts::of(&block);
     assert!(block::header(&right.join()).is_ok());
-    type Harm = fn(&mut Parts);
-    let harms: [Harm; 7] = [
+    let harms: [fn(&mut Parts); 7] = [
         |parts| parts.set_flags(parts.flags() | FLAG_GAP),
         |parts| parts.readings = 1,
         |parts| parts.columns = 1,
         |parts| parts.places = 2,
         |parts| parts.hard = vec![0],
         |parts| parts.soft.push(0),
-        |parts| drop(parts.soft.pop()),
+        |parts| parts.soft.truncate(parts.soft.len() - 1),
     ];
     for harm in harms {
         let mut parts = right.clone();
