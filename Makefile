@@ -39,7 +39,7 @@ NODES := 100000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench bench-resolver test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-opcua soak-outbox browse-large peers clean
+.PHONY: help tools setup demo bench bench-resolver test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-opcua soak-outbox soak-lines browse-large peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -133,6 +133,9 @@ soak-outbox: setup peers ## kills, power cuts (as root), full disks and flipped 
 	@nice $(BIN)/python -m tests.outbox_rig full $(FULL)
 	@nice $(BIN)/python -m tests.outbox_rig harms $(FLIPS)
 	@nice $(BIN)/python -m tests.outbox_rig each 14
+
+soak-lines: setup peers ## every network fault on the lines to brokers and to devices
+	@HEADRACE_SOAK=1 nice $(BIN)/python -m pytest -q tests/test_network_faults.py tests/test_device_faults.py
 
 peers: tools ## install the brokers and device servers that the tests talk to
 	@tests/peers/install.sh

@@ -15,11 +15,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from agent import _native
+from agent import _native, clock
+from agent.clock import Look
 from agent.collectors import collectors
 from agent.collectors.base import Collector, DeviceState, Inlet, supervise
 from agent.config import Config, Device
 from agent.delivery import Delivery
+from agent.doubts import MARK, Doubts
 from agent.errors import OutboxFull
 from agent.findings import uplinks
 from agent.gate import Gate
@@ -65,7 +67,11 @@ class Pipeline:
         ]
         self._reloaded = False
         self._refused = 0
-        self._sealed_ns = time.time_ns()
+        self._clock = clock.GATEWAY
+        self._clock.begin(trusted=config.agent.clock == "trusted")
+        self._doubts = Doubts(clock.boot())
+        self._corrections = 0
+        self._sealed_ns = self._clock.now_ns()
         self._started = self._looked = time.monotonic()
 
     async def run(self, stop: asyncio.Event, *, drain: float = 1.5, ready: Callable[[], None] = lambda: None) -> None:
@@ -81,7 +87,9 @@ class Pipeline:
         try:
             await self._ledgers.open(config)
             self._intake.buffer.regroup(split.groups)
-            self._intake.restore(await self._lanes.main.outbox.marks())
+            marks = await self._lanes.main.outbox.marks()
+            self._intake.restore(marks)
+            self._doubts.restore(marks.get(MARK))
             facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._lanes.main.outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
             await self._work(stop, drain, ready)
@@ -132,8 +140,9 @@ class Pipeline:
         self._looked = time.monotonic()
         # No await among these: whoever waits, the marks, the losses and the readings are of the same moment.
         waiting = self._intake.waiting()
-        now = time.time_ns()
+        now = self._clock.now_ns()
         some, marks, losses = self._intake.cut()
+        look = self._clock.look()  # from here on readings have its offset, and go to the next block
         # Gaps come before the mark that lies behind them: a crash in between may tell of one twice, but hides none.
         for loss in losses:
             facts = {"event": "readings_lost", "lost": loss.count, "from_ns": loss.from_ns, "to_ns": loss.to_ns}
@@ -142,13 +151,15 @@ class Pipeline:
         if some:
             *others, last = self._lanes.split.parts
             for group in others:
-                await self._seal_group(group, now, halt)
+                await self._seal_group(group, now, look, halt)
             # The marks say that all of it is safe: they go with the last block, or after it.
-            if await self._seal_group(last, now, halt, marks):
+            if await self._seal_group(last, now, look, halt, marks):
                 marks = {}
         if marks:
             await self._keep(marks, halt)
         await self._report_refused(now, halt)
+        if self._doubts.any and self._clock.synchronized:
+            await self._correct(halt)
         self._sealed_ns = now
         if self._intake.buffer.pending_bytes < self._config.seal.bytes:
             self._intake.release()
@@ -164,7 +175,7 @@ class Pipeline:
             self._intake.buffer.regroup(split.groups)
 
     async def _seal_group(
-        self, group: Group, now: int, halt: asyncio.Event, marks: dict[str, bytes] | None = None
+        self, group: Group, now: int, look: Look, halt: asyncio.Event, marks: dict[str, bytes] | None = None
     ) -> bool:
         """Seals and stores what was set aside of a group. Returns whether the marks went with it: only `main` keeps
         any."""
@@ -177,7 +188,7 @@ class Pipeline:
             sequence=outbox.next_sequence,
             epoch=lane.epoch if lane else 0,
             sealed_ns=now,
-            synchronized=False,  # nobody has asked the clock yet; a block claims only what is known
+            synchronized=look.right,
             group=group.number,
         )
         if block is None:
@@ -186,10 +197,13 @@ class Pipeline:
         self._ledgers.sealed(group, block)
         if lane is None:
             return False
-        marked = marks if lane is self._lanes.main else None
-        if stopped_ns := await self._store(block, lane, halt, marked):
-            await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt, lane=lane)
-        return bool(marked)
+        kept: dict[str, bytes] = {}
+        if lane is self._lanes.main:
+            doubts = self._doubts.note(outbox.stream.bytes, block.sequence, look.offset_ns) if look.doubted else {}
+            kept = {**(marks or {}), **doubts}
+        if stopped_ns := await self._store(block, lane, halt, kept):
+            await self._own_gap(stopped_ns, self._clock.now_ns(), 0, STOPPED, halt, lane=lane)
+        return lane is self._lanes.main
 
     async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event) -> None:
         while True:
@@ -218,7 +232,7 @@ class Pipeline:
                     log.error("stopping with a full outbox: %d readings are lost", block.readings, extra=lost)
                     return 0
                 if not stopped_ns:
-                    stopped_ns = time.time_ns()
+                    stopped_ns = self._clock.now_ns()
                     self._intake.hold()
                     log.warning("%s; collectors wait until there is room", reason, extra={"event": "outbox_full"})
                 await self._pause(halt)
@@ -237,10 +251,49 @@ class Pipeline:
         if refused:
             self._refused += refused
             log.error("%s: %d", REFUSED, refused, extra={"event": "readings_lost", "lost": refused})
-            await self._gap(self._sealed_ns, now, refused, REFUSED, halt)
+            await self._own_gap(self._sealed_ns, now, refused, REFUSED, halt)
+
+    async def _correct(self, halt: asyncio.Event) -> None:
+        """The clock is right by now: says in the stream by how much earlier blocks were off.
+
+        Blocks of level 3 that have an uplink of their own stay marked.
+        """
+        main = self._lanes.main
+        for each in self._doubts.settle(self._clock.offset_ns, main.outbox.next_sequence - 1):
+            facts = {"event": "times_corrected", "first": each.first, "last": each.last, "offset_ns": each.offset_ns}
+            text = "times in blocks %d to %d were off by %+.3f s; the data center is told"
+            log.info(text, each.first, each.last, each.offset_ns / 1e9, extra=facts)
+            block = _native.correction(
+                stream=main.outbox.stream.bytes,
+                sequence=main.outbox.next_sequence,
+                epoch=main.epoch,
+                corrected=each.stream,
+                first=each.first,
+                last=each.last,
+                offset_ns=each.offset_ns,
+                sealed_ns=self._clock.now_ns(),
+            )
+            await self._store(block, main, halt, {MARK: each.mark})
+            self._corrections += 1
+        await self._keep(self._doubts.mark(), halt)
+
+    async def _own_gap(
+        self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event, *, lane: Lane | None = None
+    ) -> None:
+        """A gap whose bounds are of this gateway's clock."""
+        right = bool(self._clock.synchronized)
+        await self._gap(from_ns, to_ns, readings, reason, halt, synchronized=right, lane=lane)
 
     async def _gap(
-        self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event, *, lane: Lane | None = None
+        self,
+        from_ns: int,
+        to_ns: int,
+        readings: int,
+        reason: str,
+        halt: asyncio.Event,
+        *,
+        synchronized: bool = True,
+        lane: Lane | None = None,
     ) -> None:
         lane = lane or self._lanes.main
         place = lane.outbox.next_sequence
@@ -253,7 +306,8 @@ class Pipeline:
             to_ns=to_ns,
             readings=readings,
             reason=reason,
-            sealed_ns=time.time_ns(),
+            sealed_ns=self._clock.now_ns(),
+            synchronized=synchronized,
         )
         await self._store(block, lane, halt)
 
@@ -295,6 +349,7 @@ class Pipeline:
             "collecting": self._intake.is_open,
             "since_seal": round(time.monotonic() - self._looked, 1),
             **stats,
+            "clock": {**self._clock.facts(), "corrections": self._corrections},
             "outbox": main.outbox.facts(),
             "uplink": main.delivery.facts(),
             **{lane.name: {"outbox": lane.outbox.facts(), "uplink": lane.delivery.facts()} for lane in others},

@@ -52,6 +52,8 @@ class Sample:
     delivered: int
     waiting: int
     """Readings in the outbox."""
+    written: int
+    """Bytes that it sent to the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Measured:
     """Readings by which the outbox grew."""
     peak_mb: float
     """The most memory that it ever held, resident."""
+    written: int
+    """Bytes that it sent to the disk in it."""
 
     @property
     def cost_us(self) -> float:
@@ -90,6 +94,12 @@ def peak_mb(pid: int) -> float:
     """The most resident memory that a process ever had, in MB of 10^6 bytes."""
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+
+
+def written(pid: int) -> int:
+    """Bytes that a process sent, or is about to send, to a disk (proc(5), write_bytes). On a tmpfs that is none."""
+    lines = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(lines["write_bytes"])
 
 
 @contextmanager
@@ -169,6 +179,7 @@ def _samples(process: subprocess.Popen[bytes], found: Queue[Sample]) -> None:
             facts["accepted"],
             facts["uplink"]["confirmed"],
             facts["outbox"]["readings"],
+            written(process.pid),
         )
         found.put(sample)
 
@@ -198,6 +209,7 @@ def agent(load: tuple[int, int, str], *, bound: bool, seal: str = "1 MiB", windo
             last.delivered - first.delivered,
             last.waiting - first.waiting,
             peak_mb(process.pid),
+            last.written - first.written,
         )
 
 

@@ -61,6 +61,10 @@ ALTER TABLE tags ADD COLUMN lookup VARCHAR;
 CREATE TABLE settled AS SELECT * FROM readings LIMIT 0;
 CREATE VIEW every AS SELECT *, 0 AS half, rowid AS place FROM settled
     UNION ALL SELECT *, 1, rowid FROM readings;
+ALTER TABLE blocks ADD COLUMN synchronized BOOLEAN;
+ALTER TABLE gaps ADD COLUMN synchronized BOOLEAN;
+CREATE TABLE corrections(stream UUID, first BIGINT, last BIGINT, offset_ns BIGINT, agent VARCHAR, by_stream UUID,
+    by_sequence BIGINT);
 """,
 }
 """What each later version of the tables adds to the one before; an older store gets it when it is opened."""

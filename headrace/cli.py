@@ -211,6 +211,7 @@ def _simulate_options(made: argparse.ArgumentParser) -> None:
         metavar="FAULT",
         help="a resolver too, at the address of [resolver]; with a fault: slow, hang, error, wrong, expired, ...",
     )
+    made.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, and when (docs/faults.md)")
 
 
 def _probe_options(made: argparse.ArgumentParser) -> None:

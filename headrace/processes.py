@@ -138,6 +138,7 @@ async def _report(facts: Callable[[], dict[str, Any]]) -> None:
 def simulate(options: argparse.Namespace) -> int:
     """`headrace simulate`. What TLS devices are to be trusted by is made where it is missing, so before the check."""
     from simulators import certificate
+    from simulators.faults import load
     from simulators.resolving import resolving
     from simulators.run import simulate as run
 
@@ -150,6 +151,7 @@ def simulate(options: argparse.Namespace) -> int:
         )
     shown = (options.cert, options.key) if options.cert else None
     config = _warn(configs.check(options.config))
+    faults = load(options.faults, config) if options.faults else None
 
     def ready() -> None:
         devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
@@ -162,7 +164,7 @@ def simulate(options: argparse.Namespace) -> int:
 
     async def work(stop: asyncio.Event) -> None:
         async with resolving(config, options.resolver):
-            await run(config, seed=options.seed, stop=stop, ready=ready, shown=shown)
+            await run(config, seed=options.seed, stop=stop, ready=ready, shown=shown, faults=faults)
 
     until_stopped(work)
     return 0

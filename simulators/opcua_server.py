@@ -76,6 +76,7 @@ class OpcUaServer:
         self._server: Server | None = None
         self._nodes: dict[int, list[_Node]] = {}
         self._due: list[tuple[int, int]] = []
+        self._behind = False
 
     @property
     def host(self) -> str:
@@ -96,7 +97,10 @@ class OpcUaServer:
         server.allow_remote_admin(False)
         server.set_endpoint(self.url)
         # asyncua would take the port last and log a traceback; and without these two it warns of missing certificates
-        await _probe(self.host, self.port)
+        if self._behind:
+            server.socket_address = (self.host, 0)
+        else:
+            await _probe(self.host, self.port)
         server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
         server.set_identity_tokens([ua.AnonymousIdentityToken])
         server.set_server_name("Headrace simulator")
@@ -112,6 +116,14 @@ class OpcUaServer:
             self._due.append((first + step_ns, step_ns))
         heapq.heapify(self._due)
         await server.start()
+
+    async def listen_behind(self) -> tuple[str, int]:
+        """`start` at a free port, while clients are told the url: something else is to listen there. Returns where."""
+        self._behind = True
+        await self.start()
+        assert self._server is not None
+        assert self._server.bserver is not None
+        return self.host, self._server.bserver.port
 
     async def run(self) -> None:
         """Writes every change in its step's order, until cancelled."""

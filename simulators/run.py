@@ -17,11 +17,13 @@ from agent.config import Config, ModbusDevice, OpcUaDevice
 from agent.errors import ConfigError, HeadraceError, Problem
 from agent.model import Tag
 from simulators import certificate
+from simulators.faults import Faults, Schedule
+from simulators.lines import Lines
 from simulators.loopback import loopback
 from simulators.modbus_image import Image
 from simulators.modbus_place import Place
 from simulators.modbus_pty import PtyServer
-from simulators.modbus_server import Server
+from simulators.modbus_server import ModbusServer, Server
 from simulators.opcua_server import OpcUaServer
 from simulators.plant import Plant
 
@@ -41,10 +43,14 @@ class Simulation:
         seed: int,
         clock: Callable[[], int] = time.time_ns,
         shown: tuple[Path, Path] | None = None,
+        faults: Faults | None = None,
     ) -> None:
         """`shown`: certificate and key of all TLS devices. Left out, one is made where there is none."""
         self.plant = Plant(config.tags, seed)
         self._shown = shown
+        self._faulty = faults.on("line") if faults else set()
+        self._lines = Lines(faults.seed if faults else 0)
+        self._schedule = Schedule(faults, {"line": self._lines.make}) if faults else None
         self._usual = config.agent.data_dir / "simulator" / "simulator.pem"
         self._modbus: list[tuple[str, Server]] = []
         self._opcua: list[tuple[str, OpcUaServer]] = []
@@ -80,7 +86,10 @@ class Simulation:
         """Listens for every device; nothing is left listening where one can't. Raises PortTaken."""
         for names, server in self._servers:
             try:
-                await server.start()
+                if self._faulty.isdisjoint(names.split(", ")) or not isinstance(server, ModbusServer | OpcUaServer):
+                    await server.start()
+                else:
+                    await self._lines.open(names.split(", "), server)
             except OSError as reason:
                 await self.stop()
                 raise PortTaken(_reason(names, server, reason)) from reason
@@ -93,10 +102,13 @@ class Simulation:
         async with asyncio.TaskGroup() as tasks:
             for names, server in self._opcua:
                 tasks.create_task(server.run(), name=f"simulate {names}")
+            if self._schedule is not None:
+                tasks.create_task(self._schedule.run(), name="faults")
             await asyncio.Event().wait()
 
     async def stop(self) -> None:
         """Cuts every client and frees every port, within a second or so; also after half a start."""
+        await self._lines.close()
         await asyncio.gather(*(server.stop() for _, server in self._servers))
 
     def facts(self) -> dict[str, int]:
@@ -107,6 +119,7 @@ class Simulation:
             "exceptions": sum(served.exceptions for served in modbus),
             "changes": sum(server.changes for _, server in self._opcua),
             "clients": sum(served.clients for served in modbus) + sum(server.clients for _, server in self._opcua),
+            **(self._schedule.facts() if self._schedule is not None else {}),
         }
 
 
@@ -117,12 +130,13 @@ async def simulate(
     stop: asyncio.Event,
     ready: Callable[[], None],
     shown: tuple[Path, Path] | None = None,
+    faults: Faults | None = None,
 ) -> None:
     """Runs the devices of `config` until `stop` is set; calls `ready` once all of them listen.
 
     Raises ConfigError for a device that is not on this machine, PortTaken where an address is in use.
     """
-    simulation = Simulation(config, seed, shown=shown)
+    simulation = Simulation(config, seed, shown=shown, faults=faults)
     stopping = asyncio.create_task(stop.wait())
     work = asyncio.create_task(_work(simulation, ready))
     try:

@@ -35,6 +35,7 @@ PARTS = {
     "words": Part(
         (
             "agent",
+            "agent.clock",
             "agent.model",
             "agent.errors",
             "agent.wire",
@@ -97,7 +98,7 @@ PARTS = {
                 "flight",
                 "receipts",
                 "suspicion",
-                *("gate", "lanes", "ledgers", "lookup", "reload", "split"),
+                *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "split"),
             )
         ),
         _PIPELINE,
@@ -122,7 +123,7 @@ HOMES = {
     "pydantic": (
         *("headrace/browse.py", "agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
         *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
-        *("agent/labels.py", "agent/product.py", "agent/sharing.py"),
+        *("agent/labels.py", "agent/product.py", "agent/sharing.py", "simulators/faults.py"),
     ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),

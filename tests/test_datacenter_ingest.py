@@ -320,6 +320,9 @@ def test_a_store_of_version_1_gets_the_columns_that_came_later(tmp_path: Path) -
             rig.store.write("ALTER TABLE tags DROP COLUMN lookup")
             for name in ("epoch", "received_ns", "sha256"):
                 rig.store.write(f"ALTER TABLE blocks DROP COLUMN {name}")
+            rig.store.write("ALTER TABLE blocks DROP COLUMN synchronized")
+            rig.store.write("ALTER TABLE gaps DROP COLUMN synchronized")
+            rig.store.write("DROP TABLE corrections")
             rig.store.write("UPDATE meta SET value = '1' WHERE name = 'schema'")
     array = next(tag.index for tag in TAGS if tag.type is ValueType.INT16_ARRAY)
     with Rig(tmp_path) as rig:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from agent.clock import now_ns
 from agent.collectors.alarm import Alarm
 from agent.collectors.carrier import open_wire
 from agent.collectors.connection import Connection, Opener
@@ -196,7 +197,7 @@ class Line:
             transaction = self._transactions.next()
             frame = self._framer.wrap(question.unit, question.pdu, transaction)
             deadline = now + turn.timeout + self._connection.travel(len(frame) + question.size)
-            self._flights[transaction] = Flight(question, turn, time.time_ns(), now, deadline)
+            self._flights[transaction] = Flight(question, turn, time.perf_counter_ns(), deadline)
             turn.flying += 1
             self._last = turn.member
             turn.member.counters["requests"] += 1
@@ -379,7 +380,7 @@ class Line:
 
     def _deliver(self, flight: Flight, verdict: bytes | int) -> None:
         turn, question = flight.turn, flight.question
-        time_ns = flight.sent_ns + int((self._loop.time() - flight.sent) * 5e8)
+        time_ns = now_ns() - (time.perf_counter_ns() - flight.sent) // 2
         self._mute = 0
         if isinstance(verdict, bytes):
             self._connection.answered()

@@ -101,8 +101,7 @@ class Flight:
 
     question: Question
     turn: Turn
-    sent_ns: int
-    sent: float
+    sent: int
     deadline: float
 
 
