@@ -93,7 +93,7 @@ def peak_mb(pid: int) -> float:
 
 
 @contextmanager
-def _process(command: list[str], cores: set[int], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(command: list[str], cores: set[int], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as errors:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
     os.sched_setaffinity(process.pid, cores)
@@ -115,12 +115,12 @@ def load_server(home: Path, cores: set[int]) -> Iterator[int]:
     """The compiled server; gives its port."""
     if not LOAD.exists():
         raise SystemExit(f"{LOAD} is not built: run `make bench`")
-    with _process([str(LOAD)], cores, home / "load.log") as process:
-        assert process.stdout is not None
+    with process([str(LOAD)], cores, home / "load.log") as server:
+        assert server.stdout is not None
         # Other load must not make it late: the agent would wait for it, and wake up for each single answer.
         with suppress(PermissionError):
-            os.sched_setscheduler(process.pid, os.SCHED_RR, os.sched_param(1))
-        yield int(process.stdout.readline().split()[1])
+            os.sched_setscheduler(server.pid, os.SCHED_RR, os.sched_param(1))
+        yield int(server.stdout.readline().split()[1])
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def broker(home: Path, cores: set[int]) -> Iterator[int]:
     """A real Mosquitto; gives its port."""
     port = free_port()
     _, command = brokers.command("mosquitto", home / "broker", port)
-    with _process(command, cores, home / "broker.log"):
+    with process(command, cores, home / "broker.log"):
         deadline = time.monotonic() + 10
         while not listens(port):
             if time.monotonic() > deadline:
@@ -173,6 +173,28 @@ def _samples(process: subprocess.Popen[bytes], found: Queue[Sample]) -> None:
         found.put(sample)
 
 
+def measure(path: Path, home: Path, cores: set[int], warm: int, window: int) -> Measured:
+    """Runs the agent on a config, and measures it for `window` seconds after `warm` seconds."""
+    command = [sys.executable, "-m", "headrace", "--log-level", "info", "run", str(path), "--json"]
+    with process(command, cores, home / "agent.log") as agent:
+        found: Queue[Sample] = Queue()
+        threading.Thread(target=_samples, args=(agent, found), daemon=True).start()
+        try:
+            several = [found.get(timeout=30) for _ in range(warm + window + 1)][warm:]
+        except Exception as reason:
+            raise SystemExit(f"the agent gave no figures: {(home / 'agent.log').read_text()[-2000:]}") from reason
+        first, last = several[0], several[-1]
+        sys.stderr.write((home / "agent.log").read_text()[-1500:])
+        return Measured(
+            last.at - first.at,
+            last.cpu - first.cpu,
+            last.collected - first.collected,
+            last.delivered - first.delivered,
+            last.waiting - first.waiting,
+            peak_mb(agent.pid),
+        )
+
+
 def agent(load: tuple[int, int, str], *, bound: bool, seal: str = "1 MiB", window: int = WINDOW) -> Measured:
     """Runs the agent on a load, on the first core alone where `bound`, and measures `window` seconds of it."""
     cores = sorted(os.sched_getaffinity(0))
@@ -181,24 +203,7 @@ def agent(load: tuple[int, int, str], *, bound: bool, seal: str = "1 MiB", windo
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path(__file__).parents[1] / "target")))
         server = stack.enter_context(load_server(home, others))
         mqtt = stack.enter_context(broker(home, others))
-        path = config(home, server, mqtt, load, seal)
-        command = [sys.executable, "-m", "headrace", "--log-level", "warning", "run", str(path), "--json"]
-        process = stack.enter_context(_process(command, mine, home / "agent.log"))
-        found: Queue[Sample] = Queue()
-        threading.Thread(target=_samples, args=(process, found), daemon=True).start()
-        try:
-            several = [found.get(timeout=30) for _ in range(WARM + window + 1)][WARM:]
-        except Exception as reason:
-            raise SystemExit(f"the agent gave no figures: {(home / 'agent.log').read_text()[-2000:]}") from reason
-        first, last = several[0], several[-1]
-        return Measured(
-            last.at - first.at,
-            last.cpu - first.cpu,
-            last.collected - first.collected,
-            last.delivered - first.delivered,
-            last.waiting - first.waiting,
-            peak_mb(process.pid),
-        )
+        return measure(config(home, server, mqtt, load, seal), home, mine, WARM, window)
 
 
 def bare(load: tuple[int, int, str], seconds: float = 4.0) -> tuple[float, float]:

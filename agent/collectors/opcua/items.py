@@ -27,6 +27,8 @@ from agent.model import StatusCode, Tag
 
 log = logging.getLogger("headrace.collector")
 
+MOST_NOTIFICATIONS = 2000
+"""Values of one notification: some 64 KB, which is well below what servers and we take for a message."""
 LIFETIME = 600.0
 """Seconds that a server keeps a subscription whose client is silent, if it does as it is asked."""
 _ID_TYPES = {
@@ -119,7 +121,7 @@ class Items:
             RequestedPublishingInterval=interval * 1000,
             RequestedMaxKeepAliveCount=max(1, math.ceil(device.keep_alive / interval)),
             RequestedLifetimeCount=math.ceil(patience / interval),
-            MaxNotificationsPerPublish=0,
+            MaxNotificationsPerPublish=MOST_NOTIFICATIONS,
             PublishingEnabled=True,
             Priority=0,
         )

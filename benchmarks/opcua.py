@@ -1,0 +1,107 @@
+"""What OPC UA values cost the agent from end to end: published, decoded, sealed, committed on disk, and PUBACKed.
+
+`python -m benchmarks.opcua` runs the agent as it is (`headrace run`) against a compiled server (`opcua-load`, made with
+async-opcua) and a real Mosquitto, each a process of its own. Only the agent's CPU counts, that of all its threads.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import modbus
+from benchmarks.result import Result, less, more
+from tests.peers.process import free_port, listens
+
+COMMAND = "python -m benchmarks.opcua"
+TARGET = Path(__file__).parents[1] / "target"
+LOAD = TARGET / "peers" / "opcua" / "release" / "opcua-load"
+STOCK = "stock asyncua subscription with a handler that counts, which stores nothing"
+WARM, WINDOW = 6, 10
+"""Seconds before the measurement, and of it."""
+
+
+@contextmanager
+def load_server(home: Path, items: int, period_ms: int, cores: set[int]) -> Iterator[int]:
+    """The compiled server; gives its port."""
+    if not LOAD.exists():
+        raise SystemExit(f"{LOAD} is not built: run `make bench`")
+    port = free_port()
+    command = [str(LOAD), str(port), str(home / "load"), str(items), str(period_ms)]
+    with modbus.process(command, cores, home / "load.log"):
+        deadline = time.monotonic() + 20
+        while not listens(port):
+            if time.monotonic() > deadline:
+                raise SystemExit("the load server did not start")
+            time.sleep(0.02)
+        yield port
+
+
+def config(home: Path, server: int, mqtt: int, items: int, publish_ms: int) -> Path:
+    """A config with one device, which has every item of the load server."""
+    path = home / "plant.toml"
+    path.write_text(f"""
+[agent]
+id = "bench"
+data_dir = "{home}/agent"
+[seal]
+after = "1s"
+bytes = "1 MiB"
+[uplink]
+url = "mqtt://127.0.0.1:{mqtt}"
+confirm = "broker"
+[[device]]
+name = "load"
+protocol = "opcua"
+url = "opc.tcp://127.0.0.1:{server}"
+security = "None"
+publish = "{publish_ms}ms"
+sampling = "every change"
+outage = "2s"
+tags = "tags.csv"
+""")
+    rows = [f"v{item},nsu=urn:headrace:test;s={item},float64" for item in range(items)]
+    (home / "tags.csv").write_text("\n".join(["name,address,type", *rows]) + "\n")
+    return path
+
+
+def agent(items: int, period_ms: int, publish_ms: int, window: int = WINDOW) -> modbus.Measured:
+    """Runs the agent, bound to the first core, on a load, and measures `window` seconds of it."""
+    cores = sorted(os.sched_getaffinity(0))
+    mine, others = {cores[0]}, set(cores[1:]) or {cores[0]}
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=TARGET)))
+        server = stack.enter_context(load_server(home, items, period_ms, others))
+        mqtt = stack.enter_context(modbus.broker(home, others))
+        return modbus.measure(config(home, server, mqtt, items, publish_ms), home, mine, WARM, window)
+
+
+def stock(items: int, period_ms: int, publish_ms: int, seconds: float = 5.0) -> float:
+    """CPU microseconds for each value of a stock asyncua subscription."""
+    cores = set(sorted(os.sched_getaffinity(0))[1:]) or os.sched_getaffinity(0)
+    with (
+        tempfile.TemporaryDirectory(dir=TARGET) as home,
+        load_server(Path(home), items, period_ms, cores) as port,
+    ):
+        words = [str(port), str(items), str(publish_ms), str(seconds)]
+        command = [sys.executable, "-m", "benchmarks.opcua_stock", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=90)
+    values, cpu = done.stdout.split()
+    return float(cpu) / int(values) * 1e6
+
+
+if __name__ == "__main__":
+    import sys
+    a = [int(x) for x in sys.argv[1:4]]
+    if len(sys.argv) > 4:
+        print(stock(*a))
+    m = agent(*a)
+    print(m)
+    print(m.cost_us, m.rate)
