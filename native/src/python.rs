@@ -125,6 +125,10 @@ impl Buffer {
         Ok(self.open().opcua_renewed(subscription, known_ns)?)
     }
 
+    fn opcua_resumed(&self, subscription: usize) -> PyResult<()> {
+        Ok(self.open().opcua_resumed(subscription)?)
+    }
+
     fn push_publish(&self, subscription: usize, body: &[u8], received_ns: i64) -> PyResult<Published> {
         Ok(self.open().push_publish(subscription, body, received_ns)?.into())
     }

@@ -278,6 +278,7 @@ class Publisher:
         self._inlet.lost(since, published_ns, -1, f"{self._device.name}: a notification that can't be read: {reason}")
 
     def _look_at(self, found: Published, received_ns: int, published_ns: int) -> None:
+        self._counters["repeated_values"] += found.repeated
         if found.overflows:
             self._counters["overflows"] += len(found.overflows)
             self._inlet.lost(
