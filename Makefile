@@ -61,7 +61,7 @@ $(BUILT): $(SOURCES) | tools
 demo: setup ## the whole chain on this machine, each reading checked; ARGS="--seconds 20 --outage 5s --json"
 	@$(BIN)/headrace demo $(ARGS)
 
-bench: setup $(MODBUS_LOAD) ## one JSON line for each benchmark
+bench: setup $(MODBUS_LOAD) $(ASYNC_OPCUA_SERVER) ## one JSON line for each benchmark
 	@$(BIN)/python -m benchmarks --core $(ARGS)
 
 test: setup peers check test-rust test-python ## everything that must hold: what CI runs
@@ -144,7 +144,7 @@ $(MODBUS_LOAD): benchmarks/modbus_load.c
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o $@ $<
 
-$(ASYNC_OPCUA_SERVER): tests/peers/opcua_server/Cargo.toml tests/peers/opcua_server/Cargo.lock tests/peers/opcua_server/src/main.rs
+$(ASYNC_OPCUA_SERVER): tests/peers/opcua_server/Cargo.toml tests/peers/opcua_server/Cargo.lock $(wildcard tests/peers/opcua_server/src/*.rs tests/peers/opcua_server/src/*/*.rs)
 	@echo "==> async-opcua server (a few minutes the first time)"
 	@$(CARGO) build --quiet --release --locked --manifest-path tests/peers/opcua_server/Cargo.toml --target-dir target/peers/opcua
 	@touch $@

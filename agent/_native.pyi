@@ -140,8 +140,8 @@ class Buffer:
     def opcua_resumed(self, subscription: int) -> None:
         """Says that the subscription goes on over a new connection, after all that was missed was pushed.
 
-        Of each tag's next value, one that is its last reading itself (time, value and quality) is left out: a server may
-        send it once more, under a sequence number of its own. Raises IndexError for an unknown subscription.
+        Of each tag's next value, one that is its last reading itself (time, value and quality) is left out: a server
+        may send it once more, under a sequence number of its own. Raises IndexError for an unknown subscription.
         """
 
     def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published:

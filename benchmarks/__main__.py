@@ -3,7 +3,7 @@
 `ratio` is how many times better the value is than the baseline's in the same run (see `benchmarks.result.Result`).
 Ratios travel to other machines, values do not. `--table` prints Markdown instead, and `--write-docs` puts it into
 docs/benchmarks.md. It takes a minute and a half with the real signals, less without; names of signals
-(`benchmarks.signals.SETS`) leave the others' sizes out, and the agent on Modbus too; `modbus` alone is only that.
+(`benchmarks.signals.SETS`) leave the others' sizes out, and the agent too; `modbus` or `opcua` alone is only that.
 `--core` adds what the Rust core does by itself, and builds that with cargo first.
 """
 
@@ -13,14 +13,15 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from benchmarks import core, modbus, opcua_decode, page, signals, sizes, speed
+from benchmarks import core, modbus, opcua, opcua_decode, page, signals, sizes, speed
 from benchmarks.result import Result
 
 MODBUS = "modbus"
+OPCUA = "opcua"
 
 
 def main() -> None:
-    parts = [*signals.SETS, MODBUS]
+    parts = [*signals.SETS, MODBUS, OPCUA]
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--table", action="store_true", help="Markdown for people instead of JSON lines")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/benchmarks.md")
@@ -30,7 +31,7 @@ def main() -> None:
     if unknown := set(asked.signals) - set(parts):
         parser.error(f"there are no signals {', '.join(sorted(unknown))}, only {', '.join(parts)}")
     wanted = asked.signals or parts
-    names = [name for name in wanted if name != MODBUS]
+    names = [name for name in wanted if name not in (MODBUS, OPCUA)]
     if not (asked.table or asked.write_docs):
         for size in sizes.sizes(names):
             for result in sizes.results(size):
@@ -46,13 +47,15 @@ def main() -> None:
 
 
 def _speeds(wanted: list[str], *, core_too: bool) -> Iterator[Result]:
-    if wanted != [MODBUS]:
+    if set(wanted) - {MODBUS, OPCUA}:
         yield from speed.results()
         yield from opcua_decode.results()
     if core_too:
         yield from core.results()
     if MODBUS in wanted:
         yield from modbus.results()
+    if OPCUA in wanted:
+        yield from opcua.results()
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def _samples(process: subprocess.Popen[bytes], found: Queue[Sample]) -> None:
 
 def measure(path: Path, home: Path, cores: set[int], warm: int, window: int) -> Measured:
     """Runs the agent on a config, and measures it for `window` seconds after `warm` seconds."""
-    command = [sys.executable, "-m", "headrace", "--log-level", "info", "run", str(path), "--json"]
+    command = [sys.executable, "-m", "headrace", "--log-level", "warning", "run", str(path), "--json"]
     with process(command, cores, home / "agent.log") as agent:
         found: Queue[Sample] = Queue()
         threading.Thread(target=_samples, args=(agent, found), daemon=True).start()
@@ -184,7 +184,6 @@ def measure(path: Path, home: Path, cores: set[int], warm: int, window: int) -> 
         except Exception as reason:
             raise SystemExit(f"the agent gave no figures: {(home / 'agent.log').read_text()[-2000:]}") from reason
         first, last = several[0], several[-1]
-        sys.stderr.write((home / "agent.log").read_text()[-1500:])
         return Measured(
             last.at - first.at,
             last.cpu - first.cpu,

@@ -24,6 +24,9 @@ COMMAND = "python -m benchmarks.opcua"
 TARGET = Path(__file__).parents[1] / "target"
 LOAD = TARGET / "peers" / "opcua" / "release" / "opcua-load"
 STOCK = "stock asyncua subscription with a handler that counts, which stores nothing"
+LOAD_FAST = (1_000, 20, 20)
+"""Items, how often each changes and how often that is published, in ms: 50,000 values/s, 1,000 a notification."""
+LOAD_MANY = (10_000, 50, 50)
 WARM, WINDOW = 6, 10
 """Seconds before the measurement, and of it."""
 
@@ -72,7 +75,7 @@ tags = "tags.csv"
     return path
 
 
-def agent(items: int, period_ms: int, publish_ms: int, window: int = WINDOW) -> modbus.Measured:
+def agent(items: int, period_ms: int, publish_ms: int, window: int = WINDOW, warm: int = WARM) -> modbus.Measured:
     """Runs the agent, bound to the first core, on a load, and measures `window` seconds of it."""
     cores = sorted(os.sched_getaffinity(0))
     mine, others = {cores[0]}, set(cores[1:]) or {cores[0]}
@@ -80,7 +83,7 @@ def agent(items: int, period_ms: int, publish_ms: int, window: int = WINDOW) -> 
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=TARGET)))
         server = stack.enter_context(load_server(home, items, period_ms, others))
         mqtt = stack.enter_context(modbus.broker(home, others))
-        return modbus.measure(config(home, server, mqtt, items, publish_ms), home, mine, WARM, window)
+        return modbus.measure(config(home, server, mqtt, items, publish_ms), home, mine, warm, window)
 
 
 def stock(items: int, period_ms: int, publish_ms: int, seconds: float = 5.0) -> float:
@@ -97,11 +100,36 @@ def stock(items: int, period_ms: int, publish_ms: int, seconds: float = 5.0) -> 
     return float(cpu) / int(values) * 1e6
 
 
+def results() -> Iterator[Result]:
+    """The rows of `make bench`."""
+    baseline = stock(*LOAD_FAST)
+    for items, period_ms, publish_ms in (LOAD_FAST, LOAD_MANY):
+        found = agent(items, period_ms, publish_ms)
+        if found.growth > found.delivered / 20:
+            raise SystemExit(f"the outbox grew by {found.growth} readings while {found.delivered} were delivered")
+        fed = f"{items} items every {period_ms} ms"
+        rows = [
+            *less(
+                f"OPC UA end to end, {fed}, CPU of the agent", found.cost_us, "us/value", asked=1.0, **{STOCK: baseline}
+            ),
+            *more(f"OPC UA end to end, {fed}, values for each second of CPU", found.rate, "values/s", asked=5e5),
+            *more(f"OPC UA end to end, {fed}, delivered", found.delivered / found.seconds, "values/s", asked=5e4),
+        ]
+        yield from (replace(one, command=COMMAND) for one in rows)
+    yield from (
+        replace(one, command=COMMAND) for one in less("100,000 OPC UA items, most memory", memory(), "MB", asked=250.0)
+    )
+
+
+def memory() -> float:
+    """The most memory of the agent in MB, with 100,000 items that do not change."""
+    return agent(100_000, 0, 1000, window=2, warm=25).peak_mb
+
+
+def main() -> None:
+    for each in results():
+        each.print()
+
+
 if __name__ == "__main__":
-    import sys
-    a = [int(x) for x in sys.argv[1:4]]
-    if len(sys.argv) > 4:
-        print(stock(*a))
-    m = agent(*a)
-    print(m)
-    print(m.cost_us, m.rate)
+    main()

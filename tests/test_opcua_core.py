@@ -1,4 +1,5 @@
-"""The core's `cut`, `opcua_renewed` and `opcua_resumed`: which readings a block has, and what a repeated first value becomes."""
+"""The core's `cut`, `opcua_renewed` and `opcua_resumed`: which readings a block has, and what a repeated
+value becomes."""
 
 from __future__ import annotations
 
@@ -63,7 +64,9 @@ def test_a_first_value_that_was_read_before_holds_now(second: int, kept_at: int)
 
 
 @pytest.mark.parametrize(
-    ("value", "second", "repeated"), [(1, 9, 1), (2, 9, 0), (1, 10, 0)], ids=["the same", "another value", "another time"]
+    ("value", "second", "repeated"),
+    [(1, 9, 1), (2, 9, 0), (1, 10, 0)],
+    ids=["the same", "another value", "another time"],
 )
 def test_the_last_reading_once_more_after_a_resume_is_left_out(value: int, second: int, repeated: int) -> None:
     found = buffer()

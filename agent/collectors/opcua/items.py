@@ -269,11 +269,13 @@ class Items:
         count["covered_seconds"] = min(count.get("covered_seconds") or covered, covered)
 
 
-def read_request(nodes: Sequence[ua.NodeId], stamps: ua.TimestampsToReturn) -> ua.ReadRequest:
-    """A read of the nodes' values."""
+def read_request(
+    nodes: Sequence[ua.NodeId], stamps: ua.TimestampsToReturn, attribute: AttributeIds = AttributeIds.Value
+) -> ua.ReadRequest:
+    """A read of one attribute of each node."""
     request = ua.ReadRequest()
     request.Parameters.TimestampsToReturn = stamps
-    request.Parameters.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=AttributeIds.Value) for node in nodes]
+    request.Parameters.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=attribute) for node in nodes]
     return request
 
 

@@ -20,6 +20,7 @@ from asyncua.ua.ua_binary import nodeid_from_binary, nodeid_to_binary, struct_fr
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from agent.collectors.opcua.memory import Memory
+from agent.collectors.opcua.transport import ANSWER, bounded, small
 from agent.config import OpcUaDevice
 from agent.errors import NotConnected
 
@@ -47,7 +48,7 @@ class Link:
         self._lost = lost
         self._renewing: asyncio.Task[None] | None = None
         # Its watchdog and its reconnecting are started by `Client.connect`, which is never called.
-        self._client = client = Client(device.url, timeout=device.timeout)
+        self._client = client = bounded(Client(device.url, timeout=device.timeout))
         client.application_uri, client.name, client.description = APPLICATION_URI, "Headrace", "Headrace"
         client.session_timeout = int(self.session_seconds * 1000)
         client.secure_channel_timeout = int(CHANNEL_SECONDS * 1000)
@@ -96,15 +97,12 @@ class Link:
         self.session_seconds = client.session_timeout / 1000
         self._remember(memory)
 
-    async def ask(self, request: Any, answer: type[Answer]) -> Answer:
-        """One request and its whole answer. Raises FAULTS, also where the service failed as a whole."""
+    async def ask(self, request: Any, answer: type[Answer], most: int = ANSWER) -> Answer:
+        """One request and its whole answer, of at most `most` bytes. Raises FAULTS, also where the service failed as a
+        whole."""
         body = await self.raw(request)
-        try:
-            found: Any = struct_from_binary(answer, body)
-        except UaError:
-            raise
-        except Exception as reason:  # asyncua's decoder raises whatever comes up on bytes that are no answer
-            raise ConnectionError(f"an answer that can't be read: {reason}") from reason
+        small(body, most)
+        found: Any = _decoded(lambda: struct_from_binary(answer, body))
         found.ResponseHeader.ServiceResult.check()
         return found  # type: ignore[no-any-return]
 
@@ -131,7 +129,7 @@ class Link:
         protocol = self._client.uaclient.protocol
         body = future.result()
         if protocol is not None:
-            protocol.check_answer(body, "")
+            _decoded(lambda: protocol.check_answer(body, ""))
         return body
 
     async def close(self) -> None:
@@ -193,6 +191,16 @@ def nanoseconds(stamp: datetime | None) -> int:
     return (aware - EPOCH) // MICROSECOND * 1000
 
 
+def _decoded(work: Callable[[], Answer]) -> Answer:
+    """What asyncua decodes. It raises whatever comes up on bytes that are no answer; here that is a ConnectionError."""
+    try:
+        return work()
+    except (NotConnected, *FAULTS):
+        raise
+    except Exception as reason:
+        raise ConnectionError(f"an answer that can't be read: {type(reason).__name__}: {reason}") from reason
+
+
 async def within(seconds: float, work: Coroutine[Any, Any, Answer]) -> Answer:
     """Waits for `work`, and no longer. asyncua may swallow a cancellation and go on waiting for an answer that never
     comes: so it runs in a task of its own, which is left to itself where it does not end. Raises TimeoutError."""
@@ -205,4 +213,4 @@ async def within(seconds: float, work: Coroutine[Any, Any, Answer]) -> Answer:
             task.cancel()
     if not task.done():
         raise TimeoutError(f"no answer within {seconds:g} s")
-    return task.result()
+    return _decoded(task.result)
