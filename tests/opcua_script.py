@@ -85,12 +85,21 @@ class ScriptedServer:
         for writer in self._writers:
             writer.close()
 
-    async def publish(self, value: int, *, lost: bool = False, forgotten: bool = False) -> None:
-        """One notification with one value. `lost`: it never arrives; `forgotten`: nor is it there for Republish."""
+    async def publish(
+        self,
+        value: int,
+        *,
+        lost: bool = False,
+        forgotten: bool = False,
+        at: datetime | None = None,
+        large: bool = False,
+    ) -> None:
+        """One notification with one value. `lost`: it never arrives; `forgotten`: nor can it be republished; `large`:
+        the server says that it is too large to be sent. `at` is its source time."""
         while not self._known:  # noqa: ASYNC110  (a subscription that comes tells nobody)
             await asyncio.sleep(0.005)
         self.sequence = 1 if self.sequence == 2**32 - 1 else self.sequence + 1
-        value_of = ua.DataValue(ua.Variant(value, ua.VariantType.Int32), SourceTimestamp=datetime.now(UTC))
+        value_of = ua.DataValue(ua.Variant(value, ua.VariantType.Int32), SourceTimestamp=at or datetime.now(UTC))
         changed = ua.DataChangeNotification(MonitoredItems=[ua.MonitoredItemNotification(0, value_of)])
         found = ua.NotificationMessage(self.sequence, datetime.now(UTC), [changed])
         if not forgotten:
@@ -98,7 +107,10 @@ class ScriptedServer:
         if not lost:
             result = ua.PublishResult(SUBSCRIPTION, list(self.kept), False, found, [])
             writer, number, request = await self._waiting.get()
-            writer.write(self._answer(number, request, ua.PublishResponse(Parameters=result)))
+            answer = ua.PublishResponse(Parameters=result)
+            if large:
+                answer = self.fault(ua.StatusCodes.BadResponseTooLarge)
+            writer.write(self._answer(number, request, answer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
@@ -188,7 +200,7 @@ class ScriptedServer:
         found[0] = ua.DataValue(ua.Variant(self.namespaces, ua.VariantType.String))
         return ua.ReadResponse(Results=found)
 
-    def _DeleteSubscriptions(self, *_: object) -> Any:  # noqa: N802
+    def _DeleteSubscriptions(self, *_: object) -> Any:
         return ua.DeleteSubscriptionsResponse(Results=[ua.StatusCode(ua.StatusCodes.BadSubscriptionIdInvalid)])
 
     def _Publish(self, writer: object, number: int, request: Any) -> Any:

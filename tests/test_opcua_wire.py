@@ -7,6 +7,7 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,42 @@ async def test_a_notification_that_is_gone_is_a_gap() -> None:
             assert loss.from_ns <= before <= loss.to_ns
             assert "notifications that the server no longer had" in loss.reason
             assert values(rig) == [1, 3]
+
+        await running(rig, work)
+
+
+async def test_a_notification_that_is_too_large_is_a_gap() -> None:
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            await server.publish(1)
+            await server.publish(2, large=True, forgotten=True)
+            await server.publish(3)
+            await until(lambda: rig.collector.counters["missing"] == 1)
+            assert len(rig.intake.cut()[2]) == 1
+            assert values(rig) == [1, 3]
+            assert rig.collector.counters["too_large"] == 1
+
+        await running(rig, work)
+
+
+async def test_a_last_value_under_another_number_after_a_resume_is_left_out() -> None:
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            at = datetime.now(UTC)
+            await server.publish(1)
+            await server.publish(2, lost=True, at=at)
+            await until(lambda: values(rig) == [1])
+            server.drop()
+            await until(lambda: values(rig) == [1, 2])
+            await server.publish(2, at=at)  # as node-opcua does now and then
+            await server.publish(3)
+            await until(lambda: len(values(rig)) >= 3)
+            assert values(rig) == [1, 2, 3]
+            assert (rig.collector.counters["resumed"], rig.collector.counters["repeated_values"]) == (1, 1)
 
         await running(rig, work)
 

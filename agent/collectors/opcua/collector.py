@@ -38,6 +38,7 @@ COUNTERS = (
     "repeated",
     "repeated_values",
     "missing",
+    "too_large",
     "overflows",
     "strangers",
     "withheld",
