@@ -163,7 +163,7 @@ impl Buffer {
     }
 
     /// Says that a subscription goes on over a new connection. Some servers then send a last value once more, under a
-    /// sequence number of its own (node-opcua 2.182, where its PublishRequests had run out): it is left out.
+    /// sequence number of its own (node-opcua 2.182, where its `PublishRequests` had run out): it is left out.
     pub fn opcua_resumed(&mut self, subscription: usize) -> Result<()> {
         self.await_of_all(subscription, Awaited::Resumed)
     }
