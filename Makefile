@@ -34,10 +34,12 @@ MUTATIONS := 1000000
 REQUESTS := 1000000
 SEED := 1
 MINUTES := 30
+RENEWALS := 1000
+NODES := 100000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-opcua soak-outbox peers clean
+.PHONY: help tools setup demo bench test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-opcua soak-outbox browse-large peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -107,6 +109,10 @@ soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 
 soak-opcua: setup peers ## faults of OPC UA servers for MINUTES=30, from SEED=1 (docs/opcua.md)
 	@nice $(BIN)/python -m tests.opcua_soak $(MINUTES) $(SEED)
+	@HEADRACE_RENEWALS=$(RENEWALS) nice $(BIN)/python -m pytest -q -s --timeout 0 tests/opcua_renewals.py
+
+browse-large: setup peers ## `headrace browse` on NODES=100000 analog items (docs/opcua-security.md)
+	@HEADRACE_BROWSE=$(NODES) nice $(BIN)/python -m pytest -q -s --timeout 0 tests/test_browse.py -k tag_list
 
 soak-modbus: setup ## REQUESTS=1000000 to a hostile device over each framing, from SEED=1; fails at the first wrong value
 	@nice $(BIN)/python -m tests.modbus_soak $(REQUESTS) --seed $(SEED)

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
@@ -21,6 +22,7 @@ from agent.modbus_options import misfits
 from agent.model import Tag
 from agent.table import Table, is_file
 from agent.tables import (
+    DEPRECATED,
     TABLES,
     Agent,
     DataCenter,
@@ -225,23 +227,45 @@ class _Check:
             )
 
     def open_line(self, at: int, device: dict[str, Any]) -> None:
-        if "security" not in device:
+        """What the security of an OPC UA device says of its line, and of the user on it."""
+        place, security = ("device", at), str(device.get("security", "auto"))
+        if security == "None":
             self.warn(
-                ("device", at),
-                'no security is named, so nothing is signed or encrypted; write security = "None" if you mean it',
+                (*place, "security"),
+                "nothing is signed or encrypted, and the server is not checked;"
+                ' write security = "auto", unless the network is one that you trust',
             )
-        elif device["security"] != "None":
+        elif security.partition("/")[0] in DEPRECATED:
             self.warn(
-                ("device", at, "security"),
-                "this security is not in this version, so the device will not be connected;"
-                ' write security = "None", on a network you trust',
+                (*place, "security"),
+                f"{security} is deprecated: its SHA-1 can be forged;"
+                ' write security = "auto" where the server offers a current policy',
             )
+        self.user(place, device, security)
+
+    def user(self, place: tuple[str | int, ...], device: dict[str, Any], security: str) -> None:
         if "password" in device and "username" not in device:
-            self.wrong(("device", at, "password"), "a password without a user; write username as well")
-        elif "password" in device:
+            self.wrong((*place, "password"), "a password without a user; write username as well")
+        elif "password" in device and device.get("plain_password") == "allow":
             self.warn(
-                ("device", at, "password"),
-                "the password crosses the line unencrypted; write none, or a user who may only read",
+                (*place, "plain_password"),
+                "the password may cross the line unencrypted; write none, or a user who may only read",
+            )
+        elif "password" in device and security == "None":
+            self.wrong(
+                (*place, "password"),
+                'the password would cross the line unencrypted; write security = "auto", or plain_password = "allow"',
+            )
+        pair = [key for key in ("user_certificate", "user_key") if key in device]
+        if len(pair) == 1:
+            missing = ({"user_certificate", "user_key"} - {*pair}).pop()
+            self.wrong((*place, pair[0]), f"one is of no use without the other; write {missing} as well")
+        elif pair and "username" in device:
+            self.wrong((*place, "username"), "the user has a name and a certificate; write one of them only")
+        elif pair and security == "None":
+            self.wrong(
+                (*place, "user_certificate"),
+                'a certificate proves nothing on a line without security; write security = "auto"',
             )
 
     def ways(self, config: Config) -> None:
@@ -249,6 +273,11 @@ class _Check:
         ca = config.uplink.ca
         if ca is not None and not is_file(ca):
             self.wrong(("uplink", "ca"), f"there is no file {ca}; write the path of the broker's CA in PEM form")
+        for at, device in enumerate(config.devices):
+            for key in ("user_certificate", "user_key"):
+                path = getattr(device, key, None)
+                if path is not None and not is_file(path):
+                    self.wrong(("device", at, key), f"there is no file {path}; write the path of one in DER or PEM")
         if ca is not None and config.uplink.url.startswith("mqtt://"):
             self.warn(("uplink", "ca"), 'it is not used without TLS; write url = "mqtts://host:8883"')
         modbus = [(at, device) for at, device in enumerate(config.devices) if isinstance(device, ModbusDevice)]
@@ -355,6 +384,9 @@ def _bind(config: Config, path: Path, lists: list[TagList], identifiers: list[st
             tag = _tag(first + at, device.name, order, next(names), row)
             found.append(device.on_wire(tag, row.address) if isinstance(device, ModbusDevice) else tag)
         device._tags = tuple(found[first:])
+        if isinstance(device, OpcUaDevice) and config.agent_table is not None:
+            device._pki = config.agent.data_dir / "pki"
+            device._application_uri = f"urn:headrace:agent:{quote(config.agent.id)}"
     config._tags = tuple(found)
     config._path = path
 

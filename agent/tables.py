@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
@@ -24,6 +25,9 @@ from agent.table import DURATION, Bytes, FilePath, Name, Seconds, Table
 from agent.wire import ROOT, Broker, without_password
 
 _PLACES = {"prefix", "agent", "device", "tag"}
+DEPRECATED = ("Basic256", "Basic128Rsa15")
+POLICIES = ("Aes256_Sha256_RsaPss", "Aes128_Sha256_RsaOaep", "Basic256Sha256", *DEPRECATED)
+"""Security policies of OPC UA, the strongest first."""
 
 
 def _url(text: str, wanted: str) -> SplitResult:
@@ -106,11 +110,10 @@ def _opcua_url(text: str) -> str:
 
 
 def _security(text: str) -> str:
-    # A policy of a later version is only a warning (agent.config): its device waits, the others run.
-    policies = "Basic128Rsa15|Basic256|Basic256Sha256|Aes128_Sha256_RsaOaep|Aes256_Sha256_RsaPss"
-    if text == "None" or re.fullmatch(rf"({policies})/(Sign|SignAndEncrypt)", text):
+    if text in ("auto", "None") or re.fullmatch(rf"({'|'.join(POLICIES)})/(Sign|SignAndEncrypt)", text):
         return text
-    raise ValueError(f'{quantity.shown(text)} is not a security policy; write security = "None"')
+    wanted = 'security = "auto", "Basic256Sha256/SignAndEncrypt", or security = "None" on a network that you trust'
+    raise ValueError(f"{quantity.shown(text)} is not a security policy with its mode; write {wanted}")
 
 
 def _sampling(value: object) -> float:
@@ -303,7 +306,15 @@ class OpcUaDevice(_Device):
         description="opc.tcp://host:4840[/path]", examples=["opc.tcp://127.0.0.1:4840"]
     )
     security: Annotated[str, AfterValidator(_security)] = Field(
-        "None", description='Policy/Mode. This version connects with "None" only.', examples=["None"]
+        "auto",
+        description="auto takes the strongest that the server offers, and never none. Policy/Mode takes that one. "
+        '"None" neither encrypts nor checks who the server is.',
+        examples=["auto"],
+    )
+    hostname: Literal["check", "ignore"] = Field(
+        "check",
+        description="Whether the server's certificate has to be for the host of the url.",
+        examples=["check"],
     )
     publish: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "24h"))] = Field(
         1.0, description="Publishing interval.", examples=["500ms"]
@@ -347,6 +358,28 @@ class OpcUaDevice(_Device):
     )
     username: str | None = Field(None, examples=["reader"])
     password: str | None = Field(None, repr=False, examples=["its password"])
+    channel_lifetime: Annotated[Seconds, AfterValidator(quantity.duration_within("100ms", "24h"))] = Field(
+        3600.0, description="The keys of the secure channel are renewed within so long.", examples=["1h"]
+    )
+    plain_password: Literal["refuse", "allow"] = Field(
+        "refuse", description="Whether the password may cross the line unencrypted.", examples=["refuse"]
+    )
+    user_certificate: FilePath | None = Field(
+        None, description="Certificate of the user, DER or PEM, instead of a name.", examples=["./reader.der"]
+    )
+    user_key: FilePath | None = Field(None, description="Its private key.", examples=["./reader.pem"])
+    _pki: Path = PrivateAttr(Path("pki"))
+    _application_uri: str = PrivateAttr("urn:headrace:agent")
+
+    @property
+    def pki(self) -> Path:
+        """Directory of our certificate, and of those that are trusted."""
+        return self._pki
+
+    @property
+    def application_uri(self) -> str:
+        """What the agent calls itself, where its certificate says nothing else."""
+        return self._application_uri
 
     @property
     def sampling(self) -> float:

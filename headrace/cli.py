@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     config(simulate)
     _simulate_options(simulate)
 
-    _probe_options(command("probe", "what answers at a Modbus address, and what of it can be read", _probe))
+    _look(command)
 
     config(command("datacenter", "run the edge data center", _datacenter))
 
@@ -129,6 +129,35 @@ def parser() -> argparse.ArgumentParser:
     decode.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
     _outbox_verbs(command("outbox", "what waits in an outbox, and how it travels without a network", _outbox), config)
     return top
+
+
+def _look(command: Callable[[str, str, Command], argparse.ArgumentParser]) -> None:
+    """The commands that look at devices without a config."""
+    _probe_options(command("probe", "what answers at a Modbus address, and what of it can be read", _probe))
+
+    trust = command("trust", "show the certificate of an OPC UA server, ask, and trust it", _trust)
+    trust.add_argument("url", metavar="URL", help="opc.tcp://host:4840")
+    trust.add_argument("config", type=Path, metavar="CONFIG", nargs="?", help="whose agent is to trust it")
+    trust.add_argument("--pki", type=Path, metavar="DIR", help="directory of certificates, instead of the config's")
+    trust.add_argument("--yes", action="store_true", help="trust it without a question")
+    trust.add_argument("--fingerprint", metavar="SHA256", help="trust it without a question, if it is this one")
+
+    browse = command("browse", "the nodes of an OPC UA server, as a tree or as a tag list ready to use", _browse)
+    browse.add_argument("url", metavar="URL", help="opc.tcp://host:4840")
+    browse.add_argument(
+        "--config", type=Path, metavar="CONFIG", help="use its certificates, and with --device its user"
+    )
+    browse.add_argument("--device", metavar="NAME", help="connect as this device of the config does")
+    browse.add_argument("--pki", type=Path, metavar="DIR", help="directory of certificates, instead of the config's")
+    browse.add_argument("--security", metavar="WORDS", help="auto, Policy/Mode, or None")
+    browse.add_argument("--user", metavar="NAME", help="its password is read from HEADRACE_PASSWORD")
+    browse.add_argument("--csv", action="store_true", help="print a tag list for a config")
+    browse.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
+    browse.add_argument("--root", metavar="NODE", default="i=85", help="where to begin (default: Objects, i=85)")
+    browse.add_argument("--filter", metavar="GLOB", help="only variables whose path or name fits, e.g. '*/Furnace/*'")
+    browse.add_argument("--type", metavar="TYPE", action="append", help="only this type, e.g. float64; may be repeated")
+    browse.add_argument("--depth", type=int, default=64, help="levels below the root (default %(default)s)")
+    browse.add_argument("--all", action="store_true", help="also the server's own node, i=2253")
 
 
 def _simulate_options(made: argparse.ArgumentParser) -> None:
@@ -261,6 +290,18 @@ def _simulate(options: argparse.Namespace) -> int:
     from headrace import processes
 
     return processes.simulate(options)
+
+
+def _trust(options: argparse.Namespace) -> int:
+    from headrace import trust
+
+    return trust.main(options)
+
+
+def _browse(options: argparse.Namespace) -> int:
+    from headrace import browse
+
+    return browse.main(options)
 
 
 def _probe(options: argparse.Namespace) -> int:

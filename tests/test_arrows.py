@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 _CONFIG = ("native", "words", "address")
 _MIDDLE = (*_CONFIG, "config")
-_PIPELINE = (*_MIDDLE, "collectors", "outbox", "uplink", "identifiers")
+_PIPELINE = (*_MIDDLE, "pki", "collectors", "outbox", "uplink", "identifiers")
 
 PARTS = {
     "native": Part(("agent._native",), ()),
@@ -44,7 +44,8 @@ PARTS = {
         ),
         _CONFIG,
     ),
-    "collectors": Part(("agent.collectors.",), _MIDDLE),
+    "collectors": Part(("agent.collectors.",), (*_MIDDLE, "pki")),
+    "pki": Part(("agent.pki.",), _CONFIG),
     "outbox": Part(
         tuple(
             f"agent.{name}"
@@ -76,6 +77,7 @@ PARTS = {
 # Each library of others, and where it may be imported: a file, or a folder with all in it.
 HOMES = {
     "asyncua": ("agent/collectors/opcua/", "simulators/opcua_server.py"),
+    "cryptography": ("agent/pki/", "agent/collectors/opcua/", "headrace/trust.py", "simulators/certificate.py"),
     "pymodbus": ("agent/collectors/frames.py",),
     "serial": ("agent/collectors/carrier.py",),
     "aiosqlite": ("agent/outbox.py",),
@@ -85,13 +87,12 @@ HOMES = {
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
     "pydantic": (
-        *("agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
+        *("headrace/browse.py", "agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
         *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
     ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),
-    "cryptography": ("simulators/certificate.py",),
     "prometheus_client": ("agent/status.py", "datacenter/metrics.py"),
 }
 

@@ -86,7 +86,10 @@ T, P, F = "agent.toml", "press1.csv", "furnace.csv"
 def test_the_good_config(tmp_path: Path) -> None:
     path = write(tmp_path)
     checked = check(path)
-    assert checked.as_dict() == {"ok": True, "problems": [], "warnings": []}
+    (open_line,) = checked.as_dict()["warnings"]
+    assert checked.as_dict() == {"ok": True, "problems": [], "warnings": [open_line]}
+    assert (open_line["field"], open_line["line"]) == ("device[1].security", 34)
+    assert "nothing is signed or encrypted" in open_line["message"]
     config = load(path)
     assert config.path == path
     assert (config.agent.id, config.agent.data_dir) == ("press-shop-1", tmp_path / "var" / "press-shop-1")
@@ -183,25 +186,54 @@ def test_one_list_for_two_devices(tmp_path: Path) -> None:
 
 
 def test_warnings_leave_the_config_usable(tmp_path: Path) -> None:
-    toml = GOOD.replace('security = "None"\n', "")
-    checked = check(write(tmp_path, toml, furnace=FURNACE.replace("nsu=urn:plant;i=7", "ns=2;i=7")))
+    checked = check(write(tmp_path, furnace=FURNACE.replace("nsu=urn:plant;i=7", "ns=2;i=7")))
     assert checked.config is not None
     security, index = checked.warnings
-    assert (security.line, security.field) == (30, "device[1]")
-    assert 'security = "None"' in security.hint
+    assert (security.line, security.field) == (34, "device[1].security")
+    assert 'security = "auto"' in security.hint
     assert (Path(index.file).name, index.line, index.field) == (F, 3, "address")
     assert "nsu=" in index.hint
     assert checked.config.tags[4].address == "ns=2;i=7"
 
 
-def test_a_security_of_later_is_a_warning(tmp_path: Path) -> None:
-    toml = GOOD.replace('security = "None"', 'security = "Basic256Sha256/SignAndEncrypt"')
-    checked = check(write(tmp_path, toml))
+def test_security_is_the_strongest_unless_the_config_says_otherwise(tmp_path: Path) -> None:
+    for line in (
+        "",
+        'security = "auto"\n',
+        'security = "Aes128_Sha256_RsaOaep/Sign"\npassword = "x"\nusername = "y"\n',
+    ):
+        checked = check(write(tmp_path, GOOD.replace('security = "None"\n', line)))
+        assert checked.config is not None
+        assert checked.warnings == []
+    furnace = load(tmp_path / T).devices[1]
+    assert isinstance(furnace, OpcUaDevice)
+    assert furnace.pki == tmp_path / "var" / "press-shop-1" / "pki"
+    assert furnace.application_uri == "urn:headrace:agent:press-shop-1"
+    (warning,) = check(write(tmp_path, GOOD.replace('"None"', '"Basic256/SignAndEncrypt"'))).warnings
+    assert "is deprecated" in warning.message
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "says"),
+    [
+        ('security = "None"\nusername = "a"\npassword = "b"', "password", "would cross the line unencrypted"),
+        ('user_key = "x.pem"', "user_key", "write user_certificate as well"),
+        ('username = "a"\nuser_key = "x"\nuser_certificate = "x"', "username", "a name and a certificate"),
+        ('security = "None"\nuser_key = "x"\nuser_certificate = "x"', "user_certificate", "proves nothing"),
+        ('user_key = "none.pem"\nuser_certificate = "none.der"', "user_certificate", "there is no file"),
+    ],
+)
+def test_users_of_opc_ua(tmp_path: Path, line: str, field: str, says: str) -> None:
+    found = problems(tmp_path, GOOD.replace('security = "None"', line))
+    assert found[0].field == f"device[1].{field}"
+    assert says in f"{found[0].message}; {found[0].hint}"
+
+
+def test_a_password_on_an_open_line_needs_a_word_for_it(tmp_path: Path) -> None:
+    more = 'security = "None"\nusername = "a"\npassword = "b"\nplain_password = "allow"'
+    checked = check(write(tmp_path, GOOD.replace('security = "None"', more)))
     assert checked.config is not None
-    (warning,) = checked.warnings
-    assert warning.field == "device[1].security"
-    assert "will not be connected" in warning.message
-    assert 'security = "None"' in warning.hint
+    assert [each.field for each in checked.warnings] == ["device[1].security", "device[1].plain_password"]
 
 
 def test_a_spreadsheet_s_csv(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ class NodeOpcUaServer(Device):
 
     scheme = "opc.tcp"
     options: tuple[str, ...] = ()
-    """`no-subscriptions`: it has no such service."""
+    """`no-subscriptions`: it has no such service. `secure`: every current policy, users reader/s3cret and any
+    certificate; it is STORE/server.crt, server.pem. `secure-strict`: and only clients in STORE/pki/trusted/certs."""
 
     def command(self) -> list[str]:
         return [*_node("node-opcua", "opcua_server.js"), str(self.port), str(self.home), *self.options]
@@ -134,11 +136,22 @@ class AsyncOpcUaServer(Device):
     """A Rust program with async-opcua, security policy None; `url` is `opc.tcp://127.0.0.1:PORT`."""
 
     scheme = "opc.tcp"
+    options: tuple[str, ...] = ()
+    """`secure`: every current policy, users reader/s3cret and STORE/user.der; it is STORE/server.der, server.pem."""
 
     def command(self) -> list[str]:
         if not ASYNC_OPCUA_SERVER.exists():
             raise PeerMissing("the async-opcua server")
-        return [str(ASYNC_OPCUA_SERVER), str(self.port), str(self.home)]
+        return [str(ASYNC_OPCUA_SERVER), str(self.port), str(self.home), *self.options]
+
+
+class AsyncuaServer(Device):
+    """A Python program with asyncua: what its certificate is, and what it hides, is told by files."""
+
+    scheme = "opc.tcp"
+
+    def command(self) -> list[str]:
+        return [sys.executable, str(HERE / "asyncua_server.py"), str(self.port), str(self.home)]
 
 
 def _node(package: str, script: str) -> list[str]:

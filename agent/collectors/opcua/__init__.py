@@ -1,10 +1,13 @@
-"""OPC UA subscriptions and polls. Nothing outside of this package imports asyncua.
+"""OPC UA subscriptions and polls. In the agent, nothing but this package imports asyncua.
 
 transport    what is received, with bounds on every chunk and message
 link         one secure channel and session, from asyncua; requests with deadlines, answers as bytes
 publishing   the PublishRequests: sequence, Republish, acknowledgement, silence
 memory       what survives a connection, and with the outbox's marks the process
 items        which nodes are monitored, and how
+endpoints    what a server offers, and which of it is taken
+security     certificates, keys and users of a connection
+browsing     the address space, for `headrace browse`
 polling      reads, for servers without subscriptions
 collector    connecting and recovering: the one owner of both
 """

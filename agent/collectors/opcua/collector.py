@@ -24,6 +24,7 @@ from agent.collectors.opcua.link import FAULTS, Link, lost, said
 from agent.collectors.opcua.memory import Memory
 from agent.collectors.opcua.polling import Poller
 from agent.collectors.opcua.publishing import Publisher, SubscriptionLost, is_unsupported, mark_of, place_of
+from agent.collectors.opcua.security import Security
 from agent.config import OpcUaDevice
 from agent.errors import NotConnected
 from agent.model import StatusCode
@@ -60,6 +61,7 @@ class OpcUaCollector:
         self._inlet = inlet
         self._memory = Memory(device.url)
         self._recalled = False
+        self._security = Security(device, self.counters)
         self._items = Items(device, inlet, self._memory, self.counters)
         self._publisher = Publisher(device, inlet, self._memory, self.counters, self._leftover)
         self._publishing: asyncio.Task[None] | None = None
@@ -72,18 +74,15 @@ class OpcUaCollector:
         """When the connection was lost: inf while there is one, -inf where the first attempt failed."""
 
     async def connect(self) -> None:
-        if self.device.security != "None":
-            # Never the open line instead of the one that was asked for.
-            raise NotConnected(f"security {self.device.security} is not in this version of Headrace")
         self._recall()
         self._fault = asyncio.get_running_loop().create_future()
-        link = self._link = Link(self.device, lambda reason: self._fail(link, reason))
+        link = self._link = Link(self.device, self._security, lambda reason: self._fail(link, reason))
         try:
             await self._open(link)
-        except FAULTS as reason:
+        except (NotConnected, *FAULTS) as reason:
             if self._away_since is math.inf:
                 self._away_since = -math.inf
-            raise lost(reason) from reason
+            raise reason if isinstance(reason, NotConnected) else lost(reason) from reason
         self._away_since = math.inf
 
     async def read(self) -> None:

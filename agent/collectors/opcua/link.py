@@ -1,7 +1,7 @@
 """One secure channel and session to a server: asyncua's, without its supervisors, watchdogs and publish loop.
 
-Every wait has a deadline. An answer that is not needed as objects stays bytes. Security is chosen in `Link.open`, and
-nowhere else.
+Every wait has a deadline. An answer that is not needed as objects stays bytes. How the channel is secured is asked of
+`Security`, before there is one and after.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncua import ua
 from asyncua.client.client import Client
@@ -24,13 +25,14 @@ from agent.collectors.opcua.transport import ANSWER, bounded, small
 from agent.config import OpcUaDevice
 from agent.errors import NotConnected
 
-# asyncua logs each failed request of a lost connection; the supervisor says once that it is lost.
-logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+if TYPE_CHECKING:
+    from agent.collectors.opcua.security import Security
 
-APPLICATION_URI = "urn:headrace:agent"
+# asyncua logs each failed request of a lost connection; the supervisor says once that it is lost.
+logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
+
 FAULTS = (OSError, UaError, TimeoutError, ValueError)
 """What a request may end in. A UaStatusCodeError, with its `code`, is the server's own word."""
-CHANNEL_SECONDS = 3600.0
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 Answer = TypeVar("Answer")
@@ -40,34 +42,45 @@ Body = asyncio.Future[Buffer]
 class Link:
     """One connection. It is opened once; after `close` there is another one."""
 
-    def __init__(self, device: OpcUaDevice, lost: Callable[[str], None]) -> None:
+    def __init__(self, device: OpcUaDevice, security: Security, lost: Callable[[str], None]) -> None:
         self.timeout = device.timeout
         self.session_seconds = session_seconds(device.outage)
         """How long the server keeps a session that is silent, as it revised it."""
+        self.answer_bytes = ANSWER
+        """The longest answer that becomes objects; who browses sets it higher."""
         self._device = device
+        self._security = security
         self._lost = lost
-        self._renewing: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        self._held: list[tuple[Any, float, Body]] | None = None
+        """Requests that wait until the channel has its new keys; None while they are not being renewed."""
         # Its watchdog and its reconnecting are started by `Client.connect`, which is never called.
         self._client = client = bounded(Client(device.url, timeout=device.timeout))
-        client.application_uri, client.name, client.description = APPLICATION_URI, "Headrace", "Headrace"
+        client.name = client.description = "Headrace"
         client.session_timeout = int(self.session_seconds * 1000)
-        client.secure_channel_timeout = int(CHANNEL_SECONDS * 1000)
+        client.secure_channel_timeout = int(device.channel_lifetime * 1000)
         client.uaclient.pre_request_hook = None
-        if device.username:
-            client.set_user(device.username)
-            client.set_password(device.password or "")
 
     async def open(self) -> None:
-        """Opens the channel; no session yet. Raises FAULTS."""
+        """Opens the channel; no session yet. Raises FAULTS, and NotConnected where security forbids it."""
         client = self._client
+        await self._security.prepare(client)
         await within(self.timeout, client.connect_socket())
         await within(self.timeout, client.send_hello())
-        await within(self.timeout, client.open_secure_channel())
+        try:
+            await within(self.timeout, client.open_secure_channel())
+        except AssertionError as reason:  # asyncua expects no ServiceFault here
+            raise self._security.not_opened(ConnectionError("the server refused")) from reason
+        except FAULTS as reason:
+            raise self._security.not_opened(reason) from reason
         protocol = client.uaclient.protocol
         if protocol is None:
             raise ConnectionError("the connection was lost at once")
         protocol.on_connection_lost = lambda reason: self._lost(str(reason or "the connection was lost"))
-        self._renewing = asyncio.create_task(self._renew(), name=f"opc ua channel {self._device.name}")
+        beside = {"channel": self._renew(), "trust": self._security.watch(self._lost)}
+        self._beside = [
+            asyncio.create_task(work, name=f"opc ua {what} {self._device.name}") for what, work in beside.items()
+        ]
 
     async def resume(self, memory: Memory) -> bool:
         """Activates the remembered session on this channel. False where the server does not have it any more."""
@@ -77,6 +90,7 @@ class Link:
         try:
             # A new process does not know how users are named here; and it may not be asked without a session.
             endpoints = await within(self.timeout, client.get_endpoints())
+            self._security.agreed(endpoints)
             policy = client.security_policy
             client._policy_ids = Client.find_endpoint(endpoints, policy.Mode, policy.URI).UserIdentityTokens
             client._server_nonce = memory.nonce or None  # type: ignore[assignment]
@@ -92,16 +106,17 @@ class Link:
         """A new session. Raises FAULTS."""
         client = self._client
         client._server_nonce = None
-        await within(self.timeout, client.create_session())
+        answer = await within(self.timeout, self._security.proven(client.create_session()))
+        self._security.agreed(answer.ServerEndpoints)
         await within(self.timeout, self._activate())
         self.session_seconds = client.session_timeout / 1000
         self._remember(memory)
 
-    async def ask(self, request: Any, answer: type[Answer], most: int = ANSWER) -> Answer:
-        """One request and its whole answer, of at most `most` bytes. Raises FAULTS, also where the service failed as a
-        whole."""
+    async def ask(self, request: Any, answer: type[Answer]) -> Answer:
+        """One request and its whole answer, of at most `answer_bytes`. Raises FAULTS, also where the whole service
+        failed."""
         body = await self.raw(request)
-        small(body, most)
+        small(body, self.answer_bytes)
         found: Any = _decoded(lambda: struct_from_binary(answer, body))
         found.ResponseHeader.ServiceResult.check()
         return found  # type: ignore[no-any-return]
@@ -121,7 +136,12 @@ class Link:
         protocol = self._client.uaclient.protocol
         if protocol is None:
             raise ConnectionError("the connection was closed")
-        future: Body = protocol._send_request(request, hint)
+        future: Body
+        if self._held is not None:
+            future = asyncio.get_running_loop().create_future()
+            self._held.append((request, hint, future))
+        else:
+            future = protocol._send_request(request, hint)
         return future
 
     def answer(self, future: Body) -> Buffer:
@@ -132,15 +152,19 @@ class Link:
             _decoded(lambda: protocol.check_answer(body, ""))
         return body
 
+    async def leave(self) -> None:
+        """Ends the session, for who will not come back to it. Raises FAULTS."""
+        await self.ask(ua.CloseSessionRequest(), ua.CloseSessionResponse)
+
     async def close(self) -> None:
         """Lets go of the connection. The session stays with the server, for who resumes it."""
-        if self._renewing is not None:
-            self._renewing.cancel()
+        for task in self._beside:
+            task.cancel()
         protocol = self._client.uaclient.protocol
         if protocol is None:
             return
         protocol.on_connection_lost = None
-        with contextlib.suppress(*FAULTS):
+        with contextlib.suppress(Exception):  # asyncua raises whatever comes up on a channel that has no keys yet
             await within(0.5, protocol.close_secure_channel())
         transport = protocol.transport
         self._client.disconnect_socket()
@@ -149,7 +173,9 @@ class Link:
 
     async def _activate(self) -> None:
         client = self._client
-        await client.activate_session(username=client._username, password=client._password)
+        self._security.allowed(client)
+        name, password = client._username, client._password
+        await client.activate_session(username=name, password=password, certificate=client.user_certificate)
 
     def _remember(self, memory: Memory) -> None:
         memory.token = nodeid_to_binary(self._client.uaclient.session.authentication_token)
@@ -160,10 +186,36 @@ class Link:
         try:
             while True:
                 await asyncio.sleep(0.75 * self._client.secure_channel_timeout / 1000)
-                await within(self.timeout, self._client.open_secure_channel(renew=True))
-                self._client.uaclient.revolve_security_token()
+                # Some servers forget the old keys at once (async-opcua 0.19): nothing is sent with them any more.
+                self._held = []
+                try:
+                    await within(self.timeout, self._client.open_secure_channel(renew=True))
+                    self._client.uaclient.revolve_security_token()
+                finally:
+                    self._release()
+                self._security.renewed()
         except FAULTS as reason:
             self._lost(f"the secure channel could not be renewed: {said(reason)}")
+
+    def _release(self) -> None:
+        held, self._held = self._held or [], None
+        for request, hint, future in held:
+            if future.done():
+                continue
+            try:
+                self.send(request, hint).add_done_callback(partial(_hand_on, future))
+            except ConnectionError as reason:
+                future.set_exception(reason)
+
+
+def _hand_on(future: Body, sent: Body) -> None:
+    if sent.cancelled():
+        future.cancel()
+    elif reason := sent.exception():
+        if not future.done():
+            future.set_exception(reason)
+    elif not future.done():
+        future.set_result(sent.result())
 
 
 def session_seconds(outage: float) -> float:
@@ -195,7 +247,7 @@ def _decoded(work: Callable[[], Answer]) -> Answer:
     """What asyncua decodes. It raises whatever comes up on bytes that are no answer; here that is a ConnectionError."""
     try:
         return work()
-    except (NotConnected, *FAULTS):
+    except (NotConnected, AssertionError, *FAULTS):  # an AssertionError has its meaning in `Link.open`
         raise
     except Exception as reason:
         raise ConnectionError(f"an answer that can't be read: {type(reason).__name__}: {reason}") from reason

@@ -1,5 +1,7 @@
-// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions]`. Prints "ready PORT" once it listens.
-// STORE is the directory for its certificates. The nodes and their values are listed in servers.py.
+// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions|secure|secure-strict|many:N]`. Prints "ready PORT" once it listens.
+// STORE is the directory for its certificates. `secure`: all current policies, no anonymous line without security; users
+// are reader/s3cret, or have any certificate; every client's certificate is taken. `secure-strict`: only those that lie
+// in STORE/pki/trusted/certs. The nodes and their values are listed in servers.py.
 // SIGUSR2: it forgets every subscription. SIGHUP: it closes every session as timed out, and keeps their subscriptions.
 "use strict";
 
@@ -14,8 +16,11 @@ const {
   StatusCodes,
   Variant,
   VariantArrayType,
+  standardUnits,
 } = require("node-opcua");
 
+const secure = (process.argv[4] || "").startsWith("secure");
+const many = /^many:(\d+)$/.exec(process.argv[4] || "");
 const PERIOD_MS = 100;
 const port = Number(process.argv[2]);
 const store = path.resolve(process.argv[3]);
@@ -71,6 +76,32 @@ function addVariables(server) {
     started,
   );
   count(variable("Counter", DataType.Int32));
+  if (many) addMany(space, ours, Number(many[1]));
+}
+
+// A folder "Many" with that many analog items, in areas of 2000 that have a reference back to it; and, for each name
+// once, what a tag list does not take, or names doubly.
+function addMany(space, ours, number) {
+  const many = ours.addFolder(space.rootFolder.objects, { browseName: "Many", nodeId: "s=Many" });
+  for (let n = 0, area; n < number; n++) {
+    if (n % 2000 === 0) {
+      area = ours.addFolder(many, { browseName: `Area ${n / 2000}`, nodeId: `s=Area${n / 2000}` });
+      area.addReference({ referenceType: "Organizes", nodeId: many.nodeId, isForward: true });
+    }
+    ours.addAnalogDataItem({
+      componentOf: area,
+      browseName: `Temp/${n % 2000}`,
+      nodeId: `s=Many;${n}`,
+      description: `number ${n},\nof many`,
+      dataType: "Float",
+      engineeringUnits: standardUnits.degree_celsius,
+      engineeringUnitsRange: { low: -10.5, high: 400 },
+      value: { get: () => new Variant({ dataType: DataType.Float, value: 1 }) },
+    });
+  }
+  ours.addVariable({ componentOf: many, browseName: "List", nodeId: "s=List", dataType: "Int32", valueRank: 1 });
+  ours.addVariable({ componentOf: many, browseName: "State", nodeId: "s=State", dataType: "ServerState" });
+  ours.addVariable({ componentOf: many, browseName: "Duration", nodeId: "s=Duration", dataType: "Duration" });
 }
 
 // Change n has the value n and the source time (first source time + n periods), also where a timer was late: whoever
@@ -93,12 +124,31 @@ async function main() {
     host: "127.0.0.1",
     hostname: "127.0.0.1",
     allowAnonymous: true,
-    securityPolicies: [SecurityPolicy.None],
-    securityModes: [MessageSecurityMode.None],
-    disableDiscovery: true,
+    securityPolicies: secure
+      ? [SecurityPolicy.Basic256Sha256, SecurityPolicy.Aes128_Sha256_RsaOaep, SecurityPolicy.Aes256_Sha256_RsaPss]
+      : [SecurityPolicy.None],
+    securityModes: secure
+      ? [MessageSecurityMode.Sign, MessageSecurityMode.SignAndEncrypt]
+      : [MessageSecurityMode.None],
+    userManager: { isValidUser: (name, password) => name === "reader" && password === "s3cret" },
+    ...(secure && {
+      certificateFile: path.join(store, "server.crt"),
+      privateKeyFile: path.join(store, "server.pem"),
+      serverInfo: { applicationUri: "urn:headrace:test:server" },
+    }),
+    ...(many && {
+      serverCapabilities: { maxBrowseContinuationPoints: 2, operationLimits: { maxNodesPerBrowse: 50, maxNodesPerRead: 700 } },
+    }),
+    disableDiscovery: !secure,
     serverCapabilities: { minSupportedSampleRate: 0 }, // else changes that follow each other closely become one
-    serverCertificateManager: new OPCUACertificateManager({ rootFolder: path.join(store, "pki") }),
-    userCertificateManager: new OPCUACertificateManager({ rootFolder: path.join(store, "users") }),
+    serverCertificateManager: new OPCUACertificateManager({
+      rootFolder: path.join(store, "pki"),
+      automaticallyAcceptUnknownCertificate: process.argv[4] !== "secure-strict",
+    }),
+    userCertificateManager: new OPCUACertificateManager({
+      rootFolder: path.join(store, "users"),
+      automaticallyAcceptUnknownCertificate: true,
+    }),
   });
   await server.initialize();
   addVariables(server);

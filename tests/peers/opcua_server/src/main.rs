@@ -1,9 +1,14 @@
-//! An OPC UA server made with async-opcua: `opcua-server PORT STORE`. Prints "ready PORT" once it listens.
+//! An OPC UA server made with async-opcua: `opcua-server PORT STORE [secure]`. Prints "ready PORT" once it listens.
 //!
 //! `nsu=urn:headrace:test;s=Counter` is an Int32 that grows by one every 100 ms, with source times exactly 100 ms
 //! apart, and `s=Fast` the same every 10 ms. `s=Still` never changes.
 
+//!
+//! `secure`: every current policy, with STORE/server.der and server.pem; users are reader/s3cret or STORE/user.der; every
+//! client's certificate is taken.
+
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +16,7 @@ use opcua::crypto::SecurityPolicy;
 use opcua::server::address_space::VariableBuilder;
 use opcua::server::diagnostics::NamespaceMetadata;
 use opcua::server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
-use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerHandle};
+use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerHandle, ServerUserToken};
 use opcua::types::{DataTypeId, DataValue, DateTime, MessageSecurityMode, NodeId, ObjectId, StatusCode, Variant};
 
 const NAMESPACE: &str = "urn:headrace:test";
@@ -47,6 +52,24 @@ async fn count(manager: Arc<SimpleNodeManager>, handle: ServerHandle, id: NodeId
     }
 }
 
+fn secure(mut builder: ServerBuilder, store: &Path) -> ServerBuilder {
+    builder = builder
+        .certificate_path(store.join("server.der"))
+        .private_key_path(store.join("server.pem"))
+        .trust_client_certs(true)
+        .add_user_token("reader", ServerUserToken::user_pass("reader", "s3cret"))
+        .add_user_token("holder", ServerUserToken::x509("holder", &store.join("user.der")));
+    let users = [ANONYMOUS_USER_TOKEN_ID, "reader", "holder"];
+    for policy in
+        [SecurityPolicy::Basic256Sha256, SecurityPolicy::Aes128Sha256RsaOaep, SecurityPolicy::Aes256Sha256RsaPss]
+    {
+        for mode in [MessageSecurityMode::Sign, MessageSecurityMode::SignAndEncrypt] {
+            builder = builder.add_endpoint(format!("{policy} {mode}"), ("/", policy, mode, &users as &[&str]));
+        }
+    }
+    builder
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -70,6 +93,9 @@ async fn main() {
             NamespaceMetadata { namespace_uri: NAMESPACE.to_owned(), ..Default::default() },
             "test",
         ));
+    if arguments.next().as_deref() == Some("secure") {
+        builder = secure(builder, &store);
+    }
     let limits = &mut builder.limits_mut().subscriptions;
     limits.min_sampling_interval_ms = 0.0;
     limits.min_publishing_interval_ms = 10.0;
