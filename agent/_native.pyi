@@ -137,6 +137,13 @@ class Buffer:
         Raises IndexError for an unknown subscription.
         """
 
+    def opcua_resumed(self, subscription: int) -> None:
+        """Says that the subscription goes on over a new connection, after all that was missed was pushed.
+
+        Of each tag's next value, one that is its last reading itself (time, value and quality) is left out: a server
+        may send it once more, under a sequence number of its own. Raises IndexError for an unknown subscription.
+        """
+
     def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published:
         """Decodes one PublishResponse or RepublishResponse, whole as it came: type id, ResponseHeader, and so on
         (OPC 10000-4, 5.14.5 and 5.14.6; OPC 10000-6, 5.2).
@@ -257,6 +264,10 @@ class Published:
     @property
     def others(self) -> list[bytes]:
         """Encoded ExtensionObjects of other notifications, such as events."""
+
+    @property
+    def repeated(self) -> int:
+        """Values that were the tag's last reading itself, once more after `opcua_resumed`. They are not kept."""
 
     @property
     def unknown_handles(self) -> int:

@@ -69,6 +69,9 @@ class Intake:
     def opcua_renewed(self, subscription: int, known_ns: int) -> None:
         self.buffer.opcua_renewed(subscription, known_ns)
 
+    def opcua_resumed(self, subscription: int) -> None:
+        self.buffer.opcua_resumed(subscription)
+
     def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published:
         published = self.buffer.push_publish(subscription, body, received_ns)
         self._weigh()

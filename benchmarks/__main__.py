@@ -3,8 +3,8 @@
 `ratio` is how many times better the value is than the baseline's in the same run (see `benchmarks.result.Result`).
 Ratios travel to other machines, values do not. `--table` prints Markdown instead, and `--write-docs` puts it into
 docs/benchmarks.md. It takes two and a half minutes with the real signals, less without; names of signals
-(`benchmarks.signals.SETS`) leave the others' sizes out, and the agent on Modbus and what it writes too; `modbus` and
-`writes` alone are only that.
+(`benchmarks.signals.SETS`) leave the others' sizes out, and the agent too; `modbus`, `opcua` or `writes` alone is
+only that.
 `--core` adds what the Rust core does by itself, and builds that with cargo first; `--store` the data center's store,
 and makes one of 100 million readings first (some minutes, once); `--drain` a backlog that goes through a real broker
 into a data center.
@@ -16,14 +16,14 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from benchmarks import core, drain, modbus, opcua_decode, page, query, signals, sizes, speed, tagging, writes
+from benchmarks import core, drain, modbus, opcua, opcua_decode, page, query, signals, sizes, speed, tagging, writes
 from benchmarks.result import Result
 
-MODBUS, WRITES = "modbus", "writes"
+MODBUS, OPCUA, WRITES = "modbus", "opcua", "writes"
 
 
 def main() -> None:
-    parts = [*signals.SETS, MODBUS, WRITES]
+    parts = [*signals.SETS, MODBUS, OPCUA, WRITES]
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--table", action="store_true", help="Markdown for people instead of JSON lines")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/benchmarks.md")
@@ -35,7 +35,7 @@ def main() -> None:
     if unknown := set(asked.signals) - set(parts):
         parser.error(f"there are no signals {', '.join(sorted(unknown))}, only {', '.join(parts)}")
     wanted = asked.signals or parts
-    names = [name for name in wanted if name not in (MODBUS, WRITES)]
+    names = [name for name in wanted if name not in (MODBUS, OPCUA, WRITES)]
     if not (asked.table or asked.write_docs):
         for size in sizes.sizes(names):
             for result in sizes.results(size):
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _speeds(wanted: list[str], *, core_too: bool, store_too: bool, drain_too: bool) -> Iterator[Result]:
-    if set(wanted) - {MODBUS, WRITES}:
+    if set(wanted) - {MODBUS, OPCUA, WRITES}:
         yield from speed.results()
         yield from opcua_decode.results()
     yield from tagging.results()
@@ -66,6 +66,8 @@ def _speeds(wanted: list[str], *, core_too: bool, store_too: bool, drain_too: bo
         yield from query.results()
     if MODBUS in wanted:
         yield from modbus.results()
+    if OPCUA in wanted:
+        yield from opcua.results()
     if WRITES in wanted:
         yield from writes.results()
 

@@ -103,7 +103,7 @@ def written(pid: int) -> int:
 
 
 @contextmanager
-def _process(command: list[str], cores: set[int], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(command: list[str], cores: set[int], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as errors:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
     os.sched_setaffinity(process.pid, cores)
@@ -125,12 +125,12 @@ def load_server(home: Path, cores: set[int], devices: int = 1) -> Iterator[list[
     """The compiled server; gives the port of each of its devices."""
     if not LOAD.exists():
         raise SystemExit(f"{LOAD} is not built: run `make bench`")
-    with _process([str(LOAD), str(devices)], cores, home / "load.log") as process:
-        assert process.stdout is not None
+    with process([str(LOAD), str(devices)], cores, home / "load.log") as server:
+        assert server.stdout is not None
         # Other load must not make it late: the agent would wait for it, and wake up for each single answer.
         with suppress(PermissionError):
-            os.sched_setscheduler(process.pid, os.SCHED_RR, os.sched_param(1))
-        yield [int(word) for word in process.stdout.readline().split()[1:]]
+            os.sched_setscheduler(server.pid, os.SCHED_RR, os.sched_param(1))
+        yield [int(word) for word in server.stdout.readline().split()[1:]]
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def broker(home: Path, cores: set[int]) -> Iterator[int]:
     """A real Mosquitto; gives its port."""
     port = free_port()
     _, command = brokers.command("mosquitto", home / "broker", port)
-    with _process(command, cores, home / "broker.log"):
+    with process(command, cores, home / "broker.log"):
         deadline = time.monotonic() + 10
         while not listens(port):
             if time.monotonic() > deadline:
@@ -184,21 +184,14 @@ def _samples(process: subprocess.Popen[bytes], found: Queue[Sample]) -> None:
         found.put(sample)
 
 
-def agent(load: tuple[int, int, str], *, bound: bool, seal: str = "1 MiB", window: int = WINDOW) -> Measured:
-    """Runs the agent on a load, on the first core alone where `bound`, and measures `window` seconds of it."""
-    cores = sorted(os.sched_getaffinity(0))
-    mine, others = ({cores[0]}, set(cores[1:]) or {cores[0]}) if bound else (set(cores), set(cores))
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path(__file__).parents[1] / "target")))
-        ports = stack.enter_context(load_server(home, others, load[0]))
-        mqtt = stack.enter_context(broker(home, others))
-        path = config(home, ports, mqtt, load, seal)
-        command = [sys.executable, "-m", "headrace", "--log-level", "warning", "run", str(path), "--json"]
-        process = stack.enter_context(_process(command, mine, home / "agent.log"))
+def measure(path: Path, home: Path, cores: set[int], warm: int, window: int) -> Measured:
+    """Runs the agent on a config, and measures it for `window` seconds after `warm` seconds."""
+    command = [sys.executable, "-m", "headrace", "--log-level", "warning", "run", str(path), "--json"]
+    with process(command, cores, home / "agent.log") as agent:
         found: Queue[Sample] = Queue()
-        threading.Thread(target=_samples, args=(process, found), daemon=True).start()
+        threading.Thread(target=_samples, args=(agent, found), daemon=True).start()
         try:
-            several = [found.get(timeout=30) for _ in range(WARM + window + 1)][WARM:]
+            several = [found.get(timeout=30) for _ in range(warm + window + 1)][warm:]
         except Exception as reason:
             raise SystemExit(f"the agent gave no figures: {(home / 'agent.log').read_text()[-2000:]}") from reason
         first, last = several[0], several[-1]
@@ -208,9 +201,20 @@ def agent(load: tuple[int, int, str], *, bound: bool, seal: str = "1 MiB", windo
             last.collected - first.collected,
             last.delivered - first.delivered,
             last.waiting - first.waiting,
-            peak_mb(process.pid),
+            peak_mb(agent.pid),
             last.written - first.written,
         )
+
+
+def agent(load: tuple[int, int, str], *, bound: bool, seal: str = "1 MiB", window: int = WINDOW) -> Measured:
+    """Runs the agent on a load, on the first core alone where `bound`, and measures `window` seconds of it."""
+    cores = sorted(os.sched_getaffinity(0))
+    mine, others = ({cores[0]}, set(cores[1:]) or {cores[0]}) if bound else (set(cores), set(cores))
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path(__file__).parents[1] / "target")))
+        ports = stack.enter_context(load_server(home, others, load[0]))
+        mqtt = stack.enter_context(broker(home, others))
+        return measure(config(home, ports, mqtt, load, seal), home, mine, WARM, window)
 
 
 def bare(load: tuple[int, int, str], seconds: float = 4.0) -> tuple[float, float]:

@@ -1,4 +1,5 @@
-"""The core's `cut` and `opcua_renewed`: which readings a block has, and what a repeated first value becomes."""
+"""The core's `cut`, `opcua_renewed` and `opcua_resumed`: which readings a block has, and what a repeated
+value becomes."""
 
 from __future__ import annotations
 
@@ -62,6 +63,25 @@ def test_a_first_value_that_was_read_before_holds_now(second: int, kept_at: int)
     assert rows(found)[1:] == [(0, kept_at * SECOND, 2, 0), (0, second * SECOND, 3, 0)]
 
 
+@pytest.mark.parametrize(
+    ("value", "second", "repeated"),
+    [(1, 9, 1), (2, 9, 0), (1, 10, 0)],
+    ids=["the same", "another value", "another time"],
+)
+def test_the_last_reading_once_more_after_a_resume_is_left_out(value: int, second: int, repeated: int) -> None:
+    found = buffer()
+    subscription = found.opcua_subscription([(0, 0)])
+    found.push_publish(subscription, published(1, 9), 50 * SECOND)
+    found.opcua_resumed(subscription)
+    again = found.push_publish(subscription, published(value, second), 100 * SECOND)
+    assert (again.repeated, again.readings) == (repeated, 1 - repeated)
+    # Only the first one: a server that goes on repeating itself is another fault, and not hidden.
+    found.push_publish(subscription, published(value, second), 110 * SECOND)
+    assert len(rows(found)) == 3 - repeated
+
+
 def test_a_subscription_that_is_not_there_can_not_be_renewed() -> None:
     with pytest.raises(IndexError):
         buffer().opcua_renewed(0, 0)
+    with pytest.raises(IndexError):
+        buffer().opcua_resumed(0)

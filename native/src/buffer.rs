@@ -29,7 +29,7 @@ struct Slot {
     /// The last reading, whether the filter let it through or not.
     latest: Last,
     /// Set while the first value of a fresh OPC UA subscription is to come: what is not after this time (ns) is known.
-    awaited: Option<i64>,
+    awaited: opcua::Awaited,
     /// Whose blocks it shares; 0 until `regroup` says otherwise.
     group: u8,
 }
@@ -49,7 +49,7 @@ impl Slot {
             };
             Note { kind, bound }
         });
-        Ok(Self { spec, filter, column, latest: Last::default(), awaited: None, group: 0 })
+        Ok(Self { spec, filter, column, latest: Last::default(), awaited: opcua::Awaited::Nothing, group: 0 })
     }
 
     /// Everything up to now, and an empty column in its place.

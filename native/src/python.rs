@@ -141,6 +141,10 @@ impl Buffer {
         Ok(self.open().opcua_renewed(subscription, known_ns)?)
     }
 
+    fn opcua_resumed(&self, subscription: usize) -> PyResult<()> {
+        Ok(self.open().opcua_resumed(subscription)?)
+    }
+
     fn push_publish(&self, subscription: usize, body: &[u8], received_ns: i64) -> PyResult<Published> {
         Ok(self.open().push_publish(subscription, body, received_ns)?.into())
     }
@@ -185,6 +189,7 @@ impl Buffer {
     }
 
     #[pyo3(signature = (*, stream = [0; 16], sequence = 0, epoch = 0, sealed_ns = 0, synchronized = true, group = None))]
+    #[allow(clippy::too_many_arguments)] // Python gives them by name
     fn seal(
         &self,
         py: Python<'_>,

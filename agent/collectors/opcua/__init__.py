@@ -1,5 +1,6 @@
-"""OPC UA subscriptions and polls. Only `link` and `items` import asyncua.
+"""OPC UA subscriptions and polls. In the agent, nothing but this package imports asyncua.
 
+transport    what is received, with bounds on every chunk and message
 link         one secure channel and session, from asyncua; requests with deadlines, answers as bytes
 publishing   the PublishRequests: sequence, Republish, acknowledgement, silence
 memory       what survives a connection, and with the outbox's marks the process

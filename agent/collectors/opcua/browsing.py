@@ -18,6 +18,7 @@ from asyncua.ua.status_codes import StatusCodes
 from agent.address import NodeAddress
 from agent.collectors.opcua.items import chunks, read_request
 from agent.collectors.opcua.link import Link
+from agent.collectors.opcua.transport import MESSAGE
 from agent.model import ValueType
 
 AT_ONCE = 4
@@ -76,6 +77,7 @@ class Browser:
     def __init__(self, link: Link, progress: Callable[[int, int], None], *, server_node: bool = False) -> None:
         self.found: list[Found] = []
         self._link = link
+        link.answer_bytes = MESSAGE
         self._progress = progress
         self._skipped = set() if server_node else {_standard(ObjectIds.Server)}
         self.refused = 0

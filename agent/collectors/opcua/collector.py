@@ -37,7 +37,9 @@ COUNTERS = (
     "publishes",
     "republished",
     "repeated",
+    "repeated_values",
     "missing",
+    "too_large",
     "overflows",
     "strangers",
     "withheld",
@@ -151,6 +153,7 @@ class OpcUaCollector:
         core = self._inlet.opcua_subscription(items.handles)
         self._publisher.begin(link, core)
         if await self._recovered(link, resumed=resumed):
+            self._inlet.opcua_resumed(core)
             if self._spoken_for():
                 await self._say_again(link)
             return True

@@ -11,6 +11,7 @@ from asyncua.client.client import Client
 from asyncua.crypto import security_policies as asyncua_policies
 
 from agent.collectors.opcua.link import FAULTS, said, within
+from agent.collectors.opcua.transport import bounded
 from agent.config import OpcUaDevice
 from agent.errors import NotConnected
 
@@ -112,7 +113,7 @@ def _named(endpoint: ua.EndpointDescription) -> str:
 async def offered(url: str, seconds: float) -> Sequence[ua.EndpointDescription]:
     """Asks a server, over a channel without security, which endpoints it has; each answer
     within so many seconds. Raises NotConnected."""
-    client = Client(url, timeout=seconds)
+    client = bounded(Client(url, timeout=seconds))
     client.uaclient.pre_request_hook = None
     try:
         await within(seconds, client.connect_socket())

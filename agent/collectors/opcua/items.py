@@ -27,6 +27,8 @@ from agent.model import StatusCode, Tag
 
 log = logging.getLogger("headrace.collector")
 
+MOST_NOTIFICATIONS = 2000
+"""Values of one notification: some 64 KB, which is well below what servers and we take for a message."""
 LIFETIME = 600.0
 """Seconds that a server keeps a subscription whose client is silent, if it does as it is asked."""
 _ID_TYPES = {
@@ -119,7 +121,7 @@ class Items:
             RequestedPublishingInterval=interval * 1000,
             RequestedMaxKeepAliveCount=max(1, math.ceil(device.keep_alive / interval)),
             RequestedLifetimeCount=math.ceil(patience / interval),
-            MaxNotificationsPerPublish=0,
+            MaxNotificationsPerPublish=MOST_NOTIFICATIONS,
             PublishingEnabled=True,
             Priority=0,
         )
@@ -267,11 +269,13 @@ class Items:
         count["covered_seconds"] = min(count.get("covered_seconds") or covered, covered)
 
 
-def read_request(nodes: Sequence[ua.NodeId], stamps: ua.TimestampsToReturn) -> ua.ReadRequest:
-    """A read of the nodes' values."""
+def read_request(
+    nodes: Sequence[ua.NodeId], stamps: ua.TimestampsToReturn, attribute: AttributeIds = AttributeIds.Value
+) -> ua.ReadRequest:
+    """A read of one attribute of each node."""
     request = ua.ReadRequest()
     request.Parameters.TimestampsToReturn = stamps
-    request.Parameters.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=AttributeIds.Value) for node in nodes]
+    request.Parameters.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=attribute) for node in nodes]
     return request
 
 

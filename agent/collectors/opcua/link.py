@@ -21,6 +21,7 @@ from asyncua.ua.ua_binary import nodeid_from_binary, nodeid_to_binary, struct_fr
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from agent.collectors.opcua.memory import Memory
+from agent.collectors.opcua.transport import ANSWER, bounded, small
 from agent.config import OpcUaDevice
 from agent.errors import NotConnected
 
@@ -45,6 +46,8 @@ class Link:
         self.timeout = device.timeout
         self.session_seconds = session_seconds(device.outage)
         """How long the server keeps a session that is silent, as it revised it."""
+        self.answer_bytes = ANSWER
+        """The longest answer that becomes objects; who browses sets it higher."""
         self._device = device
         self._security = security
         self._lost = lost
@@ -52,7 +55,7 @@ class Link:
         self._held: list[tuple[Any, float, Body]] | None = None
         """Requests that wait until the channel has its new keys; None while they are not being renewed."""
         # Its watchdog and its reconnecting are started by `Client.connect`, which is never called.
-        self._client = client = Client(device.url, timeout=device.timeout)
+        self._client = client = bounded(Client(device.url, timeout=device.timeout))
         client.name = client.description = "Headrace"
         client.session_timeout = int(self.session_seconds * 1000)
         client.secure_channel_timeout = int(device.channel_lifetime * 1000)
@@ -110,14 +113,11 @@ class Link:
         self._remember(memory)
 
     async def ask(self, request: Any, answer: type[Answer]) -> Answer:
-        """One request and its whole answer. Raises FAULTS, also where the service failed as a whole."""
+        """One request and its whole answer, of at most `answer_bytes`. Raises FAULTS, also where the whole service
+        failed."""
         body = await self.raw(request)
-        try:
-            found: Any = struct_from_binary(answer, body)
-        except UaError:
-            raise
-        except Exception as reason:  # asyncua's decoder raises whatever comes up on bytes that are no answer
-            raise ConnectionError(f"an answer that can't be read: {reason}") from reason
+        small(body, self.answer_bytes)
+        found: Any = _decoded(lambda: struct_from_binary(answer, body))
         found.ResponseHeader.ServiceResult.check()
         return found  # type: ignore[no-any-return]
 
@@ -149,7 +149,7 @@ class Link:
         protocol = self._client.uaclient.protocol
         body = future.result()
         if protocol is not None:
-            protocol.check_answer(body, "")
+            _decoded(lambda: protocol.check_answer(body, ""))
         return body
 
     async def leave(self) -> None:
@@ -243,6 +243,16 @@ def nanoseconds(stamp: datetime | None) -> int:
     return (aware - EPOCH) // MICROSECOND * 1000
 
 
+def _decoded(work: Callable[[], Answer]) -> Answer:
+    """What asyncua decodes. It raises whatever comes up on bytes that are no answer; here that is a ConnectionError."""
+    try:
+        return work()
+    except (NotConnected, AssertionError, *FAULTS):  # an AssertionError has its meaning in `Link.open`
+        raise
+    except Exception as reason:
+        raise ConnectionError(f"an answer that can't be read: {type(reason).__name__}: {reason}") from reason
+
+
 async def within(seconds: float, work: Coroutine[Any, Any, Answer]) -> Answer:
     """Waits for `work`, and no longer. asyncua may swallow a cancellation and go on waiting for an answer that never
     comes: so it runs in a task of its own, which is left to itself where it does not end. Raises TimeoutError."""
@@ -255,4 +265,4 @@ async def within(seconds: float, work: Coroutine[Any, Any, Answer]) -> Answer:
             task.cancel()
     if not task.done():
         raise TimeoutError(f"no answer within {seconds:g} s")
-    return task.result()
+    return _decoded(task.result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from asyncua import ua
+from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import struct_from_binary
 
@@ -35,7 +36,10 @@ class Poller:
         found = await self._items.resolve(link, server, tags, bad)
         readable: list[tuple[Tag, ua.NodeId]] = []
         for chunk in chunks(found, server.limits.read):
-            request = read_request([node for _, node in chunk], ua.TimestampsToReturn.Neither)
+            # Not the values, which may be of any size: what can be said of a node without them.
+            request = read_request(
+                [node for _, node in chunk], ua.TimestampsToReturn.Neither, AttributeIds.UserAccessLevel
+            )
             results = (await link.ask(request, ua.ReadResponse)).Results
             for (tag, node), value in zip(chunk, results, strict=True):
                 status = value.StatusCode.value if value.StatusCode is not None else 0

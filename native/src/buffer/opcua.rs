@@ -17,6 +17,17 @@ pub(super) enum Handles {
     Sparse(HashMap<u32, u32>),
 }
 
+/// What a tag's next value may be, other than news.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Awaited {
+    #[default]
+    Nothing,
+    /// The subscription was made anew: what was read up to this time in ns may be said once more.
+    Renewed(i64),
+    /// The subscription goes on over a new connection: the last value may come once more.
+    Resumed,
+}
+
 const NONE: u32 = u32::MAX;
 
 impl Handles {
@@ -71,6 +82,8 @@ pub struct Published<'a> {
     pub undecoded: Vec<(u32, i64, u32, &'a [u8])>,
     /// Notifications of other kinds, each an encoded ExtensionObject.
     pub others: Vec<&'a [u8]>,
+    /// Values that were the tag's last reading itself, sent once more after a resume. They are not kept.
+    pub repeated: usize,
     /// Values of handles that the subscription does not have.
     pub unknown_handles: usize,
 }
@@ -97,7 +110,8 @@ impl Intake<'_> {
             published.overflows.push(tag);
         }
         let mut time_ns = value.stamps.or(*received_ns);
-        if let Some(known_ns) = slot.awaited.take()
+        let awaited = std::mem::take(&mut slot.awaited);
+        if let Awaited::Renewed(known_ns) = awaited
             && (time_ns <= known_ns || slot.latest.reading().is_some_and(|(last_ns, ..)| last_ns == time_ns))
         {
             time_ns = *received_ns;
@@ -118,6 +132,10 @@ impl Intake<'_> {
             }
         };
         let fitting = slot.spec.apply(raw);
+        if awaited == Awaited::Resumed && slot.latest.reading() == Some((time_ns, fitting, quality)) {
+            published.repeated += 1;
+            return;
+        }
         published.readings += 1;
         published.grew += usize::from(take(slot, stats, *max_bytes, time_ns, fitting, quality));
     }
@@ -141,12 +159,22 @@ impl Buffer {
     /// Says that a subscription was made anew: its server sends every value once, changed or not. What was read before,
     /// up to `known_ns` or with the time of the tag's last reading, is not that reading again: it holds now.
     pub fn opcua_renewed(&mut self, subscription: usize, known_ns: i64) -> Result<()> {
+        self.await_of_all(subscription, Awaited::Renewed(known_ns))
+    }
+
+    /// Says that a subscription goes on over a new connection. Some servers then send a last value once more, under a
+    /// sequence number of its own (node-opcua 2.182, where its `PublishRequests` had run out): it is left out.
+    pub fn opcua_resumed(&mut self, subscription: usize) -> Result<()> {
+        self.await_of_all(subscription, Awaited::Resumed)
+    }
+
+    fn await_of_all(&mut self, subscription: usize, awaited: Awaited) -> Result<()> {
         let count = self.subscriptions.len();
         let handles = self.subscriptions.get(subscription);
         let handles = handles.ok_or(Error::Unknown { what: "subscription", number: subscription, count })?;
         for tag in handles.tags() {
             if let Some(slot) = self.slots.get_mut(tag as usize) {
-                slot.awaited = Some(known_ns);
+                slot.awaited = awaited;
             }
         }
         Ok(())

@@ -17,6 +17,7 @@ pub(super) struct Published {
     status: Option<u32>,
     undecoded: Vec<(u32, i64, u32, Vec<u8>)>,
     others: Vec<Vec<u8>>,
+    repeated: usize,
     unknown_handles: usize,
 }
 
@@ -33,6 +34,7 @@ impl From<buffer::Published<'_>> for Published {
             status: found.status,
             undecoded: undecoded.map(|(tag, time_ns, status, bytes)| (tag, time_ns, status, bytes.to_vec())).collect(),
             others: found.others.into_iter().map(<[u8]>::to_vec).collect(),
+            repeated: found.repeated,
             unknown_handles: found.unknown_handles,
         }
     }

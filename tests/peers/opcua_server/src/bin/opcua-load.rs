@@ -1,0 +1,102 @@
+//! A load of OPC UA values, made with async-opcua: `opcua-load PORT STORE ITEMS PERIOD_MS`. Prints "ready PORT" once it
+//! listens.
+//!
+//! Each of `nsu=urn:headrace:test;s=0` to `s=ITEMS-1` is a Double that changes every PERIOD_MS: a slow wave in steps of
+//! 0.01, as a transmitter gives it. The changes of one period have one source time. They go to whoever monitors them,
+//! and not into the address space, where a read finds the first value. With PERIOD_MS 0 nothing changes.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use opcua::crypto::SecurityPolicy;
+use opcua::server::address_space::VariableBuilder;
+use opcua::server::diagnostics::NamespaceMetadata;
+use opcua::server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
+use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerHandle};
+use opcua::types::{
+    AttributeId, DataTypeId, DataValue, DateTime, MessageSecurityMode, NodeId, ObjectId, StatusCode, Variant,
+};
+
+const NAMESPACE: &str = "urn:headrace:test";
+const USAGE: &str = "opcua-load PORT STORE ITEMS PERIOD_MS";
+
+fn wave(change: usize, item: usize) -> f64 {
+    let angle = (change + item * 37) as f64 / 200.0;
+    (angle.sin() * 10_000.0).round() / 100.0
+}
+
+async fn change(handle: ServerHandle, nodes: Vec<NodeId>, period: Duration) {
+    let mut timer = tokio::time::interval(period);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for number in 0.. {
+        timer.tick().await;
+        let now = DateTime::now();
+        let values = nodes.iter().enumerate().map(|(item, node)| {
+            let value = DataValue {
+                value: Some(Variant::Double(wave(number, item))),
+                status: Some(StatusCode::Good),
+                source_timestamp: Some(now),
+                server_timestamp: Some(now),
+                ..Default::default()
+            };
+            (value, node, AttributeId::Value)
+        });
+        handle.subscriptions().notify_data_change(values);
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [port, store, items, period] = words.as_slice() else { panic!("{USAGE}") };
+    let port: u16 = port.parse().expect(USAGE);
+    let items: usize = items.parse().expect(USAGE);
+    let period: u64 = period.parse().expect(USAGE);
+    let mut builder = ServerBuilder::new()
+        .application_name("Headrace load")
+        .application_uri("urn:headrace:test:load")
+        .product_uri("urn:headrace:test:load")
+        .create_sample_keypair(false)
+        .pki_dir(std::path::Path::new(store).join("pki"))
+        .host(Ipv4Addr::LOCALHOST.to_string())
+        .port(port)
+        .discovery_urls(vec![format!("opc.tcp://127.0.0.1:{port}/")])
+        .max_session_timeout_ms(3_600_000)
+        .add_endpoint(
+            "none",
+            ("/", SecurityPolicy::None, MessageSecurityMode::None, &[ANONYMOUS_USER_TOKEN_ID] as &[&str]),
+        )
+        .with_node_manager(simple_node_manager(
+            NamespaceMetadata { namespace_uri: NAMESPACE.to_owned(), ..Default::default() },
+            "load",
+        ));
+    let limits = &mut builder.limits_mut().subscriptions;
+    limits.min_sampling_interval_ms = 0.0;
+    limits.min_publishing_interval_ms = 10.0;
+    limits.max_monitored_items_per_sub = 0; // no limit
+    limits.max_notifications_per_publish = 0; // no limit
+    limits.max_monitored_item_queue_size = 1000;
+    limits.max_queued_notifications = 1000;
+    limits.max_lifetime_count = 1_000_000;
+    limits.max_keep_alive_count = 100_000;
+    let (server, handle) = builder.build().expect("the configuration is right");
+    let manager = handle.node_managers().get_of_type::<SimpleNodeManager>().expect("it was just added");
+    let namespace = handle.get_namespace_index(NAMESPACE).expect("it was just added");
+    let nodes: Vec<NodeId> = (0..items).map(|item| NodeId::new(namespace, item.to_string())).collect();
+    {
+        let mut space = manager.address_space().write();
+        for (item, node) in nodes.iter().enumerate() {
+            VariableBuilder::new(node, item.to_string(), item.to_string())
+                .data_type(DataTypeId::Double)
+                .value(wave(0, item))
+                .organized_by(ObjectId::ObjectsFolder)
+                .insert(&mut *space);
+        }
+    }
+    if period > 0 {
+        tokio::spawn(change(handle.clone(), nodes, Duration::from_millis(period)));
+    }
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("the port is free");
+    println!("ready {port}");
+    server.run_with(listener).await.expect("the server runs");
+}
