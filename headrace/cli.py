@@ -135,6 +135,14 @@ def _simulate_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
     made.add_argument("--cert", type=Path, metavar="FILE", help="what TLS devices show (default: made for them)")
     made.add_argument("--key", type=Path, metavar="FILE", help="its key")
+    made.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="HOST=127.0.0.1:PORT",
+        help="simulate a device that is elsewhere here; may be repeated",
+    )
+    made.add_argument("--loopback", action="store_true", help="the same for all devices, and for the broker")
 
 
 def _probe_options(made: argparse.ArgumentParser) -> None:

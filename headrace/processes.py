@@ -10,10 +10,12 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from agent import config as configs
 from agent.errors import ConfigError, Problem
+from agent.wording import halves
 
 EVERY = 1.0
 """Seconds between the status lines of `--json`."""
@@ -118,6 +120,9 @@ def simulate(options: argparse.Namespace) -> int:
     from simulators import certificate
     from simulators.run import simulate as run
 
+    adapted = _adapted(options)
+    if adapted is not None:
+        options.config = adapted
     for made in certificate.for_config(options.config):
         text, facts = "Made %s, which virtual TLS devices show.", {"event": "tls_certificate_made", "path": str(made)}
         logging.getLogger("headrace.simulators").info(text, made, extra=facts)
@@ -131,14 +136,30 @@ def simulate(options: argparse.Namespace) -> int:
     def ready() -> None:
         devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
         if options.json:
-            show({"ready": True, "devices": devices})
+            show({"ready": True, "devices": devices, **({"config": str(adapted)} if adapted else {})})
             return
         for device in devices:
             print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
+        if adapted is not None:
+            print(f"headrace run {adapted}   reads these devices")
         print("Ctrl-C stops it.", file=sys.stderr)
 
     until_stopped(lambda stop: run(config, seed=options.seed, stop=stop, ready=ready, shown=shown))
     return 0
+
+
+def _adapted(options: argparse.Namespace) -> Path | None:
+    """The copy of the config whose devices are here, where one is asked for. Raises ConfigError."""
+    if not (options.map or options.loopback):
+        return None
+    from simulators import mapping
+
+    try:
+        given = dict(mapping.parse(each) for each in options.map)
+    except ValueError as wrong:
+        message, hint = halves(str(wrong))
+        raise ConfigError([Problem("headrace simulate", "--map", message, hint)]) from None
+    return mapping.adapt(options.config, given, everything=options.loopback)
 
 
 def datacenter(options: argparse.Namespace) -> int:

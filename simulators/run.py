@@ -156,7 +156,10 @@ def _places(config: Config) -> list[tuple[ModbusDevice | OpcUaDevice, Place]]:
         except ValueError as wrong:
             parts = urlsplit(device.url)
             usual = 4840 if device.protocol == "opcua" else 502
-            hint = f"simulate a copy of the config with {parts.scheme}://127.0.0.1:{parts.port or usual}"
+            hint = (
+                f"simulate a copy of the config with {parts.scheme}://127.0.0.1:{parts.port or usual}, which --loopback"
+                " makes for all devices, or --map for one"
+            )
             problems.append(Problem(str(config.path), f"device[{index}].url", f"{device.name}: {wrong}", hint))
     if problems:
         raise ConfigError(problems)
