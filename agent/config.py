@@ -19,6 +19,7 @@ from agent.errors import ConfigError, Problem
 from agent.limits import unreadable
 from agent.modbus_options import misfits
 from agent.model import Tag
+from agent.simulation import Simulation
 from agent.table import Table, is_file
 from agent.tables import (
     TABLES,
@@ -52,6 +53,7 @@ class Config(Table):
     uplink: Uplink = Field(default_factory=lambda: Uplink.model_validate({}))
     datacenter: DataCenter | None = None
     status: Status | None = None
+    simulation: Simulation = Field(default_factory=lambda: Simulation.model_validate({}))
     devices: tuple[Annotated[Device, Field(discriminator="protocol")], ...] = Field((), alias="device", strict=False)
     _path: Path = PrivateAttr(Path())
     _tags: tuple[Tag, ...] = PrivateAttr(())
@@ -180,7 +182,7 @@ class _Check:
             model = TABLES[str(path[2])]
             path = (*path[:2], *path[3:])
         elif len(path) > 1:
-            model = TABLES.get(str(path[0]), Config)
+            model = TABLES.get(f"{path[0]}.{path[1]}") or TABLES.get(str(path[0]), Config)
         message, hint = explain(error, model, TABLES)
         if error["type"].startswith("union_tag"):
             path = (*path, "protocol")

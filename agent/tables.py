@@ -20,6 +20,7 @@ from agent.address import ORDERS, ModbusTable, Order
 from agent.limits import MAX_BITS, MAX_GAP, MAX_REGISTERS, Limits, Span
 from agent.modbus_options import ModbusOptions
 from agent.model import Tag
+from agent.simulation import Signal, Simulation
 from agent.table import DURATION, Bytes, FilePath, Name, Seconds, Table
 from agent.wire import ROOT, Broker, without_password
 
@@ -367,6 +368,8 @@ TABLES: dict[str, type[Table]] = {
     "uplink": Uplink,
     "datacenter": DataCenter,
     "status": Status,
+    "simulation": Simulation,
+    "simulation.signal": Signal,
     "modbus": ModbusDevice,
     "opcua": OpcUaDevice,
 }

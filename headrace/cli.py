@@ -101,6 +101,13 @@ def parser() -> argparse.ArgumentParser:
     config(simulate)
     _simulate_options(simulate)
 
+    verify = command("verify", "compare what a data center stored with what the simulated plant had", _verify)
+    config(verify)
+    _played_options(verify)
+    verify.add_argument("--url", help="the data center (default: of [datacenter] in the config)")
+    verify.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970, inclusive")
+    verify.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339 or ns since 1970, exclusive")
+
     _probe_options(command("probe", "what answers at a Modbus address, and what of it can be read", _probe))
 
     config(command("datacenter", "run the edge data center", _datacenter))
@@ -131,8 +138,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _played_options(made: argparse.ArgumentParser) -> None:
+    """What decides every value of a virtual plant."""
+    made.add_argument("--seed", type=int, help="another seed, another plant (default: of [simulation], or 1)")
+    made.add_argument(
+        "--simulation", type=Path, metavar="FILE", help="how tags move: a file with [simulation], not the config's own"
+    )
+
+
 def _simulate_options(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
+    _played_options(made)
     made.add_argument("--cert", type=Path, metavar="FILE", help="what TLS devices show (default: made for them)")
     made.add_argument("--key", type=Path, metavar="FILE", help="its key")
     made.add_argument(
@@ -269,6 +284,12 @@ def _simulate(options: argparse.Namespace) -> int:
     from headrace import processes
 
     return processes.simulate(options)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from headrace import verify
+
+    return verify.main(options)
 
 
 def _probe(options: argparse.Namespace) -> int:

@@ -11,11 +11,14 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import config as configs
 from agent.errors import ConfigError, Problem
 from agent.wording import halves
+
+if TYPE_CHECKING:
+    from simulators.plant import Plant
 
 EVERY = 1.0
 """Seconds between the status lines of `--json`."""
@@ -132,6 +135,7 @@ def simulate(options: argparse.Namespace) -> int:
         )
     shown = (options.cert, options.key) if options.cert else None
     config = _warn(configs.check(options.config))
+    plant = play(config, options)
 
     def ready() -> None:
         devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
@@ -144,8 +148,15 @@ def simulate(options: argparse.Namespace) -> int:
             print(f"headrace run {adapted}   reads these devices")
         print("Ctrl-C stops it.", file=sys.stderr)
 
-    until_stopped(lambda stop: run(config, seed=options.seed, stop=stop, ready=ready, shown=shown))
+    until_stopped(lambda stop: run(config, seed=plant.seed, stop=stop, ready=ready, shown=shown, plant=plant))
     return 0
+
+
+def play(config: configs.Config, options: argparse.Namespace) -> Plant:
+    """The virtual plant that the options `--seed` and `--simulation` ask for. Raises ConfigError."""
+    from simulators.plant import Plant
+
+    return Plant.of(config, options.seed, options.simulation)
 
 
 def _adapted(options: argparse.Namespace) -> Path | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from agent.config import Config
 from agent.model import Tag, Value
 from simulators.plant import Plant
@@ -21,7 +24,7 @@ class Oracle:
             device.name: int(device.timeout * 1e9 / 2) if device.protocol == "modbus" else 0
             for device in config.devices
         }
-        self._polled = {device.name for device in config.devices if device.protocol == "modbus"}
+        self._polled = {device.name: device.poll for device in config.devices if device.protocol == "modbus"}
 
     def wrong(self, tag: Tag, time_ns: int, value: Value, quality: int) -> bool:
         """Whether a stored reading differs from the plant. A bad reading without a value claims nothing: never wrong.
@@ -54,6 +57,17 @@ class Oracle:
                 owed.append(time_ns)
             before = now
         return owed
+
+    def late(self, tag: Tag, times: Sequence[int], told: Sequence[tuple[int, int]]) -> int:
+        """How many of a polled tag's readings, whose `times` ascend, came more than one poll too late.
+
+        Not counted are those after an interval of `told`, which is known to be missing, and tags with a filter.
+        """
+        if tag.device not in self._polled or tag.filter:
+            return 0
+        most = int(2 * (tag.poll or self._polled[tag.device]) * 1e9) + 2 * self._slack_ns[tag.device]
+        pairs = [(sooner, later) for sooner, later in pairwise(times) if later - sooner > most]
+        return sum(not any(start < later and end > sooner for start, end in told) for sooner, later in pairs)
 
     def _equal(self, tag: Tag, time_ns: int, value: Value) -> bool:
         wanted = self._plant.value(tag, time_ns)

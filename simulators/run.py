@@ -41,9 +41,11 @@ class Simulation:
         seed: int,
         clock: Callable[[], int] = time.time_ns,
         shown: tuple[Path, Path] | None = None,
+        plant: Plant | None = None,
     ) -> None:
-        """`shown`: certificate and key of all TLS devices. Left out, one is made where there is none."""
-        self.plant = Plant(config.tags, seed)
+        """`shown`: certificate and key of all TLS devices. Left out, one is made where there is none. `plant`: left
+        out, that of the config with this seed."""
+        self.plant = plant or Plant.of(config, seed)
         self._shown = shown
         self._usual = config.agent.data_dir / "simulator" / "simulator.pem"
         self._modbus: list[tuple[str, Server]] = []
@@ -117,12 +119,13 @@ async def simulate(
     stop: asyncio.Event,
     ready: Callable[[], None],
     shown: tuple[Path, Path] | None = None,
+    plant: Plant | None = None,
 ) -> None:
     """Runs the devices of `config` until `stop` is set; calls `ready` once all of them listen.
 
     Raises ConfigError for a device that is not on this machine, PortTaken where an address is in use.
     """
-    simulation = Simulation(config, seed, shown=shown)
+    simulation = Simulation(config, seed, shown=shown, plant=plant)
     stopping = asyncio.create_task(stop.wait())
     work = asyncio.create_task(_work(simulation, ready))
     try:

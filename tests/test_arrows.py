@@ -39,7 +39,7 @@ PARTS = {
             f"agent.{name}"
             for name in (
                 *("config", "document", "endpoint", "modbus_options", "places", "quantity"),
-                *("table", "tables", "taglist", "tagrow", "wording"),
+                *("simulation", "table", "tables", "taglist", "tagrow", "wording"),
             )
         ),
         _CONFIG,
@@ -81,11 +81,11 @@ HOMES = {
     "aiosqlite": ("agent/outbox.py",),
     "paho": ("agent/uplink.py", "datacenter/subscription.py"),
     "duckdb": ("datacenter/store.py",),
-    "pyarrow": ("datacenter/", "headrace/decode.py"),
+    "pyarrow": ("datacenter/", "headrace/decode.py", "simulators/replay.py"),
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
     "pydantic": (
-        *("agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
+        *("agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py", "agent/simulation.py"),
         *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
     ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
