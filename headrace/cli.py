@@ -97,16 +97,10 @@ def parser() -> argparse.ArgumentParser:
     config(run)
     run.add_argument("--drain", type=_seconds, default=1.5, help="seconds of delivery after a stop (default 1.5)")
 
-    simulate = command("simulate", "virtual devices at the very addresses of a config, with its very tags", _simulate)
-    config(simulate)
-    _simulate_options(simulate)
+    play = command("simulate", "virtual devices at the very addresses of a config, with its very tags", _simulate)
+    _simulate_options(play)
 
-    verify = command("verify", "compare what a data center stored with what the simulated plant had", _verify)
-    config(verify)
-    _played_options(verify)
-    verify.add_argument("--url", help="the data center (default: of [datacenter] in the config)")
-    verify.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970, inclusive")
-    verify.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339 or ns since 1970, exclusive")
+    _verify_options(command("verify", "compare what a data center stored with what the simulated plant had", _verify))
 
     _probe_options(command("probe", "what answers at a Modbus address, and what of it can be read", _probe))
 
@@ -146,7 +140,16 @@ def _played_options(made: argparse.ArgumentParser) -> None:
     )
 
 
+def _verify_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("config", type=Path, metavar="CONFIG", help="the config that was simulated")
+    _played_options(made)
+    made.add_argument("--url", help="the data center (default: of [datacenter] in the config)")
+    made.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970, inclusive")
+    made.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339 or ns since 1970, exclusive")
+
+
 def _simulate_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file; see `headrace init`")
     _played_options(made)
     made.add_argument("--cert", type=Path, metavar="FILE", help="what TLS devices show (default: made for them)")
     made.add_argument("--key", type=Path, metavar="FILE", help="its key")

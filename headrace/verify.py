@@ -1,8 +1,8 @@
 """`headrace verify`: compares what a data center stored with what the virtual plant had, reading by reading.
 
-Per device it counts what is **lost** (a change that the plant showed and that is neither stored nor told to be missing),
-**doubled**, **wrong** (not what the plant showed then), **late** (a poll that came more than one poll too late) and
-**named** (a change that a gap record, or a bad reading, says is missing).
+Per device it counts what is **lost** (a change that the plant showed, and that is neither stored nor told to be
+missing), **doubled**, **wrong** (not what the plant showed then), **late** (a poll that came more than one poll too
+late) and **named** (a change that a gap record, or a bad reading, says is missing).
 """
 
 from __future__ import annotations
