@@ -2,7 +2,7 @@
 
 Per device it counts what is **lost** (a change that the plant showed, and that is neither stored nor told to be
 missing), **doubled**, **wrong** (not what the plant showed then), **late** (a poll that came more than one poll too
-late) and **named** (a change that a gap record, or a bad reading, says is missing).
+late) and **named** (a change that a gap record, a bad reading or the simulator's record of its faults says is missing).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from agent import config as configs
 from agent.config import Config
 from agent.model import Scalar, Tag, Value, ValueType
 from headrace.query import NoAnswer, fetch
+from simulators.mood import Record
 from simulators.oracle import Oracle
 from simulators.plant import Plant
 
@@ -91,7 +92,7 @@ def verify(config: Config, seed: int, url: str) -> Verdict:
 
 def compare(config: Config, plant: Plant, url: str, span: Mapping[str, object] | None = None) -> Verdict:
     """The same for a plant that is there already; `span` may have `from` and `to`. Raises NoAnswer."""
-    oracle = Oracle(plant, config)
+    oracle = Oracle(plant, config, Record.beside(config.agent.data_dir).spells())
     found = Verdict(devices={device.name: Account() for device in config.devices})
     gaps: set[tuple[int, int, str]] = set()
     for tag in config.tags:
@@ -122,7 +123,7 @@ def _tag(
     gaps |= mine
     account.stored += readings.total()
     account.duplicates += readings.total() - len(readings)
-    told = [(from_ns, to_ns) for from_ns, to_ns, _ in mine] + _bad(readings)
+    told = [(from_ns, to_ns) for from_ns, to_ns, _ in mine] + _bad(readings) + list(oracle.hidden(tag))
     good = sorted({time_ns for time_ns, value, _ in readings if value is not None})
     if not good:
         account.lost += not told

@@ -18,13 +18,16 @@ from asyncua.server.server import Server
 from asyncua.ua.attribute_ids import AttributeIds
 
 from agent.address import NodeAddress
-from agent.model import Tag, Value, ValueType
+from agent.model import StatusCode, Tag, Value, ValueType
+from simulators.mood import Mood, Wrong
 from simulators.plant import Plant
 
 log = logging.getLogger("headrace.simulators")
 
 APPLICATION_URI = "urn:headrace:simulator"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LOOK = 0.05
+"""Seconds between two looks at what is wrong."""
 _LONGEST_SLEEP = 1.0
 """Seconds; wall time is read again after it, so a clock that was set back stalls nothing for longer."""
 
@@ -76,6 +79,11 @@ class OpcUaServer:
         self._server: Server | None = None
         self._nodes: dict[int, list[_Node]] = {}
         self._due: list[tuple[int, int]] = []
+        self.moods: dict[str, Mood] = {}
+        """Of its devices, where anything may be wrong with them."""
+        self._gone = False
+        self._turned = False
+        """Whether the namespaces are in the other order."""
 
     @property
     def host(self) -> str:
@@ -119,14 +127,36 @@ class OpcUaServer:
         if server is None:
             raise RuntimeError("start() comes first")
         while self._due:
+            if self.moods:
+                await self._suffer()
+                server = self._server or server
+            if self._gone:
+                await asyncio.sleep(_LOOK)
+                continue
             due, step_ns = self._due[0]
             wait = (due - self._clock()) / 1e9
             if wait > 0:
-                await asyncio.sleep(min(wait, _LONGEST_SLEEP))
+                await asyncio.sleep(min(wait, _LOOK if self.moods else _LONGEST_SLEEP))
                 continue
             await self._write(server, self._nodes[step_ns], due)
             heapq.heapreplace(self._due, (due + step_ns, step_ns))
             await asyncio.sleep(0)
+
+    async def _suffer(self) -> None:
+        """Goes away and comes back as the moods say. What it is back with is new: sessions and values."""
+        away = any(mood.away for mood in self.moods.values())
+        if away and not self._gone:
+            self._turned ^= any(mood.has(Wrong.REBOOT) for mood in self.moods.values())
+            self._gone = True
+            await self.stop()
+        elif self._gone and not away:
+            try:
+                await self.start()
+            except OSError as reason:  # another program took the port meanwhile: it is tried again
+                log.warning("%s can't be back: %s", self.url, reason, extra={"event": "port_taken", "url": self.url})
+                await asyncio.sleep(_LONGEST_SLEEP)
+                return
+            self._gone = False
 
     async def stop(self) -> None:
         """Cuts every client and frees the port, within a second."""
@@ -179,9 +209,11 @@ class OpcUaServer:
         for index in range(2, max(indexes, default=0) + 1):
             await server.register_namespace(f"{APPLICATION_URI}:{index}")
         spaces: dict[str | int, int] = {index: index for index in indexes}
-        for name in names:
-            if isinstance(name, str):
-                spaces[name] = await server.register_namespace(name)
+        if self._turned and not indexes:  # so that a single namespace has another index as well
+            await server.register_namespace(f"{APPLICATION_URI}:rebooted")
+        texts = [name for name in names if isinstance(name, str)]
+        for name in reversed(texts) if self._turned else texts:
+            spaces[name] = await server.register_namespace(name)
         return spaces
 
     async def _write(self, server: Server, nodes: list[_Node], time_ns: int) -> None:
@@ -189,12 +221,19 @@ class OpcUaServer:
         source = _EPOCH + timedelta(microseconds=time_ns // 1000)
         served = datetime.now(UTC)
         for node in nodes:
-            raw = self._plant.raw(node.tag, time_ns)
+            mood = self.moods.get(node.tag.device)
+            if mood and mood.has(Wrong.FROZEN):
+                continue
+            raw = None if mood and mood.has(Wrong.BAD) else self._plant.raw(node.tag, time_ns)
             if raw == node.raw:
                 continue
             node.raw = raw
-            variant = ua.Variant(raw, node.variant)
-            value = ua.DataValue(variant, SourceTimestamp=source, ServerTimestamp=served)  # type: ignore[arg-type]
+            value = ua.DataValue(
+                ua.Variant(raw, node.variant) if raw is not None else None,
+                ua.StatusCode(0 if raw is not None else StatusCode.BAD_SENSOR_FAILURE),  # type: ignore[arg-type]
+                SourceTimestamp=source,  # type: ignore[arg-type]
+                ServerTimestamp=served,  # type: ignore[arg-type]
+            )
             (await write(node.id, AttributeIds.Value, value)).check()
             self.changes += 1
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from agent.config import Config
 from agent.model import Tag, Value
+from simulators.mood import Spell, Wrong, hidden
 from simulators.plant import Plant
 
 _THINNING = ("deadband", "swinging_door")
@@ -18,8 +19,13 @@ _BAD = 0x8000_0000
 class Oracle:
     """Compares readings with the plant; only `plant` and `config` decide, no server is asked."""
 
-    def __init__(self, plant: Plant, config: Config) -> None:
+    def __init__(self, plant: Plant, config: Config, spells: Sequence[Spell] = ()) -> None:
+        """`spells`: what was wrong with the devices, and when (`simulators.mood.Record`)."""
         self._plant = plant
+        self._spells = spells
+        self._publish_ns = {
+            device.name: int(device.publish * 1e9) for device in config.devices if device.protocol == "opcua"
+        }
         self._slack_ns = {
             device.name: int(device.timeout * 1e9 / 2) if device.protocol == "modbus" else 0
             for device in config.devices
@@ -39,7 +45,23 @@ class Oracle:
             return False
         step_ns = self._plant.step_ns(tag)
         steps = range((time_ns - slack_ns) // step_ns, (time_ns + slack_ns) // step_ns + 1)
-        return not any(self._equal(tag, k * step_ns, value) for k in steps)
+        if any(self._equal(tag, k * step_ns, value) for k in steps):
+            return False
+        return not any(self._equal(tag, since_ns, value) for since_ns in self._frozen(tag, time_ns, slack_ns))
+
+    def _frozen(self, tag: Tag, time_ns: int, slack_ns: int) -> list[int]:
+        """Since when the device stood still at this time, if it did."""
+        return [
+            each.from_ns
+            for each in self._spells
+            if each.device == tag.device
+            and each.kind is Wrong.FROZEN
+            and each.from_ns - slack_ns <= time_ns <= (each.to_ns or time_ns) + slack_ns
+        ]
+
+    def hidden(self, tag: Tag) -> Sequence[tuple[int, int]]:
+        """The intervals in which its device showed nobody a change, with what was on its way when they began."""
+        return hidden(self._spells, tag.device, 2 * self._publish_ns.get(tag.device, 0))
 
     def expected_changes(self, tag: Tag, first_ns: int, last_ns: int) -> list[int]:
         """The times strictly between two stored readings of an OPC UA tag at which its value changed: each is owed.

@@ -96,7 +96,9 @@ def _moment(cell: Cell) -> int:
     try:
         found = datetime.fromisoformat(str(cell))
     except ValueError:
-        raise Unreadable(f"{cell!r} is not a time; write interval instead of time, or the times as RFC 3339 or seconds") from None
+        raise Unreadable(
+            f"{cell!r} is not a time; write interval instead of time, or the times as RFC 3339 or seconds"
+        ) from None
     since = found.replace(tzinfo=found.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86400 + since.seconds) * SECOND + since.microseconds * 1000
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agent.config import Config, ModbusDevice, OpcUaDevice
@@ -22,6 +23,7 @@ from simulators.modbus_image import Image
 from simulators.modbus_place import Place
 from simulators.modbus_pty import PtyServer
 from simulators.modbus_server import Server
+from simulators.mood import Act, Ill, Mood, Record, Wrong
 from simulators.opcua_server import OpcUaServer
 from simulators.plant import Plant
 
@@ -30,6 +32,19 @@ log = logging.getLogger("headrace.simulators")
 
 class PortTaken(HeadraceError):
     """A device's address can't be listened at; the message says which and what to do."""
+
+
+class DeviceFacts(NamedTuple):
+    """Of one device. Devices behind one address share clients and counters."""
+
+    name: str
+    place: str
+    clients: int
+    """Connected now."""
+    work: int
+    """Requests of a Modbus server, changes of an OPC UA server, since the start."""
+    exceptions: int
+    faults: tuple[Wrong, ...]
 
 
 class Simulation:
@@ -48,6 +63,9 @@ class Simulation:
         self.plant = plant or Plant.of(config, seed)
         self._shown = shown
         self._usual = config.agent.data_dir / "simulator" / "simulator.pem"
+        self.record = Record.beside(config.agent.data_dir, clock)
+        self._homes: dict[str, tuple[Server, int] | OpcUaServer] = {}
+        self._moods: dict[str, Mood] = {}
         self._modbus: list[tuple[str, Server]] = []
         self._opcua: list[tuple[str, OpcUaServer]] = []
         lines: dict[Place, dict[int, list[ModbusDevice]]] = {}
@@ -61,10 +79,30 @@ class Simulation:
             trusts = [device.ca for devices in by_unit.values() for device in devices if device.ca is not None]
             images = {unit: Image(self.plant, _names(devices), _tags(devices)) for unit, devices in by_unit.items()}
             names = _names([device for devices in by_unit.values() for device in devices])
-            self._modbus.append((names, place.server(images, clock, partial(self._context, trusts))))
+            server = place.server(images, clock, partial(self._context, trusts))
+            self._modbus.append((names, server))
+            self._homes |= {each.name: (server, unit) for unit, devices in by_unit.items() for each in devices}
         for devices in endpoints.values():
             folders = [(device.name, device.tags) for device in devices]
-            self._opcua.append((_names(devices), OpcUaServer(devices[0].url, folders, self.plant, clock)))
+            opcua = OpcUaServer(devices[0].url, folders, self.plant, clock)
+            self._opcua.append((_names(devices), opcua))
+            self._homes |= {each.name: opcua for each in devices}
+
+    def mood(self, device: str) -> Mood:
+        """What is wrong with a device, for who wants something to be. Raises KeyError."""
+        if (found := self._moods.get(device)) is None:
+            found = self._moods[device] = Mood(device)
+            home = self._homes[device]
+            if isinstance(home, OpcUaServer):
+                home.moods[device] = found
+            else:
+                server, unit = home
+                server.units.moods[unit] = (*server.units.moods.get(unit, ()), found)
+        return found
+
+    def act(self, device: str, ill: Ill) -> Act:
+        """A fault of a device that can begin and end, and is on record for `headrace verify`."""
+        return Act(self.mood(device), ill, self.record)
 
     def _context(self, trusts: list[Path]) -> ssl.SSLContext:
         """What TLS devices show: what they were given, what their config trusts if its key is there, or one made."""
@@ -100,6 +138,19 @@ class Simulation:
     async def stop(self) -> None:
         """Cuts every client and frees every port, within a second or so; also after half a start."""
         await asyncio.gather(*(server.stop() for _, server in self._servers))
+
+    def devices(self) -> list[DeviceFacts]:
+        """Every device with the counters of the server that it is behind, and what is wrong with it now."""
+        found = []
+        for name, home in self._homes.items():
+            kinds = self._moods[name].kinds if name in self._moods else ()
+            if isinstance(home, OpcUaServer):
+                found.append(DeviceFacts(name, home.url, home.clients, home.changes, 0, kinds))
+            else:
+                served = home[0].served
+                clients, exceptions = served.clients, served.exceptions
+                found.append(DeviceFacts(name, home[0].place, clients, served.requests, exceptions, kinds))
+        return found
 
     def facts(self) -> dict[str, int]:
         """Counters since the start; `clients` is how many are connected now."""
