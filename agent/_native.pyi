@@ -332,7 +332,7 @@ class Header:
     """What a block says of itself, readable without decoding its columns."""
 
     @property
-    def kind(self) -> Literal["readings", "gap"]: ...
+    def kind(self) -> Literal["readings", "gap", "correction"]: ...
     @property
     def version(self) -> tuple[int, int]: ...
     @property
@@ -363,7 +363,12 @@ class Header:
     def columns(self) -> int: ...
     @property
     def reason(self) -> str:
-        """Why a gap is one; empty for readings."""
+        """Why a gap is one; empty for any other block."""
+
+    @property
+    def corrects(self) -> tuple[bytes, int, int, int] | None:
+        """Of a correction: the uuid of a stream, the first and the last place of blocks in it, and what is to be added
+        to the times that the gateway itself gave to what is in them, ns."""
 
 @final
 class Column:
@@ -432,8 +437,26 @@ def gap(
     readings: int,
     reason: str,
     sealed_ns: int,
+    synchronized: bool = True,
 ) -> Block:
-    """A block that stands for the places `first` to `last` of a stream, whose readings are known to be missing."""
+    """A block that stands for the places `first` to `last` of a stream, whose readings are known to be missing.
+
+    Not `synchronized`: its bounds are of a gateway's clock that was not known to be right."""
+
+def correction(
+    *,
+    stream: bytes,
+    sequence: int,
+    epoch: int,
+    corrected: bytes,
+    first: int,
+    last: int,
+    offset_ns: int,
+    sealed_ns: int,
+) -> Block:
+    """A block at place `sequence` of `stream` that says: to the times which the gateway itself gave to what is in the
+    blocks `first` to `last` of the stream `corrected`, `offset_ns` is to be added. Raises ValueError where `last` is
+    before `first`."""
 
 def crc32c(data: bytes) -> int:
     """CRC-32C (Castagnoli), as the trailer of a block has it."""

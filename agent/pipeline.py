@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from agent import _native
+from agent import _native, clock
 from agent.collectors import collectors
 from agent.collectors.base import Collector, DeviceState, supervise
 from agent.config import Config
 from agent.delivery import Delivery
+from agent.doubts import MARK, Doubts
 from agent.errors import OutboxFull
 from agent.intake import Intake
 from agent.outbox import Outbox
@@ -48,7 +49,11 @@ class Pipeline:
         self._outbox: Outbox
         self._delivery: Delivery
         self._refused = 0
-        self._sealed_ns = time.time_ns()
+        self._clock = clock.GATEWAY
+        self._clock.begin(trusted=config.agent.clock == "trusted")
+        self._doubts = Doubts(clock.boot())
+        self._corrections = 0
+        self._sealed_ns = self._clock.now_ns()
         self._started = self._looked = time.monotonic()
 
     async def run(self, stop: asyncio.Event, *, drain: float = 1.5, ready: Callable[[], None] = lambda: None) -> None:
@@ -64,7 +69,9 @@ class Pipeline:
         )
         try:
             await self._outbox.keep_catalog(self._epoch, self._catalog)
-            self._intake.restore(await self._outbox.marks())
+            marks = await self._outbox.marks()
+            self._intake.restore(marks)
+            self._doubts.restore(marks.get(MARK))
             self._delivery = Delivery.of(config, self._outbox, self._state)
             facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
@@ -108,14 +115,17 @@ class Pipeline:
         self._looked = time.monotonic()
         # No await among these: whoever waits, the marks, the losses and the readings are of the same moment.
         waiting = self._intake.waiting()
-        now = time.time_ns()
+        now = self._clock.now_ns()
         some, marks, losses = self._intake.cut()
+        look = self._clock.look()  # from here on readings have its offset, and go to the next block
         # Gaps come before the mark that lies behind them: a crash in between may tell of one twice, but hides none.
         for loss in losses:
             facts = {"event": "readings_lost", "lost": loss.count, "from_ns": loss.from_ns, "to_ns": loss.to_ns}
             log.error("%s", loss.reason, extra=facts)
             await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
         if some:
+            if look.doubted:
+                marks |= self._doubts.note(self._outbox.stream.bytes, self._outbox.next_sequence, look.offset_ns)
             # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
             block = await asyncio.to_thread(
                 self._intake.buffer.seal,
@@ -123,13 +133,15 @@ class Pipeline:
                 sequence=self._outbox.next_sequence,
                 epoch=self._epoch,
                 sealed_ns=now,
-                synchronized=False,  # nobody has asked the clock yet; a block claims only what is known
+                synchronized=look.right,
             )
             if block is not None and (stopped_ns := await self._store(block, halt, marks)):
-                await self._gap(stopped_ns, time.time_ns(), 0, STOPPED, halt)
+                await self._own_gap(stopped_ns, self._clock.now_ns(), 0, STOPPED, halt)
         elif marks:
             await self._keep(marks, halt)
         await self._report_refused(now, halt)
+        if self._doubts.any and self._clock.synchronized:
+            await self._correct(halt)
         self._sealed_ns = now
         if self._intake.buffer.pending_bytes < self._config.seal.bytes:
             self._intake.release()
@@ -162,7 +174,7 @@ class Pipeline:
                     log.error("stopping with a full outbox: %d readings are lost", block.readings, extra=lost)
                     return 0
                 if not stopped_ns:
-                    stopped_ns = time.time_ns()
+                    stopped_ns = self._clock.now_ns()
                     self._intake.hold()
                     log.warning("%s; collectors wait until there is room", reason, extra={"event": "outbox_full"})
                 await self._pause(halt)
@@ -181,9 +193,43 @@ class Pipeline:
         if refused:
             self._refused += refused
             log.error("%s: %d", REFUSED, refused, extra={"event": "readings_lost", "lost": refused})
-            await self._gap(self._sealed_ns, now, refused, REFUSED, halt)
+            await self._own_gap(self._sealed_ns, now, refused, REFUSED, halt)
 
-    async def _gap(self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event) -> None:
+    async def _correct(self, halt: asyncio.Event) -> None:
+        """The clock is right by now: says in the stream by how much earlier blocks were off."""
+        for each in self._doubts.settle(self._clock.offset_ns, self._outbox.next_sequence - 1):
+            facts = {"event": "times_corrected", "first": each.first, "last": each.last, "offset_ns": each.offset_ns}
+            text = "times in blocks %d to %d were off by %+.3f s; the data center is told"
+            log.info(text, each.first, each.last, each.offset_ns / 1e9, extra=facts)
+            block = _native.correction(
+                stream=self._outbox.stream.bytes,
+                sequence=self._outbox.next_sequence,
+                epoch=self._epoch,
+                corrected=each.stream,
+                first=each.first,
+                last=each.last,
+                offset_ns=each.offset_ns,
+                sealed_ns=self._clock.now_ns(),
+            )
+            await self._store(block, halt, {MARK: each.mark})
+            self._corrections += 1
+        await self._keep(self._doubts.mark(), halt)
+
+    async def _own_gap(self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event) -> None:
+        """A gap whose bounds are of this gateway's clock."""
+        right = bool(self._clock.synchronized)
+        await self._gap(from_ns, to_ns, readings, reason, halt, synchronized=right)
+
+    async def _gap(
+        self,
+        from_ns: int,
+        to_ns: int,
+        readings: int,
+        reason: str,
+        halt: asyncio.Event,
+        *,
+        synchronized: bool = True,
+    ) -> None:
         place = self._outbox.next_sequence
         block = _native.gap(
             stream=self._outbox.stream.bytes,
@@ -194,7 +240,8 @@ class Pipeline:
             to_ns=to_ns,
             readings=readings,
             reason=reason,
-            sealed_ns=time.time_ns(),
+            sealed_ns=self._clock.now_ns(),
+            synchronized=synchronized,
         )
         await self._store(block, halt)
 
@@ -211,6 +258,7 @@ class Pipeline:
             "collecting": self._intake.is_open,
             "since_seal": round(time.monotonic() - self._looked, 1),
             **stats,
+            "clock": {**self._clock.facts(), "corrections": self._corrections},
             "outbox": self._outbox.facts(),
             "uplink": self._delivery.facts(),
             "devices": {state.name: state.facts() for _, state in self._collectors},

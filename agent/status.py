@@ -50,6 +50,7 @@ _OUTBOX = {
     "bytes": "Bytes of what waits.",
     "disk_bytes": "Bytes of the outbox on disk.",
 }
+_CLOCK = {"synchronized": "Whether the clock of this machine is known to be right."}
 _UPLINK = {
     "connected": "Whether the broker is connected.",
     "in_flight": "Entries sent and not acknowledged by the broker.",
@@ -77,6 +78,7 @@ class _Metrics(Collector):
             yield _counter(as_name, text, facts[name])
         yield from _part("outbox", _OUTBOX, facts["outbox"])
         yield from _part("uplink", _UPLINK, facts["uplink"])
+        yield from _part("clock", _CLOCK, facts["clock"])
         yield from _devices(facts["devices"])
 
 

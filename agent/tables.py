@@ -125,6 +125,12 @@ class Agent(Table):
 
     id: Name = Field(description="Its name in MQTT topics and streams.", examples=["press-shop-1"])
     data_dir: FilePath = Field(description="Directory of the outbox.", examples=["./var/press-shop-1"])
+    clock: Literal["auto", "trusted"] = Field(
+        "auto",
+        description="Whether this machine's clock is right: as the system says (auto), or always (trusted), for PTP "
+        "and whatever else the system does not know of.",
+        examples=["trusted"],
+    )
 
 
 class Identifiers(Table):

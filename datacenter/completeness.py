@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 
-from datacenter import query
+from datacenter import corrections, query
 from datacenter.query import Named
 from datacenter.store import Snapshot
 
@@ -66,6 +66,8 @@ def account(view: Snapshot, from_ns: int, to_ns: int | None, who: Named | None =
                 "readings_lost": sum(gap["readings"] for gap in gaps),
                 "gaps": gaps,
                 "holes": open_,
+                "corrections": corrections.of(view, each.stream),
+                "readings_in_doubt": corrections.in_doubt(view, each.id, each.stream, from_ns, end_ns),
             }
         )
     complete = bool(answers) and all(answer["complete"] for answer in answers)

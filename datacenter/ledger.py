@@ -20,6 +20,7 @@ from agent.errors import BlockError
 from agent.model import ValueType
 from agent.wire import Catalog, epoch_of
 from datacenter import names
+from datacenter.corrections import Corrections
 from datacenter.places import Places
 from datacenter.store import Store
 
@@ -84,12 +85,14 @@ class Ledger:
         self.parked: dict[tuple[UUID, int], tuple[int, str, int]] = {}
         """(stream, sequence) -> (epoch, agent, bytes) of every block that waits for its catalog."""
         self.losses: list[Loss] = []
+        self._corrections = Corrections(store)
         self.reload()
 
     def reload(self) -> None:
         """Reads the accounts from the store. Costs what lies above each stream's mark, not its whole history."""
         rows = self._store.rows
         self._pending, self.losses = _Pending(), []
+        self._corrections.reload()
         self._bindings: dict[int, tuple[pa.Array, dict[int, str]]] = {}
         self._epochs = {epoch for (epoch,) in rows("SELECT epoch FROM catalogs")}
         self.streams = {}
@@ -144,6 +147,8 @@ class Ledger:
         account = self.streams.get(stream)
         if account is not None and first in account.places and not self._reopens(account, first):
             return stream, Outcome.DUPLICATE
+        if header.kind == "correction":
+            return stream, self._add_correction(agent, stream, header, len(body))
         if header.epoch not in self._epochs:
             return stream, self._park(agent, stream, header, body, received_ns)
         self._store_block(agent, stream, body)
@@ -250,29 +255,55 @@ class Ledger:
         keys = pc.take(bound, rows.column("tag"))
         account = self._account(agent, stream)
         constants = {"stream": pa.scalar(account.id, pa.int32()), "sequence": pa.scalar(sequence, pa.int64())}
+        times = rows.column("time")
+        first_ns, last_ns, sealed_ns = header.first_ns, header.last_ns, header.sealed_ns
+        if offset_ns := self._corrections.offset(agent, stream, sequence):
+            times = self._corrections.corrected(agent, keys, times, offset_ns)
+            first_ns, last_ns, sealed_ns = pc.min(times).as_py(), pc.max(times).as_py(), sealed_ns + offset_ns
         columns = {"key": keys, **{name: rows.column(name) for name in rows.column_names if name != "tag"}}
+        columns["time"] = times
         columns |= {name: pa.repeat(value, len(rows)) for name, value in constants.items()}
         self._pending.readings.append(pa.table(columns))
-        self._pending.blocks.append(
-            {
-                "stream": account.id,
-                "sequence": sequence,
-                "readings": len(rows),
-                "first_ns": header.first_ns,
-                "last_ns": header.last_ns,
-                "sealed_ns": header.sealed_ns,
-                "bytes": len(body),
-            }
-        )
-        account.places.fill(sequence, sequence)
-        account.readings += len(rows)
-        account.blocks += 1
-        account.bytes += len(body)
+        self._note_block(account, header, len(rows), (first_ns, last_ns, sealed_ns), len(body))
         if reopened:
             self._shrink_gaps(account, sequence, len(rows))
         if len(rows) < header.readings:
             reason = "; ".join(f"tag {column.tag}: {column.problem}" for column in decoded.columns if column.problem)
             self._lose(account, header, header.readings - len(rows), reason, body)
+
+    def _note_block(
+        self, account: Stream, header: _native.Header, readings: int, times: tuple[int, int, int], size: int
+    ) -> None:
+        """`times`: the first, the last, and when it was sealed."""
+        first_ns, last_ns, sealed_ns = times
+        self._pending.blocks.append(
+            {
+                "stream": account.id,
+                "sequence": header.sequence,
+                "readings": readings,
+                "first_ns": first_ns,
+                "last_ns": last_ns,
+                "sealed_ns": sealed_ns,
+                "bytes": size,
+                "synchronized": header.synchronized,
+            }
+        )
+        account.places.fill(header.sequence, header.sequence)
+        account.readings += readings
+        account.blocks += 1
+        account.bytes += size
+
+    def _add_correction(self, agent: str, stream: UUID, header: _native.Header, size: int) -> Outcome:
+        self.flush()
+        corrected = self.streams.get(UUID(bytes=header.corrects[0])) if header.corrects else None
+        ours = corrected is not None and corrected.agent == agent
+        self._corrections.learn(agent, header, corrected.id if corrected and ours else None)
+        reopened = stream in self.streams and header.sequence in self.streams[stream].places
+        account = self._account(agent, stream)
+        self._note_block(account, header, 0, (header.first_ns, header.last_ns, header.sealed_ns), size)
+        if reopened:
+            self._shrink_gaps(account, header.sequence, 0)
+        return Outcome.STORED
 
     def _bound(self, epoch: int) -> tuple[pa.Array, dict[int, str]]:
         if epoch not in self._bindings:
@@ -290,9 +321,13 @@ class Ledger:
     def _insert_gap(
         self, account: Stream, span: tuple[int, int], header: _native.Header, readings: int, reason: str
     ) -> None:
+        right = header.synchronized
+        offset_ns = 0 if right else self._corrections.offset(account.agent, account.stream, span[0])
+        bounds = (header.first_ns + offset_ns, header.last_ns + offset_ns)
         self._store.write(
-            "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [account.id, *span, header.first_ns, header.last_ns, readings, reason],
+            "INSERT INTO gaps(stream, first, last, from_ns, to_ns, readings, reason, synchronized)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [account.id, *span, *bounds, readings, reason, right],
         )
         account.gapped = True
 
@@ -352,6 +387,7 @@ _BLOCKS = pa.schema(
         ("last_ns", pa.int64()),
         ("sealed_ns", pa.int64()),
         ("bytes", pa.int64()),
+        ("synchronized", pa.bool_()),
     ]
 )
 

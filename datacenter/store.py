@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from agent.errors import HeadraceError
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the tables. A store of a later version is refused, never misread."""
 
 Row: TypeAlias = tuple[Any, ...]
@@ -49,6 +49,12 @@ ALTER TABLE readings ADD COLUMN unsigned_array UBIGINT[];
 ALTER TABLE readings ADD COLUMN real_array DOUBLE[];
 ALTER TABLE readings ADD COLUMN text_array VARCHAR[];
 ALTER TABLE readings ADD COLUMN bytes_array BLOB[];
+""",
+    3: """
+ALTER TABLE blocks ADD COLUMN synchronized BOOLEAN;
+ALTER TABLE gaps ADD COLUMN synchronized BOOLEAN;
+CREATE TABLE corrections(stream UUID, first BIGINT, last BIGINT, offset_ns BIGINT, agent VARCHAR, by_stream UUID,
+    by_sequence BIGINT);
 """,
 }
 """What each later version of the tables adds to the one before; an older store gets it when it is opened."""

@@ -32,6 +32,7 @@ HEADER = (
     "bytes",
     "last_sequence",
     "reason",
+    "corrects",
 )
 ROW = ("stream", "sequence", "tag", "type", "time_ns", "value", "quality")
 
@@ -61,6 +62,10 @@ def header_of(block: bytes) -> dict[str, Any]:
     }
     if header.kind == "gap":
         shown |= {"last_sequence": header.last_sequence, "reason": header.reason}
+    if header.corrects:
+        stream, first, last, offset_ns = header.corrects
+        corrects = {"stream": str(UUID(bytes=stream)), "first": first, "last": last, "offset_ns": offset_ns}
+        shown |= {"corrects": corrects}
     return shown
 
 
@@ -103,6 +108,8 @@ class _Csv:
         content = json.loads(_native.to_json(block))
         if content["kind"] == "gap":
             _say(f"gap: places {content['sequence']} to {content['last_sequence']}: {_plain(content['reason'])}")
+        if corrects := content.get("corrects"):
+            _say(f"correction: {_cell(corrects)}")
         for column in content["columns"]:
             if "problem" in column:
                 _say(f"tag {column['tag']}: {column['count']} readings can't be read: {_plain(column['problem'])}")
@@ -184,7 +191,7 @@ _EMPTY = _native.gap(
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, list):
+    if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False)
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -121,6 +121,7 @@ async def _report(facts: Callable[[], dict[str, Any]]) -> None:
 def simulate(options: argparse.Namespace) -> int:
     """`headrace simulate`. What TLS devices are to be trusted by is made where it is missing, so before the check."""
     from simulators import certificate
+    from simulators.faults import load
     from simulators.run import simulate as run
 
     adapted = _adapted(options)
@@ -136,6 +137,7 @@ def simulate(options: argparse.Namespace) -> int:
     shown = (options.cert, options.key) if options.cert else None
     config = _warn(configs.check(options.config))
     plant = play(config, options)
+    faults = load(options.faults, config) if options.faults else None
 
     def ready() -> None:
         devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
@@ -148,7 +150,9 @@ def simulate(options: argparse.Namespace) -> int:
             print(f"headrace run {adapted}   reads these devices")
         print("Ctrl-C stops it.", file=sys.stderr)
 
-    until_stopped(lambda stop: run(config, seed=plant.seed, stop=stop, ready=ready, shown=shown, plant=plant))
+    until_stopped(
+        lambda stop: run(config, seed=plant.seed, stop=stop, ready=ready, shown=shown, plant=plant, faults=faults)
+    )
     return 0
 
 

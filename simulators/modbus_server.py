@@ -100,6 +100,12 @@ class ModbusServer(Server):
         self._server = await loop.create_server(lambda: _Connection(self), self.host, self.port, ssl=self._context)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    async def listen_behind(self) -> tuple[str, int]:
+        """`start` at a free port in place of its own: something else is to listen there. Returns where."""
+        self.port = 0
+        await self.start()
+        return self.host, self.port
+
     async def stop(self) -> None:
         """Cuts every client and frees the port."""
         if self._server is None:

@@ -6,7 +6,7 @@ A fault of a device has one of these kinds. On a serial line "cut" means silence
     reboot      the same, and the OPC UA server's namespaces have other indexes afterwards
     slow        answers come `delay` later (Modbus)
     busy        every request gets exception 06 (Modbus)
-    refusing    requests that touch `addresses`, or all without any, get exception `code` (Modbus)
+    exception   requests that touch `addresses`, or all without any, get exception `code` (Modbus)
     garbled     answers have the function code of another request, or end too early (Modbus)
     frozen      values and source times stand still, and nothing says so
     bad         values are gone, their status is Bad_SensorFailure (OPC UA)
@@ -33,7 +33,7 @@ class Wrong(StrEnum):
     REBOOT = "reboot"
     SLOW = "slow"
     BUSY = "busy"
-    REFUSING = "refusing"
+    EXCEPTION = "exception"
     GARBLED = "garbled"
     FROZEN = "frozen"
     BAD = "bad"
@@ -44,6 +44,11 @@ HIDING = (Wrong.AWAY, Wrong.REBOOT, Wrong.FROZEN, Wrong.BAD)
 """Kinds during which a device shows no change to anyone."""
 
 
+MODBUS = (Wrong.SLOW, Wrong.BUSY, Wrong.EXCEPTION, Wrong.GARBLED, Wrong.ONE_CLIENT)
+OPCUA = (Wrong.BAD, Wrong.REBOOT)
+"""Kinds that only devices of one protocol have."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Ill:
     """One fault of one device. Two with equal fields are two."""
@@ -52,7 +57,7 @@ class Ill:
     delay: float = 0.2
     """Seconds; of `slow`."""
     code: int = 4
-    """Exception; of `refusing`."""
+    """Exception; of `exception`."""
     addresses: tuple[Span, ...] = ()
 
 
@@ -97,7 +102,7 @@ class Mood:
         for ill, _ in self._ills:
             if ill.kind is Wrong.BUSY:
                 return 6
-            if ill.kind is Wrong.REFUSING and (
+            if ill.kind is Wrong.EXCEPTION and (
                 not ill.addresses
                 or any(
                     span.table is table and span.first < first + count and span.last >= first for span in ill.addresses

@@ -84,6 +84,8 @@ class OpcUaServer:
         self._gone = False
         self._turned = False
         """Whether the namespaces are in the other order."""
+        self._behind: int | None = None
+        """The port that it listens at in place of its own, once there is one."""
 
     @property
     def host(self) -> str:
@@ -104,7 +106,10 @@ class OpcUaServer:
         server.allow_remote_admin(False)
         server.set_endpoint(self.url)
         # asyncua would take the port last and log a traceback; and without these two it warns of missing certificates
-        await _probe(self.host, self.port)
+        if self._behind is not None:
+            server.socket_address = (self.host, self._behind)
+        else:
+            await _probe(self.host, self.port)
         server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
         server.set_identity_tokens([ua.AnonymousIdentityToken])
         server.set_server_name("Headrace simulator")
@@ -120,6 +125,15 @@ class OpcUaServer:
             self._due.append((first + step_ns, step_ns))
         heapq.heapify(self._due)
         await server.start()
+
+    async def listen_behind(self) -> tuple[str, int]:
+        """`start` at a free port, while clients are told the url: something else is to listen there. Returns where."""
+        self._behind = 0
+        await self.start()
+        assert self._server is not None
+        assert self._server.bserver is not None
+        self._behind = self._server.bserver.port
+        return self.host, self._behind
 
     async def run(self) -> None:
         """Writes every change in its step's order, until cancelled."""

@@ -18,11 +18,13 @@ from agent.config import Config, ModbusDevice, OpcUaDevice
 from agent.errors import ConfigError, HeadraceError, Problem
 from agent.model import Tag
 from simulators import certificate
+from simulators.faults import Faults, FaultTable, Maker, Schedule
+from simulators.lines import Lines
 from simulators.loopback import loopback
 from simulators.modbus_image import Image
 from simulators.modbus_place import Place
 from simulators.modbus_pty import PtyServer
-from simulators.modbus_server import Server
+from simulators.modbus_server import ModbusServer, Server
 from simulators.mood import Act, Ill, Mood, Record, Wrong
 from simulators.opcua_server import OpcUaServer
 from simulators.plant import Plant
@@ -55,13 +57,17 @@ class Simulation:
         config: Config,
         seed: int,
         clock: Callable[[], int] = time.time_ns,
+        *,
         shown: tuple[Path, Path] | None = None,
         plant: Plant | None = None,
+        faults: Faults | None = None,
     ) -> None:
         """`shown`: certificate and key of all TLS devices. Left out, one is made where there is none. `plant`: left
         out, that of the config with this seed."""
         self.plant = plant or Plant.of(config, seed)
         self._shown = shown
+        self._faulty = faults.on("line") if faults else set()
+        self._lines = Lines(faults.seed if faults else 0)
         self._usual = config.agent.data_dir / "simulator" / "simulator.pem"
         self.record = Record.beside(config.agent.data_dir, clock)
         self._homes: dict[str, tuple[Server, int] | OpcUaServer] = {}
@@ -87,6 +93,8 @@ class Simulation:
             opcua = OpcUaServer(devices[0].url, folders, self.plant, clock)
             self._opcua.append((_names(devices), opcua))
             self._homes |= {each.name: opcua for each in devices}
+        makers: dict[str, Maker] = {"line": self._lines.make, "device": self._make}
+        self._schedule = Schedule(faults, makers) if faults else None
 
     def mood(self, device: str) -> Mood:
         """What is wrong with a device, for who wants something to be. Raises KeyError."""
@@ -99,6 +107,9 @@ class Simulation:
                 server, unit = home
                 server.units.moods[unit] = (*server.units.moods.get(unit, ()), found)
         return found
+
+    def _make(self, device: str, table: FaultTable) -> Act:
+        return self.act(device, Ill(Wrong(table.kind), table.delay, table.code, table.addresses))
 
     def act(self, device: str, ill: Ill) -> Act:
         """A fault of a device that can begin and end, and is on record for `headrace verify`."""
@@ -120,7 +131,10 @@ class Simulation:
         """Listens for every device; nothing is left listening where one can't. Raises PortTaken."""
         for names, server in self._servers:
             try:
-                await server.start()
+                if self._faulty.isdisjoint(names.split(", ")) or not isinstance(server, ModbusServer | OpcUaServer):
+                    await server.start()
+                else:
+                    await self._lines.open(names.split(", "), server)
             except OSError as reason:
                 await self.stop()
                 raise PortTaken(_reason(names, server, reason)) from reason
@@ -133,10 +147,13 @@ class Simulation:
         async with asyncio.TaskGroup() as tasks:
             for names, server in self._opcua:
                 tasks.create_task(server.run(), name=f"simulate {names}")
+            if self._schedule is not None:
+                tasks.create_task(self._schedule.run(), name="faults")
             await asyncio.Event().wait()
 
     async def stop(self) -> None:
         """Cuts every client and frees every port, within a second or so; also after half a start."""
+        await self._lines.close()
         await asyncio.gather(*(server.stop() for _, server in self._servers))
 
     def devices(self) -> list[DeviceFacts]:
@@ -160,6 +177,7 @@ class Simulation:
             "exceptions": sum(served.exceptions for served in modbus),
             "changes": sum(server.changes for _, server in self._opcua),
             "clients": sum(served.clients for served in modbus) + sum(server.clients for _, server in self._opcua),
+            **(self._schedule.facts() if self._schedule is not None else {}),
         }
 
 
@@ -171,12 +189,13 @@ async def simulate(
     ready: Callable[[], None],
     shown: tuple[Path, Path] | None = None,
     plant: Plant | None = None,
+    faults: Faults | None = None,
 ) -> None:
     """Runs the devices of `config` until `stop` is set; calls `ready` once all of them listen.
 
     Raises ConfigError for a device that is not on this machine, PortTaken where an address is in use.
     """
-    simulation = Simulation(config, seed, shown=shown, plant=plant)
+    simulation = Simulation(config, seed, shown=shown, plant=plant, faults=faults)
     stopping = asyncio.create_task(stop.wait())
     work = asyncio.create_task(_work(simulation, ready))
     try:

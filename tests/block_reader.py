@@ -16,7 +16,7 @@ from tests.block_codecs import Reader, Source, Unreadable, Value, int64, integer
 
 Row: TypeAlias = tuple[int, int, Value, int]
 
-ZSTD, GAP, UNSYNCHRONIZED = 1, 2, 4
+ZSTD, GAP, UNSYNCHRONIZED, CORRECTION = 1, 2, 4, 8
 HAS_QUALITY, HAS_ABSENT, HAS_NOTE = 1, 2, 4
 NOTES = {1: "on_change", 2: "deadband", 3: "swinging_door", 4: "grid"}
 MOST_READINGS, MOST_COLUMNS, MOST_BODY = 1 << 22, 1 << 18, 1 << 28
@@ -25,7 +25,7 @@ MOST_QUALITY = 2**32 - 1
 
 @dataclass(slots=True)
 class Decoded:
-    """What is in a block. `reason` is None in a block of readings."""
+    """What is in a block. `reason` is None where it is no gap, `corrects` where it is no correction."""
 
     version: tuple[int, int]
     stream: bytes
@@ -39,6 +39,8 @@ class Decoded:
     readings: int
     columns: int
     reason: str | None
+    corrects: tuple[bytes, int, int, int] | None = None
+    """Stream, first place, last place, ns to add."""
     rows: list[Row] = field(default_factory=list)
     codecs: list[tuple[int, int]] = field(default_factory=list)
     """(time codec, value codec) of every column."""
@@ -117,6 +119,14 @@ def read_body(block: Decoded, soft: bytes, hard: bytes) -> None:
         raise ValueError("another number of readings")
 
 
+def read_correction(reader: Reader) -> tuple[bytes, int, int, int]:
+    uuid, first, more, offset = reader.take(16), reader.varint(), reader.varint(), reader.signed()
+    reader.end()
+    if first + more >= 2**64:
+        raise ValueError(f"{more} places after {first}")
+    return uuid, first, first + more, offset
+
+
 def read_block(content: bytes) -> Decoded:
     """Everything in a block. Raises ValueError where it is not one, or not one that this reader knows."""
     if content[:4] != b"HDRC" or crc32c(content[:-4]) != int.from_bytes(content[-4:], "little"):
@@ -139,7 +149,11 @@ def read_block(content: bytes) -> Decoded:
     reason = soft.decode() if flags & GAP else None
     block = Decoded(version, uuid, sequence, places, epoch, first_ns, last_ns, sealed_ns, not flags & UNSYNCHRONIZED,
                     readings, columns, reason)  # fmt: skip
-    if reason is None:
+    if flags & CORRECTION:
+        if flags & (GAP | ZSTD) or readings or columns or hard:
+            raise ValueError("a correction that is more than that")
+        block.corrects = read_correction(Reader(soft))
+    elif reason is None:
         if flags & ZSTD:
             soft = zstandard.ZstdDecompressor().decompress(soft, max_output_size=unpacked)
         if len(soft) != unpacked:

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from agent._native import Buffer, decode, gap
+from agent._native import Buffer, correction, decode, gap
 from agent.model import Reading, Tag, Value, ValueType
 from tests import block_reader, block_writer
 
@@ -230,6 +230,11 @@ def blocks() -> Iterator[tuple[str, bytes]]:
         "a gap",
         gap(stream=STREAM, first=100, last=199, epoch=7, from_ns=BEGIN, to_ns=BEGIN + 1, readings=12_345,
             reason="outbox full: älteste zuerst", sealed_ns=BEGIN + 2).data,
+    )  # fmt: skip
+    yield (
+        "a correction",
+        correction(stream=STREAM, sequence=200, epoch=7, corrected=STREAM[::-1], first=3, last=199,
+                   offset_ns=-3_600_000_000_123, sealed_ns=BEGIN).data,
     )  # fmt: skip
     yield "made by hand: every prediction, and notes", block_writer.every_form(BEGIN)
 

@@ -32,7 +32,7 @@ _PIPELINE = (*_MIDDLE, "collectors", "outbox", "uplink", "identifiers")
 
 PARTS = {
     "native": Part(("agent._native",), ()),
-    "words": Part(("agent", "agent.model", "agent.errors", "agent.wire", "agent.export"), ("native",)),
+    "words": Part(("agent", "agent.clock", "agent.model", "agent.errors", "agent.wire", "agent.export"), ("native",)),
     "address": Part(("agent.address", "agent.encoding", "agent.limits"), ("native", "words")),
     "config": Part(
         tuple(
@@ -67,7 +67,7 @@ PARTS = {
     ),
     "uplink": Part(("agent.uplink",), _MIDDLE),
     "identifiers": Part(("agent.identifiers.",), _MIDDLE),
-    "pipeline": Part(("agent.pipeline", "agent.intake", "agent.delivery", "agent.status"), _PIPELINE),
+    "pipeline": Part(("agent.pipeline", "agent.doubts", "agent.intake", "agent.delivery", "agent.status"), _PIPELINE),
     "datacenter": Part(("datacenter.",), ("native", "words")),
     "simulators": Part(("simulators.",), (*_PIPELINE, "pipeline", "datacenter")),
     "headrace": Part(("headrace.",), (*_PIPELINE, "pipeline", "datacenter", "simulators")),
@@ -87,6 +87,8 @@ HOMES = {
     "pydantic": (
         *("agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py", "agent/simulation.py"),
         *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
+        *("agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
+        *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py", "simulators/faults.py"),
     ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),

@@ -52,7 +52,8 @@ def test_the_second_decoder_reads_the_golden_vectors(vector: dict[str, Any]) -> 
     assert found.sequence + found.places - 1 == expected["last_sequence"]
     assert [note and list(note) for note in found.notes] == vector["notes"]
     assert found.problems == {}
-    assert (found.reason is None) == (expected["kind"] == "readings")
+    assert (found.reason is not None) == (expected["kind"] == "gap")
+    assert found.corrects == header(bytes.fromhex(vector["hex"])).corrects
     assert (found.reason or "", list(found.version), found.stream.hex()) == (
         expected["reason"],
         expected["version"],
@@ -67,7 +68,7 @@ def test_the_vectors_cover_every_codec_and_type() -> None:
     assert {each[1] for each in columns} == {kind.value for kind in ValueType}
     assert {each[4] for each in columns} == set(CODECS.values())
     assert {each[3] for each in columns} >= {"constant", "step", "delta"}
-    assert {vector["header"]["kind"] for vector in VECTORS} == {"readings", "gap"}
+    assert {vector["header"]["kind"] for vector in VECTORS} == {"readings", "gap", "correction"}
     notes = [note for vector in VECTORS for note in vector["notes"]]
     assert {note[0] for note in notes if note} == set(block_reader.NOTES.values())
 

@@ -315,6 +315,9 @@ def test_a_store_of_version_1_gets_the_columns_that_came_later(tmp_path: Path) -
             for kind in ("boolean_array", "integer_array", "unsigned_array", "real_array", "text_array", "bytes_array"):
                 rig.store.write(f"ALTER TABLE readings DROP COLUMN {kind}")
             rig.store.write("ALTER TABLE readings DROP COLUMN bytes")
+            rig.store.write("ALTER TABLE blocks DROP COLUMN synchronized")
+            rig.store.write("ALTER TABLE gaps DROP COLUMN synchronized")
+            rig.store.write("DROP TABLE corrections")
             rig.store.write("UPDATE meta SET value = '1' WHERE name = 'schema'")
     array = next(tag.index for tag in TAGS if tag.type is ValueType.INT16_ARRAY)
     with Rig(tmp_path) as rig:

@@ -87,7 +87,7 @@ ROUNDS: list[dict[str, Ill]] = [
     {"press": Ill(Wrong.AWAY), "gauge": Ill(Wrong.GARBLED), "oven": Ill(Wrong.BAD)},
     {"press": Ill(Wrong.BUSY), "gauge": Ill(Wrong.AWAY), "oven": Ill(Wrong.FROZEN)},
     {"press": Ill(Wrong.GARBLED), "gauge": Ill(Wrong.SLOW, delay=0.3), "oven": Ill(Wrong.AWAY)},
-    {"press": Ill(Wrong.FROZEN), "gauge": Ill(Wrong.REFUSING, code=4), "oven": Ill(Wrong.REBOOT)},
+    {"press": Ill(Wrong.FROZEN), "gauge": Ill(Wrong.EXCEPTION, code=4), "oven": Ill(Wrong.REBOOT)},
     {"press": Ill(Wrong.SLOW, delay=0.8), "gauge": Ill(Wrong.FROZEN), "oven": Ill(Wrong.BAD)},
 ]
 
@@ -150,7 +150,7 @@ def test_moods_overlap_and_are_taken_back_one_by_one() -> None:
     assert (mood.delay, mood.kinds) == (0.3, (Wrong.SLOW,))
     mood.end(second)
     assert mood.delay == 0.1
-    some = Ill(Wrong.REFUSING, code=2, addresses=(Span.parse("hr:10-19"),))
+    some = Ill(Wrong.EXCEPTION, code=2, addresses=(Span.parse("hr:10-19"),))
     mood.begin(some, 3)
     asked = [(ModbusTable.HR, 0, 10), (ModbusTable.HR, 0, 11), (ModbusTable.HR, 19, 5), (ModbusTable.IR, 12, 1)]
     assert [mood.refusal(*each) for each in asked] == [None, 2, 2, None]

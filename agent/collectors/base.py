@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agent.clock import now_ns
 from agent.config import Device
 from agent.errors import NotConnected
 from agent.model import StatusCode, Value
@@ -105,7 +106,7 @@ async def supervise(collector: Collector, inlet: Inlet, state: DeviceState) -> N
     while True:
         try:
             await collector.connect()
-            state.connected, state.since_ns = True, time.time_ns()
+            state.connected, state.since_ns = True, now_ns()
             facts = {"event": "device_connected", "device": device.name}
             log.info("%s: connected to %s", device.name, device.url, extra=facts)
             told = spoken = False
@@ -137,5 +138,5 @@ async def supervise(collector: Collector, inlet: Inlet, state: DeviceState) -> N
 
 
 def _push_lost(collector: Collector, inlet: Inlet) -> None:
-    now = time.time_ns()
+    now = now_ns()
     inlet.push([(tag.index, now, None, StatusCode.BAD_NOT_CONNECTED) for tag in collector.device.tags])

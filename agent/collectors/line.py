@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from agent.clock import now_ns
 from agent.collectors.carrier import open_wire
 from agent.collectors.connection import Connection, Opener
 from agent.collectors.frames import Discard, Found, Frame, Malformed, framer
@@ -190,7 +191,7 @@ class Line:
             transaction = self._transactions.next()
             frame = self._framer.wrap(question.unit, question.pdu, transaction)
             deadline = now + turn.timeout + self._connection.endpoint.travel(len(frame) + question.size)
-            self._flights[transaction] = Flight(question, turn, time.time_ns(), time.perf_counter_ns(), deadline)
+            self._flights[transaction] = Flight(question, turn, time.perf_counter_ns(), deadline)
             turn.flying += 1
             self._last = turn.member
             turn.member.counters["requests"] += 1
@@ -363,7 +364,7 @@ class Line:
 
     def _deliver(self, flight: Flight, verdict: bytes | int) -> None:
         turn, question = flight.turn, flight.question
-        time_ns = flight.sent_ns + (time.perf_counter_ns() - flight.sent) // 2
+        time_ns = now_ns() - (time.perf_counter_ns() - flight.sent) // 2
         self._mute = 0
         if isinstance(verdict, bytes):
             self._connection.answered()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.clock import now_ns
 from agent.collectors.base import Inlet
 from agent.collectors.frames import Discard, Question, read_pdu
 from agent.collectors.line import Line
@@ -95,7 +95,7 @@ class ModbusCollector:
         patience = self.timeout if self.device.first_timeout is None else self.device.first_timeout
         await self._line.ask(Turn(self, [known], _Knock(), timeout=patience, tries=1))
         # While the device was away its tags were bad for that reason; what it refuses has its own again.
-        now = time.time_ns()
+        now = now_ns()
         for poll in polls:
             if poll.status:
                 self._push_bad(poll, now)

@@ -96,7 +96,6 @@ class Flight:
 
     question: Question
     turn: Turn
-    sent_ns: int
     sent: int
     deadline: float
 

@@ -29,6 +29,7 @@ pub const MAX_REASON: usize = 1024;
 const FLAG_ZSTD: u8 = 1;
 const FLAG_GAP: u8 = 2;
 const FLAG_UNSYNCHRONIZED: u8 = 4;
+const FLAG_CORRECTION: u8 = 8;
 
 /// What a block says of itself besides its readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,19 @@ pub struct Meta {
     pub sealed_ns: i64,
     /// Whether that clock was known to be right.
     pub synchronized: bool,
+}
+
+/// What a correction says: by how much the gateway's own times in some blocks of a stream are off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Correction {
+    /// The uuid of the stream that the blocks are in.
+    pub stream: [u8; 16],
+    /// The first block's place.
+    pub first: u64,
+    /// The last block's place.
+    pub last: u64,
+    /// What is to be added to those times, ns.
+    pub offset_ns: i64,
 }
 
 /// A block's header.
@@ -64,6 +78,19 @@ pub struct Header {
     pub places: u64,
     /// Why it is a gap, if it is one.
     pub gap: Option<String>,
+    /// What it corrects, if it is a correction.
+    pub correction: Option<Correction>,
+}
+
+impl Header {
+    /// "readings", "gap" or "correction".
+    pub fn kind(&self) -> &'static str {
+        match (&self.gap, &self.correction) {
+            (Some(_), _) => "gap",
+            (_, Some(_)) => "correction",
+            _ => "readings",
+        }
+    }
 }
 
 /// The earliest and the latest time of some columns.
@@ -103,6 +130,7 @@ fn encode_as(columns: &[(u32, Column)], meta: &Meta, plain: bool, memory: &mut M
         columns: columns.len(),
         places: 1,
         gap: None,
+        correction: None,
     };
     write(&header, &body.soft, &body.hard)
 }
@@ -130,19 +158,50 @@ pub fn gap(meta: &Meta, places: u64, bounds: (i64, i64), readings: u64, reason: 
         columns: 0,
         places: places.max(1),
         gap: Some(reason.to_owned()),
+        correction: None,
     };
     write(&header, reason.as_bytes(), &[])
 }
 
+/// A block without readings, that says by how much the times in others are off.
+pub fn correction(meta: &Meta, correction: Correction) -> Vec<u8> {
+    let header = Header {
+        version: (MAJOR, MINOR),
+        meta: *meta,
+        first_ns: meta.sealed_ns,
+        last_ns: meta.sealed_ns,
+        readings: 0,
+        columns: 0,
+        places: 1,
+        gap: None,
+        correction: Some(correction),
+    };
+    let mut soft = correction.stream.to_vec();
+    put_varint(&mut soft, correction.first);
+    put_varint(&mut soft, correction.last.saturating_sub(correction.first));
+    put_signed(&mut soft, correction.offset_ns);
+    write(&header, &soft, &[])
+}
+
+fn read_correction(soft: &[u8]) -> Result<Correction> {
+    let mut reader = Reader::new(soft);
+    let (stream, first, more) = (reader.array()?, reader.varint()?, reader.varint()?);
+    let offset_ns = reader.signed()?;
+    reader.end()?;
+    let last = first.checked_add(more).ok_or_else(|| broken(format!("a correction of {more} places after {first}")))?;
+    Ok(Correction { stream, first, last, offset_ns })
+}
+
 fn write(header: &Header, soft: &[u8], hard: &[u8]) -> Vec<u8> {
     // Compression can only fail for want of memory; the block is then as good uncompressed.
-    let packed = if header.gap.is_some() {
+    let packed = if header.gap.is_some() || header.correction.is_some() {
         None
     } else {
         zstd::bulk::compress(soft, 3).ok().filter(|packed| packed.len() < soft.len())
     };
     let flags = packed.as_ref().map_or(0, |_| FLAG_ZSTD)
         | header.gap.as_ref().map_or(0, |_| FLAG_GAP)
+        | header.correction.map_or(0, |_| FLAG_CORRECTION)
         | if header.meta.synchronized { 0 } else { FLAG_UNSYNCHRONIZED };
     let stored = packed.as_deref().unwrap_or(soft);
     let mut out = Vec::with_capacity(80 + stored.len() + hard.len());
@@ -219,8 +278,14 @@ fn open(bytes: &[u8]) -> Result<(Header, Parts<'_>)> {
             .map_err(|_| broken("a reason that is not UTF-8"))
     };
     let gap = if is_gap { Some(reason()?.to_owned()) } else { None };
+    let is_correction = flags & FLAG_CORRECTION != 0;
+    if is_correction && (is_gap || unpacked.is_some() || readings != 0 || columns != 0 || !hard.is_empty()) {
+        return Err(broken("a correction that is more than that"));
+    }
+    let correction = if is_correction { Some(read_correction(soft)?) } else { None };
     let meta = Meta { stream, sequence, epoch, sealed_ns, synchronized: flags & FLAG_UNSYNCHRONIZED == 0 };
-    Ok((Header { version, meta, first_ns, last_ns, readings, columns, places, gap }, Parts { soft, hard, unpacked }))
+    let header = Header { version, meta, first_ns, last_ns, readings, columns, places, gap, correction };
+    Ok((header, Parts { soft, hard, unpacked }))
 }
 
 /// Verifies a block and reads its header.
@@ -231,7 +296,7 @@ pub fn header(bytes: &[u8]) -> Result<Header> {
 /// Verifies and decodes a block. A column of an unknown codec or type is reported, and does not harm the others.
 pub fn decode(bytes: &[u8]) -> Result<(Header, Vec<DecodedColumn>)> {
     let (header, parts) = open(bytes)?;
-    if header.gap.is_some() {
+    if header.gap.is_some() || header.correction.is_some() {
         return Ok((header, Vec::new()));
     }
     let unpacked = match parts.unpacked {

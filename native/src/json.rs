@@ -68,14 +68,12 @@ fn is_special(letter: char) -> bool {
 
 /// `{` and the fields of the header.
 fn put_header(out: &mut String, header: &Header, size: usize) {
-    let (meta, kind) = (&header.meta, if header.gap.is_some() { "gap" } else { "readings" });
+    let (meta, kind) = (&header.meta, header.kind());
     put(
         out,
         format_args!("{{\"kind\":\"{kind}\",\"version\":\"{}.{}\",\"stream\":\"", header.version.0, header.version.1),
     );
-    for (at, byte) in meta.stream.iter().enumerate() {
-        put(out, format_args!("{}{byte:02x}", if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" }));
-    }
+    put_uuid(out, &meta.stream);
     put(out, format_args!("\",\"sequence\":{},\"epoch\":\"{:016x}\"", meta.sequence, meta.epoch));
     put(out, format_args!(",\"first_ns\":{},\"last_ns\":{}", header.first_ns, header.last_ns));
     put(out, format_args!(",\"sealed_ns\":{},\"synchronized\":{}", meta.sealed_ns, meta.synchronized));
@@ -84,6 +82,17 @@ fn put_header(out: &mut String, header: &Header, size: usize) {
         // `places` counts from 1, and the decoder has seen that their sum is below 2^64.
         put(out, format_args!(",\"last_sequence\":{},\"reason\":", meta.sequence.wrapping_add(header.places - 1)));
         put_text(out, reason);
+    }
+    if let Some(it) = &header.correction {
+        out.push_str(",\"corrects\":{\"stream\":\"");
+        put_uuid(out, &it.stream);
+        put(out, format_args!("\",\"first\":{},\"last\":{},\"offset_ns\":{}}}", it.first, it.last, it.offset_ns));
+    }
+}
+
+fn put_uuid(out: &mut String, uuid: &[u8; 16]) {
+    for (at, byte) in uuid.iter().enumerate() {
+        put(out, format_args!("{}{byte:02x}", if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" }));
     }
 }
 
@@ -262,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_and_a_gap() {
+    fn a_block_a_gap_and_a_correction() {
         let mut column = Column::new(ValueType::Bool);
         column.push(10, Value::Bool(true), 0);
         column.push(20, Value::Absent, 0x8000_0000);
@@ -280,6 +289,11 @@ mod tests {
         let gap = to_json(&block::gap(&META, 3, (5, 6), 0, "full\"")).unwrap();
         assert!(gap.starts_with("{\"kind\":\"gap\","), "{gap}");
         assert!(gap.ends_with(",\"last_sequence\":9,\"reason\":\"full\\\"\",\"columns\":[]}"), "{gap}");
+        let it = block::Correction { stream: [0xcd; 16], first: 2, last: 6, offset_ns: -5 };
+        let correction = to_json(&block::correction(&META, it)).unwrap();
+        assert!(correction.starts_with("{\"kind\":\"correction\","), "{correction}");
+        let corrects = "{\"stream\":\"cdcdcdcd-cdcd-cdcd-cdcd-cdcdcdcdcdcd\",\"first\":2,\"last\":6,\"offset_ns\":-5}";
+        assert!(correction.ends_with(&format!(",\"corrects\":{corrects},\"columns\":[]}}")), "{correction}");
     }
 
     #[test]

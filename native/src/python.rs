@@ -224,7 +224,7 @@ struct Header {
 impl Header {
     #[getter]
     fn kind(&self) -> &'static str {
-        if self.inner.gap.is_some() { "gap" } else { "readings" }
+        self.inner.kind()
     }
 
     #[getter]
@@ -285,6 +285,11 @@ impl Header {
     #[getter]
     fn reason(&self) -> &str {
         self.inner.gap.as_deref().unwrap_or_default()
+    }
+
+    #[getter]
+    fn corrects<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyBytes>, u64, u64, i64)> {
+        self.inner.correction.map(|it| (PyBytes::new(py, &it.stream), it.first, it.last, it.offset_ns))
     }
 }
 
@@ -378,7 +383,7 @@ fn to_json<'py>(py: Python<'py>, block: &[u8]) -> PyResult<Bound<'py, PyBytes>> 
 }
 
 #[pyfunction]
-#[pyo3(signature = (*, stream, first, last, epoch, from_ns, to_ns, readings, reason, sealed_ns))]
+#[pyo3(signature = (*, stream, first, last, epoch, from_ns, to_ns, readings, reason, sealed_ns, synchronized = true))]
 #[allow(clippy::too_many_arguments)] // keyword arguments, each a fact of the gap
 fn gap(
     py: Python<'_>,
@@ -391,12 +396,13 @@ fn gap(
     readings: u64,
     reason: &str,
     sealed_ns: i64,
+    synchronized: bool,
 ) -> PyResult<Block> {
     let places = last
         .checked_sub(first)
         .and_then(|span| span.checked_add(1))
         .ok_or_else(|| PyValueError::new_err("last is before first"))?;
-    let meta = Meta { stream, sequence: first, epoch, sealed_ns, synchronized: true };
+    let meta = Meta { stream, sequence: first, epoch, sealed_ns, synchronized };
     let data = block::gap(&meta, places, (from_ns, to_ns), readings, reason);
     Ok(Block {
         data: PyBytes::new(py, &data).unbind(),
@@ -405,6 +411,29 @@ fn gap(
         first_ns: from_ns,
         last_ns: to_ns.max(from_ns),
     })
+}
+
+#[pyfunction]
+#[pyo3(signature = (*, stream, sequence, epoch, corrected, first, last, offset_ns, sealed_ns))]
+#[allow(clippy::too_many_arguments)] // keyword arguments, each a fact of the correction
+fn correction(
+    py: Python<'_>,
+    stream: [u8; 16],
+    sequence: u64,
+    epoch: u64,
+    corrected: [u8; 16],
+    first: u64,
+    last: u64,
+    offset_ns: i64,
+    sealed_ns: i64,
+) -> PyResult<Block> {
+    if last < first {
+        return Err(PyValueError::new_err("last is before first"));
+    }
+    let meta = Meta { stream, sequence, epoch, sealed_ns, synchronized: true };
+    let data = block::correction(&meta, block::Correction { stream: corrected, first, last, offset_ns });
+    let data = PyBytes::new(py, &data).unbind();
+    Ok(Block { data, sequence, readings: 0, first_ns: sealed_ns, last_ns: sealed_ns })
 }
 
 #[pyfunction]
@@ -421,7 +450,7 @@ mod _native {
     use super::{Block, Buffer, Column, Header, Identifier, PublishHeader, Published, Readings};
 
     #[pymodule_export]
-    use super::{crc32c, decode, gap, header, publish_header, to_json};
+    use super::{correction, crc32c, decode, gap, header, publish_header, to_json};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from agent.address import NodeAddress
+from agent.clock import now_ns
 from agent.collectors.base import Inlet
 from agent.collectors.opcua.link import Link, nanoseconds, session_seconds
 from agent.collectors.opcua.memory import Memory
@@ -149,7 +149,7 @@ class Items:
                 "server": server.product,
             },
         )
-        return nanoseconds(answer.ResponseHeader.Timestamp) or time.time_ns()
+        return nanoseconds(answer.ResponseHeader.Timestamp) or now_ns()
 
     async def monitor(self, link: Link, server: Server, tags: Sequence[Tag]) -> None:
         """Creates monitored items. A node that can't be is one bad tag, tried again by itself. Raises FAULTS."""
@@ -168,7 +168,7 @@ class Items:
         if not new:
             return
         self._told.update(new)
-        now = time.time_ns()
+        now = now_ns()
         self._inlet.push([(index, now, None, status) for index, status in new.items()])
         names = ", ".join(f"{self._tags[index].name} ({self._tags[index].address})" for index in list(new)[:10])
         more = f" and {len(new) - 10} more" if len(new) > 10 else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from asyncua import ua
@@ -10,6 +9,7 @@ from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import struct_from_binary
 
 from agent._native import Published
+from agent.clock import now_ns
 from agent.collectors.base import Inlet
 from agent.collectors.opcua.items import Items, Server, chunks, read_request
 from agent.collectors.opcua.link import FAULTS, Link
@@ -50,7 +50,7 @@ class Poller:
         """Reads every node once. Raises NotConnected and FAULTS."""
         for chunk in chunks(self._nodes, self._server.limits.read):
             body = await self._link.raw(read_request([node for _, node in chunk], ua.TimestampsToReturn.Server))
-            received_ns = time.time_ns()
+            received_ns = now_ns()
             try:
                 found = self._inlet.push_read([tag.index for tag, _ in chunk], bytes(body), received_ns)
             except ValueError as reason:

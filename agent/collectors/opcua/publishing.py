@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -27,6 +26,7 @@ from asyncua.ua.uaerrors import (
 )
 
 from agent._native import Published, publish_header
+from agent.clock import now_ns
 from agent.collectors.base import Inlet
 from agent.collectors.opcua.link import FAULTS, Body, Link, said
 from agent.collectors.opcua.memory import LAST, Memory, after, ahead
@@ -185,7 +185,7 @@ class Publisher:
             await self._drop(header.subscription_id)
             return
         self._counters["publishes"] += 1
-        published_ns = header.publish_time_ns or header.sent_ns or time.time_ns()
+        published_ns = header.publish_time_ns or header.sent_ns or now_ns()
         steps = ahead(header.sequence, after(self._memory.sequence))
         if steps > 0:
             await self._fill(header.sequence, steps, header.available)
@@ -245,13 +245,13 @@ class Publisher:
             raise SubscriptionLost(said(reason)) from reason
         self._heard = asyncio.get_running_loop().time()
         self._counters["republished"] += 1
-        published_ns = header.publish_time_ns or header.sent_ns or time.time_ns()
+        published_ns = header.publish_time_ns or header.sent_ns or now_ns()
         self._end_of_gap(published_ns)
         self._push(body, sequence, published_ns, more=True)
         return True
 
     def _push(self, body: bytes, sequence: int, published_ns: int, *, more: bool) -> None:
-        received_ns = time.time_ns()
+        received_ns = now_ns()
         try:
             found = self._inlet.push_publish(self._core, body, received_ns)
         except ValueError as reason:

@@ -8,6 +8,7 @@ mod buffer;
 mod cell;
 mod codecs;
 mod columns;
+mod corrections;
 mod directory;
 mod filters;
 mod gaps;
