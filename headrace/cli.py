@@ -161,6 +161,7 @@ def _simulate_options(made: argparse.ArgumentParser) -> None:
         help="simulate a device that is elsewhere here; may be repeated",
     )
     made.add_argument("--loopback", action="store_true", help="the same for all devices, and for the broker")
+    made.add_argument("--watch", action="store_true", help="show devices, clients, requests and faults as they are")
     made.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, and when (docs/faults.md)")
 
 

@@ -19,6 +19,7 @@ from agent.wording import halves
 
 if TYPE_CHECKING:
     from simulators.plant import Plant
+    from simulators.run import Simulation
 
 EVERY = 1.0
 """Seconds between the status lines of `--json`."""
@@ -151,9 +152,27 @@ def simulate(options: argparse.Namespace) -> int:
         print("Ctrl-C stops it.", file=sys.stderr)
 
     until_stopped(
-        lambda stop: run(config, seed=plant.seed, stop=stop, ready=ready, shown=shown, plant=plant, faults=faults)
+        lambda stop: run(
+            config,
+            seed=plant.seed,
+            stop=stop,
+            ready=ready,
+            shown=shown,
+            plant=plant,
+            faults=faults,
+            watch=_watch if options.watch else None,
+        )
     )
     return 0
+
+
+async def _watch(simulation: Simulation) -> None:
+    from rich.live import Live
+
+    from headrace.watch import Watch
+
+    with Live(get_renderable=Watch(simulation).render, refresh_per_second=2):
+        await asyncio.Event().wait()
 
 
 def play(config: configs.Config, options: argparse.Namespace) -> Plant:

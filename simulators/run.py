@@ -7,7 +7,7 @@ import errno
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -190,14 +190,15 @@ async def simulate(
     shown: tuple[Path, Path] | None = None,
     plant: Plant | None = None,
     faults: Faults | None = None,
+    watch: Callable[[Simulation], Awaitable[None]] | None = None,
 ) -> None:
-    """Runs the devices of `config` until `stop` is set; calls `ready` once all of them listen.
+    """Runs the devices of `config` until `stop` is set; calls `ready` once all of them listen, and has `watch` look on.
 
     Raises ConfigError for a device that is not on this machine, PortTaken where an address is in use.
     """
     simulation = Simulation(config, seed, shown=shown, plant=plant, faults=faults)
     stopping = asyncio.create_task(stop.wait())
-    work = asyncio.create_task(_work(simulation, ready))
+    work = asyncio.create_task(_work(simulation, ready, watch))
     try:
         await asyncio.wait((stopping, work), return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -212,11 +213,13 @@ async def simulate(
         log.info("The simulated devices are gone.", extra={"event": "simulation_stopped", **facts})
 
 
-async def _work(simulation: Simulation, ready: Callable[[], None]) -> None:
+async def _work(
+    simulation: Simulation, ready: Callable[[], None], watch: Callable[[Simulation], Awaitable[None]] | None
+) -> None:
     await simulation.start()
     log.info("All simulated devices are listening.", extra={"event": "simulation_ready"})
     ready()
-    await simulation.run()
+    await asyncio.gather(simulation.run(), *([watch(simulation)] if watch else []))
 
 
 def _places(config: Config) -> list[tuple[ModbusDevice | OpcUaDevice, Place]]:
