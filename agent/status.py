@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from socketserver import ThreadingMixIn
 from typing import Any, TypeAlias
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -31,6 +32,9 @@ STUCK = 10.0
 """Seconds without a seal, beyond the configured age of a block, after which an agent counts as stuck."""
 READ_SECONDS = 5.0
 """How long one HTTP request may take to arrive."""
+
+MOST_REQUESTS = 8
+"""At once; whoever comes beyond is hung up on."""
 
 _GAUGES = {
     "pending_readings": "Readings in the open block.",
@@ -121,11 +125,29 @@ def health(facts: dict[str, Any], seal_after: float) -> tuple[bool, dict[str, An
     return not wrong, {"status": ", ".join(wrong) or "ok", "agent": facts["agent"], "stream": facts["stream"]}
 
 
-class _Server(WSGIServer):
-    """One request at a time, in one thread: a scraper and a prober are all that ask."""
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread a request, so that a client that says nothing holds nobody else up; but no more than a few at once."""
 
     allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
     request_queue_size = 16
+
+    def __init__(self, *args: Any) -> None:
+        self._room = threading.BoundedSemaphore(MOST_REQUESTS)
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is nothing to tell."""

@@ -167,6 +167,7 @@ async def test_an_outbox_of_version_1_is_taken_over(tmp_path: Path) -> None:
     db = connect(path)
     db.executescript("""
         DROP TABLE former;
+        DROP TABLE mark;
         CREATE TABLE c (epoch INTEGER PRIMARY KEY, kept INTEGER NOT NULL, until INTEGER, body BLOB NOT NULL);
         INSERT INTO c SELECT epoch, kept, until, body FROM catalog; DROP TABLE catalog; ALTER TABLE c RENAME TO catalog;
         CREATE TABLE m (id INTEGER PRIMARY KEY CHECK (id = 1), stream BLOB NOT NULL, next_sequence INTEGER,
