@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from asyncua import ua
+from asyncua.common.node import Node
+from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.server import Server
 from asyncua.ua.attribute_ids import AttributeIds
 
@@ -48,6 +50,33 @@ _VARIANTS = {
 }
 
 
+_CODES = {
+    "°C": "CEL", "K": "KEL", "bar": "BAR", "mbar": "MBR", "kN": "B47", "mm": "MMT", "mm/s": "C16", "%": "P1",
+    "A": "AMP", "V": "VLT", "kW": "KWT", "Hz": "HTZ", "rpm": "RPM", "1/min": "C94", "kWh": "KWH", "m³": "MTQ",
+    "l/min": "L2", "m³/h": "MQH", "°": "DD", "m/min": "2X", "pcs": "H87",
+}  # fmt: skip
+"""Units by their UNECE code (recommendation 20), of which EUInformation has the characters (OPC 10000-8, 5.6.3.3)."""
+
+
+class _Users:
+    """Who may come in; with `anonymous` also those without a name."""
+
+    def __init__(self, passwords: Mapping[str, str], *, anonymous: bool) -> None:
+        self._passwords = passwords
+        self._anonymous = anonymous
+
+    def get_user(
+        self,
+        iserver: object,  # noqa: ARG002  (asyncua calls it so)
+        username: str | None = None,
+        password: str | bytes | None = None,
+        certificate: object = None,  # noqa: ARG002
+    ) -> User | None:
+        said = password.decode(errors="replace") if isinstance(password, bytes) else password
+        known = self._anonymous if username is None else self._passwords.get(username) == said
+        return User(role=UserRole.User, name=username) if known else None
+
+
 @dataclass(slots=True)
 class _Node:
     tag: Tag
@@ -57,7 +86,7 @@ class _Node:
 
 
 class OpcUaServer:
-    """Serves the tags of one or more devices at `url`; `devices` are (name, tags). Anonymous, without encryption.
+    """Serves the tags of one or more devices at `url`; `devices` are (name, tags). Without encryption.
 
     Every change of every step goes out in order, with `k * step_ns` as its source time, also when the server is late:
     a client that is owed a change can name it.
@@ -69,8 +98,11 @@ class OpcUaServer:
         devices: Sequence[tuple[str, Sequence[Tag]]],
         plant: Plant,
         clock: Callable[[], int] = time.time_ns,
+        users: Mapping[str | None, str] | None = None,
     ) -> None:
+        """`users`: passwords by name, and None for those without one; left out, everybody may come in."""
         self.url = url
+        self._users = {None: ""} if users is None else dict(users)
         self.changes = 0
         """Changes written since the start, first values included."""
         self._devices = devices
@@ -102,7 +134,8 @@ class OpcUaServer:
 
     async def start(self) -> None:
         """Builds the address space with the values of this moment, then listens. Raises OSError for a taken port."""
-        server = Server()
+        names = {name: password for name, password in self._users.items() if name is not None}
+        server = Server(user_manager=_Users(names, anonymous=None in self._users))  # type: ignore[arg-type]
         server.allow_remote_admin(False)
         server.set_endpoint(self.url)
         # asyncua would take the port last and log a traceback; and without these two it warns of missing certificates
@@ -111,7 +144,8 @@ class OpcUaServer:
         else:
             await _probe(self.host, self.port)
         server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
-        server.set_identity_tokens([ua.AnonymousIdentityToken])
+        tokens = [ua.AnonymousIdentityToken] if None in self._users else []
+        server.set_identity_tokens([*tokens, *([ua.UserNameIdentityToken] if names else [])])
         server.set_server_name("Headrace simulator")
         await server.init()
         await server.set_application_uri(APPLICATION_URI)
@@ -208,7 +242,8 @@ class OpcUaServer:
                     continue
                 value = self._plant.raw(tag, self._clock())
                 title = ua.QualifiedName(tag.name, node.id.NamespaceIndex)
-                await folder.add_variable(node.id, title, value, node.variant, _node_id(node.variant.value))
+                made = await folder.add_variable(node.id, title, value, node.variant, _node_id(node.variant.value))
+                await _describe(made, home, tag)
                 self._nodes.setdefault(self._plant.step_ns(tag), []).append(node)
         if left_out:
             log.warning(
@@ -254,6 +289,19 @@ class OpcUaServer:
 
 def _node_id(key: int | str | UUID | bytes, namespace: int = 0) -> ua.NodeId:
     return ua.NodeId(key, namespace)  # type: ignore[arg-type]  # asyncua's names for the same builtin types
+
+
+async def _describe(node: Node, home: int, tag: Tag) -> None:
+    """EURange, of what the node itself has, and EngineeringUnits (OPC 10000-8, 5.3.2.3), where the tag has them."""
+    scale, offset = tag.scale or 1.0, tag.offset or 0.0
+    if tag.low is not None and tag.high is not None:
+        low, high = sorted(((tag.low - offset) / scale, (tag.high - offset) / scale))
+        await node.add_property(_node_id(0, home), ua.QualifiedName("EURange", 0), ua.Range(low, high))
+    if tag.unit:
+        code = int.from_bytes(_CODES[tag.unit].encode(), "big") if tag.unit in _CODES else -1
+        name = ua.LocalizedText(tag.unit)
+        unit = ua.EUInformation("http://www.opcfoundation.org/UA/units/un/cefact", code, name, name)
+        await node.add_property(_node_id(0, home), ua.QualifiedName("EngineeringUnits", 0), unit)
 
 
 async def _probe(host: str, port: int) -> None:

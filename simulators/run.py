@@ -90,7 +90,8 @@ class Simulation:
             self._homes |= {each.name: (server, unit) for unit, devices in by_unit.items() for each in devices}
         for devices in endpoints.values():
             folders = [(device.name, device.tags) for device in devices]
-            opcua = OpcUaServer(devices[0].url, folders, self.plant, clock)
+            users = {each.username: each.password or "" for each in devices}
+            opcua = OpcUaServer(devices[0].url, folders, self.plant, clock, users)
             self._opcua.append((_names(devices), opcua))
             self._homes |= {each.name: opcua for each in devices}
         makers: dict[str, Maker] = {"line": self._lines.make, "device": self._make}
