@@ -85,10 +85,9 @@ def suffer(simulation: Simulation, loop: asyncio.AbstractEventLoop, ills: dict[s
 
 ROUNDS: list[dict[str, Ill]] = [
     {"press": Ill(Wrong.AWAY), "gauge": Ill(Wrong.GARBLED), "oven": Ill(Wrong.BAD)},
-    {"press": Ill(Wrong.BUSY), "gauge": Ill(Wrong.AWAY), "oven": Ill(Wrong.FROZEN)},
-    {"press": Ill(Wrong.GARBLED), "gauge": Ill(Wrong.SLOW, delay=0.3), "oven": Ill(Wrong.AWAY)},
-    {"press": Ill(Wrong.FROZEN), "gauge": Ill(Wrong.EXCEPTION, code=4), "oven": Ill(Wrong.REBOOT)},
-    {"press": Ill(Wrong.SLOW, delay=0.8), "gauge": Ill(Wrong.FROZEN), "oven": Ill(Wrong.BAD)},
+    {"press": Ill(Wrong.GARBLED), "gauge": Ill(Wrong.SLOW, delay=0.3), "oven": Ill(Wrong.FROZEN)},
+    {"press": Ill(Wrong.FROZEN), "gauge": Ill(Wrong.AWAY), "oven": Ill(Wrong.REBOOT)},
+    {"press": Ill(Wrong.BUSY), "gauge": Ill(Wrong.EXCEPTION, code=4), "oven": Ill(Wrong.AWAY)},
 ]
 
 
@@ -116,7 +115,7 @@ def test_nothing_is_altered_or_doubled_and_what_is_missing_has_a_name(tmp_path: 
             quality for each in names.values() for _, _, quality in plant.readings(each[0])["readings"] if quality != 0
         ]
         verdict = verify(found, SEED, plant.url)
-    assert len(Record.beside(found.agent.data_dir).spells()) == 15
+    assert len(Record.beside(found.agent.data_dir).spells()) == 3 * len(ROUNDS)
     assert (verdict.lost, verdict.duplicates, verdict.wrong, verdict.awaited) == (0, 0, 0, 0), verdict.examples
     assert verdict.devices["oven"].named > 0, "changes that nobody could see have a name"
     assert bad, "a device that is away reads bad"
