@@ -25,6 +25,7 @@ from agent.model import Tag
 from agent.naming import Names
 from agent.sharing import TABLES as SHARING
 from agent.sharing import Egress, Resolver
+from agent.simulation import Simulation
 from agent.table import Table, is_file
 from agent.tables import (
     DEPRECATED,
@@ -64,6 +65,7 @@ class Config(Table):
     labels: LabelRules = Field(default_factory=lambda: LabelRules.model_validate({}))
     resolver: Resolver | None = None
     egress: Egress | None = None
+    simulation: Simulation = Field(default_factory=lambda: Simulation.model_validate({}))
     devices: tuple[Annotated[Device, Field(discriminator="protocol")], ...] = Field((), alias="device", strict=False)
     _path: Path = PrivateAttr(Path())
     _tags: tuple[Tag, ...] = PrivateAttr(())
@@ -199,7 +201,7 @@ class _Check:
             model = TABLES[str(path[2])]
             path = (*path[:2], *path[3:])
         elif len(path) > 1:
-            model = TABLES.get(str(path[0]), Config)
+            model = TABLES.get(f"{path[0]}.{path[1]}") or TABLES.get(str(path[0]), Config)
         message, hint = explain(error, model, TABLES)
         if error["type"].startswith("union_tag"):
             path = (*path, "protocol")

@@ -24,6 +24,7 @@ from agent.limits import MAX_BITS, MAX_GAP, MAX_REGISTERS, Limits, Span
 from agent.modbus_options import ModbusOptions
 from agent.model import Tag
 from agent.product import Product
+from agent.simulation import Signal, Simulation
 from agent.table import DURATION, Bytes, FilePath, Name, Seconds, Table
 from agent.wire import ROOT, Broker, without_password
 
@@ -472,6 +473,8 @@ TABLES: dict[str, type[Table]] = {
     "datacenter": DataCenter,
     "audit": Audit,
     "status": Status,
+    "simulation": Simulation,
+    "simulation.signal": Signal,
     "modbus": ModbusDevice,
     "opcua": OpcUaDevice,
 }

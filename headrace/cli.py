@@ -99,9 +99,10 @@ def parser() -> argparse.ArgumentParser:
     config(run)
     run.add_argument("--drain", type=_seconds, default=1.5, help="seconds of delivery after a stop (default 1.5)")
 
-    simulate = command("simulate", "virtual devices at the very addresses of a config, with its very tags", _simulate)
-    config(simulate)
-    _simulate_options(simulate)
+    play = command("simulate", "virtual devices at the very addresses of a config, with its very tags", _simulate)
+    _simulate_options(play)
+
+    _verify_options(command("verify", "compare what a data center stored with what the simulated plant had", _verify))
 
     _look(command)
 
@@ -200,8 +201,25 @@ def _sharing(command: Callable[..., argparse.ArgumentParser], config: Callable[.
     audit.add_argument("--anchor", action="append", default=[], metavar="NUMBER:HASH", help="a head that was kept")
 
 
+def _played_options(made: argparse.ArgumentParser) -> None:
+    """What decides every value of a virtual plant."""
+    made.add_argument("--seed", type=int, help="another seed, another plant (default: of [simulation], or 1)")
+    made.add_argument(
+        "--simulation", type=Path, metavar="FILE", help="how tags move: a file with [simulation], not the config's own"
+    )
+
+
+def _verify_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("config", type=Path, metavar="CONFIG", help="the config that was simulated")
+    _played_options(made)
+    made.add_argument("--url", help="the data center (default: of [datacenter] in the config)")
+    made.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970, inclusive")
+    made.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339 or ns since 1970, exclusive")
+
+
 def _simulate_options(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--seed", type=int, default=1, help="the same seed gives the same plant")
+    made.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file; see `headrace init`")
+    _played_options(made)
     made.add_argument("--cert", type=Path, metavar="FILE", help="what TLS devices show (default: made for them)")
     made.add_argument("--key", type=Path, metavar="FILE", help="its key")
     made.add_argument(
@@ -211,6 +229,15 @@ def _simulate_options(made: argparse.ArgumentParser) -> None:
         metavar="FAULT",
         help="a resolver too, at the address of [resolver]; with a fault: slow, hang, error, wrong, expired, ...",
     )
+    made.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="HOST=127.0.0.1:PORT",
+        help="simulate a device that is elsewhere here; may be repeated",
+    )
+    made.add_argument("--loopback", action="store_true", help="the same for all devices, and for the broker")
+    made.add_argument("--watch", action="store_true", help="show devices, clients, requests and faults as they are")
     made.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, and when (docs/faults.md)")
 
 
@@ -365,6 +392,12 @@ def _browse(options: argparse.Namespace) -> int:
     from headrace import browse
 
     return browse.main(options)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from headrace import verify
+
+    return verify.main(options)
 
 
 def _probe(options: argparse.Namespace) -> int:

@@ -77,11 +77,11 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def settle(home: Path) -> Path:
-    """A copy of the demo's config in `home`, with every port changed to a free one. Returns its path."""
-    if not PLANT.is_dir():
-        raise HeadraceError(f"the demo's config is not at {PLANT}; run it from a clone of the repository")
-    shutil.copytree(PLANT, home, dirs_exist_ok=True)
+def settle(home: Path, plant: Path = PLANT) -> Path:
+    """A copy of a config's directory in `home`, with every port changed to a free one. Returns the config's path."""
+    if not plant.is_dir():
+        raise HeadraceError(f"the demo's config is not at {plant}; run it from a clone of the repository")
+    shutil.copytree(plant, home, dirs_exist_ok=True)
     path = home / "plant.toml"
     text = path.read_text(encoding="utf-8")
     ports = sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", text)))

@@ -8,11 +8,19 @@ import sys
 from datetime import UTC, datetime
 
 from agent import config
+from agent.errors import ConfigError
 
 
 def check(options: argparse.Namespace) -> int:
     """`headrace check`: every problem at once; exit 2 where there is one."""
     found = config.check(options.config)
+    if found.config is not None and found.config.simulation.signals:
+        from simulators.plant import Plant
+
+        try:
+            Plant.of(found.config)
+        except ConfigError as wrong:
+            found.config, found.problems = None, [*found.problems, *wrong.problems]
     if options.json:
         print(json.dumps(found.as_dict(), ensure_ascii=False))
     else:

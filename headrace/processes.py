@@ -10,10 +10,16 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from agent import config as configs
 from agent.errors import ConfigError, Problem
+from agent.wording import halves
+
+if TYPE_CHECKING:
+    from simulators.plant import Plant
+    from simulators.run import Simulation
 
 log = logging.getLogger("headrace")
 
@@ -142,6 +148,9 @@ def simulate(options: argparse.Namespace) -> int:
     from simulators.resolving import resolving
     from simulators.run import simulate as run
 
+    adapted = _adapted(options)
+    if adapted is not None:
+        options.config = adapted
     for made in certificate.for_config(options.config):
         text, facts = "Made %s, which virtual TLS devices show.", {"event": "tls_certificate_made", "path": str(made)}
         logging.getLogger("headrace.simulators").info(text, made, extra=facts)
@@ -151,23 +160,66 @@ def simulate(options: argparse.Namespace) -> int:
         )
     shown = (options.cert, options.key) if options.cert else None
     config = _warn(configs.check(options.config))
+    plant = play(config, options)
     faults = load(options.faults, config) if options.faults else None
 
     def ready() -> None:
         devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
         if options.json:
-            show({"ready": True, "devices": devices})
+            show({"ready": True, "devices": devices, **({"config": str(adapted)} if adapted else {})})
             return
         for device in devices:
             print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
+        if adapted is not None:
+            print(f"headrace run {adapted}   reads these devices")
         print("Ctrl-C stops it.", file=sys.stderr)
 
     async def work(stop: asyncio.Event) -> None:
+        watch = _watch if options.watch else None
         async with resolving(config, options.resolver):
-            await run(config, seed=options.seed, stop=stop, ready=ready, shown=shown, faults=faults)
+            await run(
+                config,
+                seed=plant.seed,
+                stop=stop,
+                ready=ready,
+                shown=shown,
+                plant=plant,
+                faults=faults,
+                watch=watch,
+            )
 
     until_stopped(work)
     return 0
+
+
+async def _watch(simulation: Simulation) -> None:
+    from rich.live import Live
+
+    from headrace.watch import Watch
+
+    with Live(get_renderable=Watch(simulation).render, refresh_per_second=2):
+        await asyncio.Event().wait()
+
+
+def play(config: configs.Config, options: argparse.Namespace) -> Plant:
+    """The virtual plant that the options `--seed` and `--simulation` ask for. Raises ConfigError."""
+    from simulators.plant import Plant
+
+    return Plant.of(config, options.seed, options.simulation)
+
+
+def _adapted(options: argparse.Namespace) -> Path | None:
+    """The copy of the config whose devices are here, where one is asked for. Raises ConfigError."""
+    if not (options.map or options.loopback):
+        return None
+    from simulators import mapping
+
+    try:
+        given = dict(mapping.parse(each) for each in options.map)
+    except ValueError as wrong:
+        message, hint = halves(str(wrong))
+        raise ConfigError([Problem("headrace simulate", "--map", message, hint)]) from None
+    return mapping.adapt(options.config, given, everything=options.loopback)
 
 
 def datacenter(options: argparse.Namespace) -> int:

@@ -22,12 +22,17 @@ from agent.errors import ConfigError, Problem
 from agent.quantity import seconds as duration
 from agent.quantity import shown
 from agent.table import Seconds, Table
+from agent.tables import Spans
 from agent.wording import explain, likely
+from simulators.mood import MODBUS, OPCUA, Wrong
 from simulators.proxy import Fault, Kind, Proxy, Way
 
 log = logging.getLogger("headrace.simulators")
 
-KINDS: dict[str, str] = dict.fromkeys((kind.value for kind in Kind), "line")
+KINDS: dict[str, str] = {
+    **dict.fromkeys((kind.value for kind in Kind), "line"),
+    **dict.fromkeys((kind.value for kind in Wrong), "device"),
+}
 """Every kind of fault, and what it acts on. Who adds a kind gives `Schedule` a maker for what it acts on."""
 MOST = 1000
 """[[fault]] tables of a file."""
@@ -69,6 +74,11 @@ class FaultTable(Table):
     rate: float = Field(100.0, ge=1, strict=False, examples=[100])
     """Bytes a second."""
     probability: float = Field(0.2, ge=0, le=1, strict=False, examples=[0.2])
+
+    code: int = Field(4, ge=1, le=255, examples=[4])
+    """Of an exception."""
+    addresses: Spans = Field((), examples=[["hr:200-299"]])
+    """Whose requests get the exception; left out: all."""
 
 
 class _File(Table):
@@ -137,7 +147,12 @@ def _devices(document: Document, at: int, table: FaultTable, config: Config) -> 
         nearest = _nearest(table.device, [each.name for each in config.devices])
         document.wrong(("fault", at, "device"), f"no device is called {shown(table.device)}; {nearest}")
     if KINDS[table.kind] != "line":
-        return tuple(each.name for each in named)
+        protocol = "modbus" if table.kind in MODBUS else "opcua" if table.kind in OPCUA else None
+        may = tuple(each.name for each in named if protocol in (None, each.protocol))
+        if named and not may:
+            text = f"{table.kind} is for {protocol} devices, which {named[0].name} is not; write the name of one"
+            document.wrong(("fault", at, "device"), text)
+        return may
     fit = [each.name for each in named if each.url.partition("://")[0] in STREAMS]
     if named and not fit:
         text = f"{named[0].name} has no TCP line, and {table.kind} acts on one; write a device of {', '.join(STREAMS)}"

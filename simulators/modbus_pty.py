@@ -10,9 +10,10 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from simulators.modbus_frames import Frames, Rtu
+from simulators.modbus_frames import Frames, NotModbus, Rtu
 from simulators.modbus_image import Image
 from simulators.modbus_server import Server
 
@@ -85,10 +86,14 @@ class PtyServer(Server):
             received = os.read(self._files[0], 4096)
             self._forget_speed()
             # A client that reads nothing loses answers, as on a real line; the driver holds some 4 kB.
-            if replies := self.replies(self._frames, received):
-                os.write(self._files[0], replies)
-        except (BlockingIOError, InterruptedError):
+            self.answer(self._frames, received, self._send)
+        except (BlockingIOError, InterruptedError, NotModbus):
             return
+
+    def _send(self, answers: bytes) -> None:
+        if self._files:
+            with suppress(BlockingIOError, InterruptedError):
+                os.write(self._files[0], answers)
 
     def _forget_speed(self) -> None:
         """So that the next client finds something to change. A pseudo-terminal has no parity, and a port that differs

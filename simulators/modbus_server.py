@@ -11,6 +11,8 @@ import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import cast
 
 from simulators.modbus_frames import BROADCAST, Frames, Mbap, NotModbus
@@ -20,6 +22,8 @@ from simulators.modbus_units import Served, Units
 log = logging.getLogger("headrace.simulators")
 
 MAX_CLIENTS = 256
+NOBODY = -1
+"""No unit has this id: a gateway answers for it as for any unit that is not on its bus."""
 
 
 class Server(ABC):
@@ -45,13 +49,25 @@ class Server(ABC):
     async def stop(self) -> None: ...
 
     def replies(self, frames: Frames, received: bytes) -> bytes:
-        """The answers to all requests that `received` completes. Raises NotModbus."""
+        """The answers to all requests that `received` completes. Raises NotModbus, also where nobody is there."""
+        if self.units.moods and self.units.away():
+            raise NotModbus("the device is away")
         found = []
         for asked in frames.feed(received, time.monotonic()):
-            if not frames.gateway and (asked.unit == BROADCAST or asked.unit not in self.units):
+            there = asked.unit in self.units and not self.units.away(asked.unit)
+            if not frames.gateway and (asked.unit == BROADCAST or not there):
                 continue
-            found.append(frames.wrap(asked, self.units.answer(asked.unit, asked.pdu)))
+            found.append(frames.wrap(asked, self.units.answer(asked.unit if there else NOBODY, asked.pdu)))
         return b"".join(found)
+
+    def answer(self, frames: Frames, received: bytes, send: Callable[[bytes], None]) -> None:
+        """Sends the replies, later where a unit of the line is slow. Raises NotModbus."""
+        if not (replies := self.replies(frames, received)):
+            return
+        if delay := self.units.delay:
+            asyncio.get_running_loop().call_later(delay, send, replies)
+        else:
+            send(replies)
 
 
 class ModbusServer(Server):
@@ -116,7 +132,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
-        if len(self._server._connections) >= MAX_CLIENTS:
+        if len(self._server._connections) >= (self._server.units.most_clients or MAX_CLIENTS):
             self._transport.abort()
             return
         self._server._connections.add(self)
@@ -131,9 +147,13 @@ class _Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         try:
-            self._transport.write(self._server.replies(self._frames, data))
+            self._server.answer(self._frames, data, self._send)
         except NotModbus:
             self._transport.abort()
+
+    def _send(self, answers: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(answers)
 
     def pause_writing(self) -> None:
         """The client does not read its answers: it gets no further question in."""
@@ -187,9 +207,9 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        try:
-            replies = self._server.replies(self._server.framing(), data)
-        except NotModbus:
-            return
-        if replies and self._transport is not None:
-            self._transport.sendto(replies, addr)
+        with suppress(NotModbus):
+            self._server.answer(self._server.framing(), data, partial(self._send, addr))
+
+    def _send(self, addr: tuple[str, int], answers: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.sendto(answers, addr)

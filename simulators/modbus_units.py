@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from agent.address import ModbusTable
 from simulators.modbus_image import Image
+from simulators.mood import Mood, Wrong
 
 ILLEGAL_FUNCTION = 0x01
 ILLEGAL_ADDRESS = 0x02
@@ -46,6 +47,8 @@ class Units:
 
     def __init__(self, units: Mapping[int, Image], clock: Callable[[], int] = time.time_ns) -> None:
         self.served = Served()
+        self.moods: dict[int, tuple[Mood, ...]] = {}
+        """Of the devices that are a unit, where anything may be wrong with them."""
         self._units = dict(units)
         self._clock = clock
 
@@ -57,9 +60,31 @@ class Units:
         self.served.requests += 1
         code = self._answer(unit, request)
         if isinstance(code, bytes):
-            return code
+            return self._garbled(unit, code)
         self.served.exceptions += 1
         return bytes((request[0] | 0x80, code))
+
+    def away(self, unit: int | None = None) -> bool:
+        """Whether this unit is away, or all of them are."""
+        units = self._units if unit is None else (unit,)
+        return all(any(mood.away for mood in self.moods.get(each, ())) for each in units)
+
+    @property
+    def delay(self) -> float:
+        """Seconds that answers wait: units behind one address wait for each other."""
+        return max((mood.delay for moods in self.moods.values() for mood in moods), default=0.0)
+
+    @property
+    def most_clients(self) -> int | None:
+        alone = any(mood.has(Wrong.ONE_CLIENT) for moods in self.moods.values() for mood in moods)
+        return 1 if alone else None
+
+    def _garbled(self, unit: int, response: bytes) -> bytes:
+        if not any(mood.has(Wrong.GARBLED) for mood in self.moods.get(unit, ())):
+            return response
+        if self.served.requests % 2:
+            return bytes((response[0] ^ 1,)) + response[1:]
+        return response[:-1]
 
     def _answer(self, unit: int, request: bytes) -> bytes | int:
         """A response, or an exception code."""
@@ -68,6 +93,9 @@ class Units:
             return NO_SUCH_UNIT
         if request[0] == _IDENTIFY:
             return _identify(image, request)
+        return self._read(unit, image, request)
+
+    def _read(self, unit: int, image: Image, request: bytes) -> bytes | int:
         table = _TABLES.get(request[0])
         if table is None:
             return ILLEGAL_FUNCTION
@@ -76,7 +104,12 @@ class Units:
         _, first, count = _READ.unpack(request)
         if not 1 <= count <= (_MAX_BITS if table.bits else _MAX_REGISTERS):
             return ILLEGAL_VALUE
-        values = image.read(table, first, count, self._clock())
+        now = self._clock()
+        for mood in self.moods.get(unit, ()):
+            if (refusal := mood.refusal(table, first, count)) is not None:
+                return refusal
+            now = min(now, mood.frozen_ns or now)
+        values = image.read(table, first, count, now)
         return ILLEGAL_ADDRESS if values is None else bytes((request[0], len(values))) + values
 
 

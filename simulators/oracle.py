@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from agent.config import Config
 from agent.model import Tag, Value
+from simulators.mood import Spell, Wrong, hidden
 from simulators.plant import Plant
 
 _THINNING = ("deadband", "swinging_door")
@@ -15,13 +19,18 @@ _BAD = 0x8000_0000
 class Oracle:
     """Compares readings with the plant; only `plant` and `config` decide, no server is asked."""
 
-    def __init__(self, plant: Plant, config: Config) -> None:
+    def __init__(self, plant: Plant, config: Config, spells: Sequence[Spell] = ()) -> None:
+        """`spells`: what was wrong with the devices, and when (`simulators.mood.Record`)."""
         self._plant = plant
+        self._spells = spells
+        self._publish_ns = {
+            device.name: int(device.publish * 1e9) for device in config.devices if device.protocol == "opcua"
+        }
         self._slack_ns = {
             device.name: int(device.timeout * 1e9 / 2) if device.protocol == "modbus" else 0
             for device in config.devices
         }
-        self._polled = {device.name for device in config.devices if device.protocol == "modbus"}
+        self._polled = {device.name: device.poll for device in config.devices if device.protocol == "modbus"}
 
     def wrong(self, tag: Tag, time_ns: int, value: Value, quality: int) -> bool:
         """Whether a stored reading differs from the plant. A bad reading without a value claims nothing: never wrong.
@@ -36,7 +45,23 @@ class Oracle:
             return False
         step_ns = self._plant.step_ns(tag)
         steps = range((time_ns - slack_ns) // step_ns, (time_ns + slack_ns) // step_ns + 1)
-        return not any(self._equal(tag, k * step_ns, value) for k in steps)
+        if any(self._equal(tag, k * step_ns, value) for k in steps):
+            return False
+        return not any(self._equal(tag, since_ns, value) for since_ns in self._frozen(tag, time_ns, slack_ns))
+
+    def _frozen(self, tag: Tag, time_ns: int, slack_ns: int) -> list[int]:
+        """Since when the device stood still at this time, if it did."""
+        return [
+            each.from_ns
+            for each in self._spells
+            if each.device == tag.device
+            and each.kind is Wrong.FROZEN
+            and each.from_ns - slack_ns <= time_ns <= (each.to_ns or time_ns) + slack_ns
+        ]
+
+    def hidden(self, tag: Tag) -> Sequence[tuple[int, int]]:
+        """The intervals in which its device showed nobody a change, with what was on its way when they began."""
+        return hidden(self._spells, tag.device, 2 * self._publish_ns.get(tag.device, 0))
 
     def expected_changes(self, tag: Tag, first_ns: int, last_ns: int) -> list[int]:
         """The times strictly between two stored readings of an OPC UA tag at which its value changed: each is owed.
@@ -54,6 +79,17 @@ class Oracle:
                 owed.append(time_ns)
             before = now
         return owed
+
+    def late(self, tag: Tag, times: Sequence[int], told: Sequence[tuple[int, int]]) -> int:
+        """How many of a polled tag's readings, whose `times` ascend, came more than one poll too late.
+
+        Not counted are those after an interval of `told`, which is known to be missing, and tags with a filter.
+        """
+        if tag.device not in self._polled or tag.filter:
+            return 0
+        most = int(2 * (tag.poll or self._polled[tag.device]) * 1e9) + 2 * self._slack_ns[tag.device]
+        pairs = [(sooner, later) for sooner, later in pairwise(times) if later - sooner > most]
+        return sum(not any(start < later and end > sooner for start, end in told) for sooner, later in pairs)
 
     def _equal(self, tag: Tag, time_ns: int, value: Value) -> bool:
         wanted = self._plant.value(tag, time_ns)

@@ -11,12 +11,17 @@ import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from hashlib import blake2b
 from math import ceil, floor
+from pathlib import Path
 
+from agent.config import Config
 from agent.encoding import Form
 from agent.model import Tag, Value, ValueType
+from agent.simulation import Simulation, load
 from simulators import signals
+from simulators.played import Ground, play
 from simulators.signals import Shape, mix
 
 MILLISECOND = 1_000_000
@@ -92,9 +97,28 @@ class _Signal:
 class Plant:
     """Every tag's value at every time. Only the device's and the tag's name tell two tags' signals apart."""
 
-    def __init__(self, tags: Iterable[Tag], seed: int) -> None:
+    def __init__(
+        self, tags: Iterable[Tag], seed: int, simulation: Simulation | None = None, file: Path = Path()
+    ) -> None:
+        """`simulation` gives some tags signals of their own; `file` is where it stands. Raises ConfigError for it."""
         self.seed = seed
-        self._signals = {(tag.device, tag.name): _signal(tag, seed) for tag in tags}
+        tags = tuple(tags)
+        played = {}
+        if simulation is not None and simulation.signals:
+            played = play(simulation, tags, Ground(partial(_key, seed), _usual, _type_range, self.value), file)
+        self._signals = {
+            (tag.device, tag.name): _Signal(tag, own.step_ns, own.raw)
+            if (own := played.get((tag.device, tag.name)))
+            else _signal(tag, seed)
+            for tag in tags
+        }
+
+    @classmethod
+    def of(cls, config: Config, seed: int | None = None, file: Path | None = None) -> Plant:
+        """The plant of a whole config, whose `[simulation]` gives the seed where none is given. `file` has another
+        `[simulation]`. Raises ConfigError."""
+        told = config.simulation if file is None else load(file)
+        return cls(config.tags, told.seed if seed is None else seed, told, file or config.path)
 
     def value(self, tag: Tag, time_ns: int) -> Value:
         """What a right reading of `tag` says at `time_ns` (UTC): for a scaled tag `float(raw) * scale + offset`."""
@@ -118,6 +142,28 @@ class Plant:
         return self._signals[tag.device, tag.name].step_ns
 
 
+def _key(seed: int, tag: Tag) -> int:
+    digest = blake2b(f"{seed}/{tag.device}/{tag.name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _type_range(tag: Tag) -> tuple[int, int]:
+    bottom, top = INTEGER_RANGES[tag.type.element]
+    return (bottom, 10 ** (4 * Form(tag.form).registers) - 1) if tag.form else (bottom, top)
+
+
+def _usual(tag: Tag) -> tuple[float, float]:
+    """The range of a tag as it reads, by its own limits, its type and its unit."""
+    if tag.type is ValueType.BOOL:
+        return 0.0, 1.0
+    if tag.low is not None and tag.high is not None:
+        return tag.low, tag.high
+    if tag.type in INTEGER_RANGES and tag.unit not in _UNIT_RANGES:
+        return (0.0, float(INTEGER_RANGES[tag.type][1])) if not tag.scaled else (0.0, 100.0)
+    usual = _UNIT_RANGES.get(tag.unit, (0.0, 100.0))
+    return (usual[0] if tag.low is None else tag.low), (usual[1] if tag.high is None else tag.high)
+
+
 def integer_range(tag: Tag) -> tuple[int, int]:
     """The raw integers that keep `tag` within its type and its low and high, both ends included."""
     bottom, top = INTEGER_RANGES[tag.type]
@@ -130,8 +176,7 @@ def integer_range(tag: Tag) -> tuple[int, int]:
 
 
 def _signal(tag: Tag, seed: int) -> _Signal:
-    digest = blake2b(f"{seed}/{tag.device}/{tag.name}".encode(), digest_size=8).digest()
-    key = int.from_bytes(digest, "big")
+    key = _key(seed, tag)
     words = frozenset(word.lower() for word in _WORD.findall(tag.name))
     if tag.form and Form(tag.form).moment:
         # The device's own clock, which is right; the coarsest form shows whole seconds.

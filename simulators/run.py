@@ -7,23 +7,25 @@ import errno
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agent.config import Config, ModbusDevice, OpcUaDevice
 from agent.errors import ConfigError, HeadraceError, Problem
 from agent.model import Tag
 from simulators import certificate
-from simulators.faults import Faults, Schedule
+from simulators.faults import Faults, FaultTable, Maker, Schedule
 from simulators.lines import Lines
 from simulators.loopback import loopback
 from simulators.modbus_image import Image
 from simulators.modbus_place import Place
 from simulators.modbus_pty import PtyServer
 from simulators.modbus_server import ModbusServer, Server
+from simulators.mood import Act, Ill, Mood, Record, Wrong
 from simulators.opcua_server import OpcUaServer
 from simulators.plant import Plant
 
@@ -34,6 +36,19 @@ class PortTaken(HeadraceError):
     """A device's address can't be listened at; the message says which and what to do."""
 
 
+class DeviceFacts(NamedTuple):
+    """Of one device. Devices behind one address share clients and counters."""
+
+    name: str
+    place: str
+    clients: int
+    """Connected now."""
+    work: int
+    """Requests of a Modbus server, changes of an OPC UA server, since the start."""
+    exceptions: int
+    faults: tuple[Wrong, ...]
+
+
 class Simulation:
     """The servers of one config. `start`, then `run`, then `stop`. Raises ConfigError for what can't be simulated."""
 
@@ -42,16 +57,21 @@ class Simulation:
         config: Config,
         seed: int,
         clock: Callable[[], int] = time.time_ns,
+        *,
         shown: tuple[Path, Path] | None = None,
+        plant: Plant | None = None,
         faults: Faults | None = None,
     ) -> None:
-        """`shown`: certificate and key of all TLS devices. Left out, one is made where there is none."""
-        self.plant = Plant(config.tags, seed)
+        """`shown`: certificate and key of all TLS devices. Left out, one is made where there is none. `plant`: left
+        out, that of the config with this seed."""
+        self.plant = plant or Plant.of(config, seed)
         self._shown = shown
         self._faulty = faults.on("line") if faults else set()
         self._lines = Lines(faults.seed if faults else 0)
-        self._schedule = Schedule(faults, {"line": self._lines.make}) if faults else None
         self._usual = config.agent.data_dir / "simulator" / "simulator.pem"
+        self.record = Record.beside(config.agent.data_dir, clock)
+        self._homes: dict[str, tuple[Server, int] | OpcUaServer] = {}
+        self._moods: dict[str, Mood] = {}
         self._modbus: list[tuple[str, Server]] = []
         self._opcua: list[tuple[str, OpcUaServer]] = []
         lines: dict[Place, dict[int, list[ModbusDevice]]] = {}
@@ -65,10 +85,36 @@ class Simulation:
             trusts = [device.ca for devices in by_unit.values() for device in devices if device.ca is not None]
             images = {unit: Image(self.plant, _names(devices), _tags(devices)) for unit, devices in by_unit.items()}
             names = _names([device for devices in by_unit.values() for device in devices])
-            self._modbus.append((names, place.server(images, clock, partial(self._context, trusts))))
+            server = place.server(images, clock, partial(self._context, trusts))
+            self._modbus.append((names, server))
+            self._homes |= {each.name: (server, unit) for unit, devices in by_unit.items() for each in devices}
         for devices in endpoints.values():
             folders = [(device.name, device.tags) for device in devices]
-            self._opcua.append((_names(devices), OpcUaServer(devices[0].url, folders, self.plant, clock)))
+            users = {each.username: each.password or "" for each in devices}
+            opcua = OpcUaServer(devices[0].url, folders, self.plant, clock, users)
+            self._opcua.append((_names(devices), opcua))
+            self._homes |= {each.name: opcua for each in devices}
+        makers: dict[str, Maker] = {"line": self._lines.make, "device": self._make}
+        self._schedule = Schedule(faults, makers) if faults else None
+
+    def mood(self, device: str) -> Mood:
+        """What is wrong with a device, for who wants something to be. Raises KeyError."""
+        if (found := self._moods.get(device)) is None:
+            found = self._moods[device] = Mood(device)
+            home = self._homes[device]
+            if isinstance(home, OpcUaServer):
+                home.moods[device] = found
+            else:
+                server, unit = home
+                server.units.moods[unit] = (*server.units.moods.get(unit, ()), found)
+        return found
+
+    def _make(self, device: str, table: FaultTable) -> Act:
+        return self.act(device, Ill(Wrong(table.kind), table.delay, table.code, table.addresses))
+
+    def act(self, device: str, ill: Ill) -> Act:
+        """A fault of a device that can begin and end, and is on record for `headrace verify`."""
+        return Act(self.mood(device), ill, self.record)
 
     def _context(self, trusts: list[Path]) -> ssl.SSLContext:
         """What TLS devices show: what they were given, what their config trusts if its key is there, or one made."""
@@ -111,6 +157,19 @@ class Simulation:
         await self._lines.close()
         await asyncio.gather(*(server.stop() for _, server in self._servers))
 
+    def devices(self) -> list[DeviceFacts]:
+        """Every device with the counters of the server that it is behind, and what is wrong with it now."""
+        found = []
+        for name, home in self._homes.items():
+            kinds = self._moods[name].kinds if name in self._moods else ()
+            if isinstance(home, OpcUaServer):
+                found.append(DeviceFacts(name, home.url, home.clients, home.changes, 0, kinds))
+            else:
+                served = home[0].served
+                clients, exceptions = served.clients, served.exceptions
+                found.append(DeviceFacts(name, home[0].place, clients, served.requests, exceptions, kinds))
+        return found
+
     def facts(self) -> dict[str, int]:
         """Counters since the start; `clients` is how many are connected now."""
         modbus = [server.served for _, server in self._modbus]
@@ -130,15 +189,17 @@ async def simulate(
     stop: asyncio.Event,
     ready: Callable[[], None],
     shown: tuple[Path, Path] | None = None,
+    plant: Plant | None = None,
     faults: Faults | None = None,
+    watch: Callable[[Simulation], Awaitable[None]] | None = None,
 ) -> None:
-    """Runs the devices of `config` until `stop` is set; calls `ready` once all of them listen.
+    """Runs the devices of `config` until `stop` is set; calls `ready` once all of them listen, and has `watch` look on.
 
     Raises ConfigError for a device that is not on this machine, PortTaken where an address is in use.
     """
-    simulation = Simulation(config, seed, shown=shown, faults=faults)
+    simulation = Simulation(config, seed, shown=shown, plant=plant, faults=faults)
     stopping = asyncio.create_task(stop.wait())
-    work = asyncio.create_task(_work(simulation, ready))
+    work = asyncio.create_task(_work(simulation, ready, watch))
     try:
         await asyncio.wait((stopping, work), return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -153,11 +214,13 @@ async def simulate(
         log.info("The simulated devices are gone.", extra={"event": "simulation_stopped", **facts})
 
 
-async def _work(simulation: Simulation, ready: Callable[[], None]) -> None:
+async def _work(
+    simulation: Simulation, ready: Callable[[], None], watch: Callable[[Simulation], Awaitable[None]] | None
+) -> None:
     await simulation.start()
     log.info("All simulated devices are listening.", extra={"event": "simulation_ready"})
     ready()
-    await simulation.run()
+    await asyncio.gather(simulation.run(), *([watch(simulation)] if watch else []))
 
 
 def _places(config: Config) -> list[tuple[ModbusDevice | OpcUaDevice, Place]]:
@@ -170,7 +233,10 @@ def _places(config: Config) -> list[tuple[ModbusDevice | OpcUaDevice, Place]]:
         except ValueError as wrong:
             parts = urlsplit(device.url)
             usual = 4840 if device.protocol == "opcua" else 502
-            hint = f"simulate a copy of the config with {parts.scheme}://127.0.0.1:{parts.port or usual}"
+            hint = (
+                f"simulate a copy of the config with {parts.scheme}://127.0.0.1:{parts.port or usual}, which --loopback"
+                " makes for all devices, or --map for one"
+            )
             problems.append(Problem(str(config.path), f"device[{index}].url", f"{device.name}: {wrong}", hint))
     if problems:
         raise ConfigError(problems)

@@ -55,7 +55,7 @@ PARTS = {
             for name in (
                 *("budget", "config", "document", "endpoint", "modbus_options", "places", "quantity"),
                 *("table", "tables", "taglist", "tagrow", "wording"),
-                *("findings", "labels", "naming", "policy", "product", "sharing", "units"),
+                *("findings", "labels", "naming", "policy", "product", "sharing", "simulation", "units"),
             )
         ),
         _CONFIG,
@@ -117,13 +117,13 @@ HOMES = {
     "aiosqlite": ("agent/outbox.py",),
     "paho": ("agent/uplink.py", "datacenter/subscription.py"),
     "duckdb": ("datacenter/store.py",),
-    "pyarrow": ("datacenter/", "headrace/decode.py"),
+    "pyarrow": ("datacenter/", "headrace/decode.py", "simulators/replay.py"),
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
     "pydantic": (
         *("headrace/browse.py", "agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
         *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
-        *("agent/labels.py", "agent/product.py", "agent/sharing.py", "simulators/faults.py"),
+        *("agent/labels.py", "agent/product.py", "agent/sharing.py", "agent/simulation.py", "simulators/faults.py"),
     ),
     "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),

@@ -302,6 +302,42 @@ async def test_every_node_of_the_furnace_reads_as_the_plant_says() -> None:
             await client.get_node(node_id(by_index, spaces)).write_value(ua.Variant(5, ua.VariantType.Int16))
 
 
+async def test_nodes_have_a_range_and_a_unit() -> None:
+    async with opcua(lambda: T0) as (_, _, found, client):
+        spaces = await client.get_namespace_array()
+        temp = found.devices[2].tags[0]
+        parts = {
+            str((await each.read_browse_name()).Name): each
+            for each in await client.get_node(node_id(temp, spaces)).get_properties()
+        }
+        span, unit = await parts["EURange"].read_value(), await parts["EngineeringUnits"].read_value()
+        assert (span.Low, span.High) == (600, 1250)
+        assert (unit.DisplayName.Text, unit.UnitId) == ("°C", 4408652)  # the example of OPC 10000-8, 5.6.3.3
+
+
+async def test_only_its_user_comes_in() -> None:
+    tag = Tag(0, "oven", "x", "nsu=urn:x;s=x", ValueType.INT16, "id/x")
+    server = OpcUaServer(
+        f"opc.tcp://{HOST}:{free_port()}", [("oven", [tag])], Plant([tag], 1), users={"reader": "secret"}
+    )
+    await server.start()
+    try:
+        for name, password, fits in (("reader", "secret", True), ("reader", "wrong", False), (None, "", False)):
+            client = Client(server.url)
+            if name is not None:
+                client.set_user(name)
+                client.set_password(password)
+            if fits:
+                async with client:
+                    assert await client.get_namespace_array()
+            else:
+                with pytest.raises(UaStatusCodeError):
+                    await client.connect()
+                await asyncio.gather(client.disconnect(), return_exceptions=True)
+    finally:
+        await server.stop()
+
+
 class Seen:
     """What a subscription brought, per node."""
 

@@ -1,0 +1,195 @@
+"""What is wrong with a virtual device at the moment, and the record of it that `headrace verify` reads.
+
+A fault of a device has one of these kinds. On a serial line "cut" means silence, as there is nothing to cut.
+
+    away        every client is cut and none gets in; an OPC UA server is gone, and new when it is back
+    reboot      the same, and the OPC UA server's namespaces have other indexes afterwards
+    slow        answers come `delay` later (Modbus)
+    busy        every request gets exception 06 (Modbus)
+    exception   requests that touch `addresses`, or all without any, get exception `code` (Modbus)
+    garbled     answers have the function code of another request, or end too early (Modbus)
+    frozen      values and source times stand still, and nothing says so
+    bad         values are gone, their status is Bad_SensorFailure (OPC UA)
+    one_client  a second client is cut at once (Modbus over TCP and TLS)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from agent.address import ModbusTable
+from agent.limits import Span
+
+
+class Wrong(StrEnum):
+    """The kinds."""
+
+    AWAY = "away"
+    REBOOT = "reboot"
+    SLOW = "slow"
+    BUSY = "busy"
+    EXCEPTION = "exception"
+    GARBLED = "garbled"
+    FROZEN = "frozen"
+    BAD = "bad"
+    ONE_CLIENT = "one_client"
+
+
+HIDING = (Wrong.AWAY, Wrong.REBOOT, Wrong.FROZEN, Wrong.BAD)
+"""Kinds during which a device shows no change to anyone."""
+
+
+MODBUS = (Wrong.SLOW, Wrong.BUSY, Wrong.EXCEPTION, Wrong.GARBLED, Wrong.ONE_CLIENT)
+OPCUA = (Wrong.BAD, Wrong.REBOOT)
+"""Kinds that only devices of one protocol have."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ill:
+    """One fault of one device. Two with equal fields are two."""
+
+    kind: Wrong
+    delay: float = 0.2
+    """Seconds; of `slow`."""
+    code: int = 4
+    """Exception; of `exception`."""
+    addresses: tuple[Span, ...] = ()
+
+
+class Mood:
+    """What is wrong with one device now. Faults may overlap; each is taken back by itself."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._ills: list[tuple[Ill, int]] = []
+
+    def begin(self, ill: Ill, time_ns: int) -> None:
+        self._ills.append((ill, time_ns))
+
+    def end(self, ill: Ill) -> None:
+        self._ills = [each for each in self._ills if each[0] is not ill]
+
+    def __bool__(self) -> bool:
+        return bool(self._ills)
+
+    @property
+    def kinds(self) -> tuple[Wrong, ...]:
+        return tuple(dict.fromkeys(ill.kind for ill, _ in self._ills))
+
+    def has(self, *kinds: Wrong) -> bool:
+        return any(ill.kind in kinds for ill, _ in self._ills)
+
+    @property
+    def away(self) -> bool:
+        return self.has(Wrong.AWAY, Wrong.REBOOT)
+
+    @property
+    def delay(self) -> float:
+        return max((ill.delay for ill, _ in self._ills if ill.kind is Wrong.SLOW), default=0.0)
+
+    @property
+    def frozen_ns(self) -> int | None:
+        """Since when the values stand still."""
+        return min((since for ill, since in self._ills if ill.kind is Wrong.FROZEN), default=None)
+
+    def refusal(self, table: ModbusTable, first: int, count: int) -> int | None:
+        """The exception that a read gets, if any."""
+        for ill, _ in self._ills:
+            if ill.kind is Wrong.BUSY:
+                return 6
+            if ill.kind is Wrong.EXCEPTION and (
+                not ill.addresses
+                or any(
+                    span.table is table and span.first < first + count and span.last >= first for span in ill.addresses
+                )
+            ):
+                return ill.code
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Spell:
+    """A fault that was: `to_ns` is None where it had not ended."""
+
+    device: str
+    kind: Wrong
+    from_ns: int
+    to_ns: int | None
+
+
+class Record:
+    """The faults of all runs in a file, a JSON line at each beginning and end, so that what was wrong can be told from
+    what was lost."""
+
+    def __init__(self, path: Path, clock: Callable[[], int] = time.time_ns) -> None:
+        self.path = path
+        self._clock = clock
+
+    @classmethod
+    def beside(cls, data_dir: Path, clock: Callable[[], int] = time.time_ns) -> Record:
+        """Where both `simulate` and `verify` of one config find it."""
+        return cls(data_dir / "simulator" / "faults.jsonl", clock)
+
+    def began(self, device: str, kind: Wrong) -> int:
+        """Returns when, in ns UTC."""
+        return self._write(device, kind, "began")
+
+    def ended(self, device: str, kind: Wrong) -> None:
+        self._write(device, kind, "ended")
+
+    def _write(self, device: str, kind: Wrong, what: str) -> int:
+        time_ns = self._clock()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"device": device, "kind": kind, what: time_ns}) + "\n")
+        return time_ns
+
+    def spells(self) -> list[Spell]:
+        """What the file has; nothing where it is not there. A line that is no record is passed over."""
+        try:
+            lines = self.path.read_text("utf-8").splitlines()
+        except OSError:
+            return []
+        open_: dict[tuple[str, Wrong], int] = {}
+        found = []
+        for line in lines:
+            try:
+                said = json.loads(line)
+                key = str(said["device"]), Wrong(said["kind"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            if isinstance(began := said.get("began"), int):
+                open_.setdefault(key, began)
+            elif isinstance(ended := said.get("ended"), int) and key in open_:
+                found.append(Spell(*key, open_.pop(key), ended))
+        return found + [Spell(*key, began, None) for key, began in open_.items()]
+
+
+class Act:
+    """One fault of one device that begins and ends, and is on record."""
+
+    def __init__(self, mood: Mood, ill: Ill, record: Record) -> None:
+        self._mood = mood
+        self._ill = ill
+        self._record = record
+
+    async def begin(self) -> None:
+        self._mood.begin(self._ill, self._record.began(self._mood.device, self._ill.kind))
+
+    async def end(self) -> None:
+        self._mood.end(self._ill)
+        self._record.ended(self._mood.device, self._ill.kind)
+
+
+def hidden(spells: Iterable[Spell], device: str, margin_ns: int) -> Sequence[tuple[int, int]]:
+    """The intervals in which the device showed nobody a change; with a margin before each for what was on its way."""
+    return [
+        (each.from_ns - margin_ns, each.to_ns if each.to_ns is not None else 2**63 - 1)
+        for each in spells
+        if each.device == device and each.kind in HIDING
+    ]
