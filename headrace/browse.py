@@ -153,10 +153,14 @@ def _wrong(field: str, message: str, hint: str) -> ConfigError:
     return ConfigError([Problem("(command line)", field, message, hint)])
 
 
+def _kind(each: Found) -> str:
+    return f"{each.type or each.type_name}{'[]' if each.array else ''}"
+
+
 def _listed(each: Found, options: argparse.Namespace) -> bool:
     if not each.variable or len(each.path) > options.depth:
         return False
-    if options.type and (each.type or each.type_name) not in options.type:
+    if options.type and _kind(each) not in options.type:
         return False
     glob = options.filter
     return not glob or fnmatchcase("/".join(each.path), glob) or fnmatchcase(each.path[-1], glob)
@@ -176,7 +180,7 @@ def _tree(found: Iterable[Found], listed: Sequence[Found]) -> str:
     lines = []
     for each in sorted(found, key=lambda one: one.path):
         if id(each) in wanted:
-            kind = f"{each.type or each.type_name}{'[]' if each.array else ''}"
+            kind = _kind(each)
             span = f"  {each.low:g} to {each.high:g}" if each.low is not None and each.high is not None else ""
             unit = f"  {each.unit}" if each.unit else ""
             lines.append(f"{'  ' * (len(each.path) - 1)}{each.path[-1]}  {kind}  {each.id}{unit}{span}\n")

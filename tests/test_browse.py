@@ -77,13 +77,17 @@ def test_filters_and_forms(large: LargeServer) -> None:
 
 def test_what_was_found_before_an_interrupt_is_kept(large: LargeServer, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "headrace", "browse", large.url, "--csv"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert running.stderr is not None
-    for line in running.stderr:
-        if "nodes found" in line:
-            break
-    running.send_signal(signal.SIGINT)
-    printed, said = running.communicate(timeout=20)
+    # A file, not a pipe: nobody reads it while we wait for the first word.
+    with (tmp_path / "tags.csv").open("w+", encoding="utf-8") as written:
+        running = subprocess.Popen(command, stdout=written, stderr=subprocess.PIPE, text=True)
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "nodes found" in line:
+                break
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=20)
+        written.seek(0)
+        printed = written.read()
     if running.returncode == 1:  # else it was quicker than the signal
         assert "this is not all: it was stopped" in said
     assert printed.startswith("name,address,type")

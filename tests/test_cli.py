@@ -32,7 +32,7 @@ def press() -> Device:
 
 
 def furnace() -> Device:
-    lines = f'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:{free_port()}"\npublish = "200ms"'
+    lines = f'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:{free_port()}"\nsecurity = "None"\npublish = "200ms"'
     return Device("furnace", lines, ["zone1,nsu=urn:furnace;s=Zone1,float32,"])
 
 

@@ -288,7 +288,7 @@ def devices() -> list[Device]:
     rows = [f"v{index},nsu=urn:headrace:plant;s=v{index},float64" for index in range(5)]
     furnace = Device(
         "furnace",
-        f'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:{free_port()}"\npublish = "100ms"',
+        f'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:{free_port()}"\nsecurity = "None"\npublish = "100ms"',
         rows,
         "name,address,type",
     )

@@ -35,7 +35,7 @@ def plant(home: Path) -> Plant:
         for name in ("press1", "press2")
     ]
     nodes = [f"v{index},nsu=urn:headrace:plant;s=v{index},float64," for index in range(10)]
-    furnace = f'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:{free_port()}"\npublish = "100ms"'
+    furnace = f'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:{free_port()}"\nsecurity = "None"\npublish = "100ms"'
     devices += [Device("furnace", furnace, nodes), Device("serial", spare, rows)]
     return Plant.write(home, f"mqtt://127.0.0.1:{free_port()}", devices)
 

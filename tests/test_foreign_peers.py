@@ -81,7 +81,9 @@ def test_node_opcua(
     # A node whose type is not the tag's: a bad reading, not a value that was bent until it fitted.
     rows.append(f"Mistyped,nsu={OPCUA_NAMESPACE};s=String,float32,")
     rows.append(f"Narrow,nsu={OPCUA_NAMESPACE};s=Int16s,int8[],")
-    lines = f'protocol = "opcua"\nurl = "{node_opcua_server.url}"\npublish = "200ms"\nsampling = "50ms"'
+    lines = (
+        f'protocol = "opcua"\nurl = "{node_opcua_server.url}"\npublish = "200ms"\nsampling = "50ms"\nsecurity = "None"'
+    )
     plant = Plant.write(tmp_path, mosquitto.url, [Device("server", lines, rows)])
     running.enter_context(data_center(tmp_path, plant))
     running.enter_context(agent(tmp_path, plant))

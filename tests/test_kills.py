@@ -57,7 +57,8 @@ def press() -> Device:
 def furnace() -> Device:
     types = ["float32", "float64", "int32", "bool", "string"]
     rows = [f"t{index},nsu=urn:furnace;s=T{index},{types[index % len(types)]}," for index in range(20)]
-    lines = f'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:{free_port()}"\npublish = "200ms"\nsampling = "50ms"'
+    lines = f'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:{free_port()}"\nsecurity = "None"\npublish = "200ms"'
+    lines += '\nsampling = "50ms"'
     return Device("furnace", lines, rows)
 
 

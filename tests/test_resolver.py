@@ -364,6 +364,9 @@ def test_an_agent_collects_whatever_its_resolver_does(tmp_path: Path, mosquitto:
 
         until(served, 30)
         until(lambda: process.events().count("unit_conflict") == 1)
+        until(
+            lambda: any("main, level 3" in line["egress"]["allowed_by"] for line in process.lines() if "egress" in line)
+        )
         loop.run_until_complete(server.close())
         loop.close()
         os.kill(process.pid, signal.SIGTERM)

@@ -43,7 +43,7 @@ async def test_live_blocks_overtake_a_backlog(
                 delivery.wake()
                 await until(lambda: place in center.readings, 5.0)  # noqa: B023
                 late.append(time.monotonic() - sent)
-                assert delivery.facts()["backlog_bytes"] <= total
+                assert delivery.facts()["backlog_bytes"] <= total + 200 * len(late)  # and the blocks since
                 await asyncio.sleep(0.2)
                 if time.monotonic() - began > 6.0:
                     assert delivery.facts()["backlog_seconds"] < 20.0
