@@ -127,8 +127,9 @@ class NodeOpcUaServer(Device):
     scheme = "opc.tcp"
     options: tuple[str, ...] = ()
     """`no-subscriptions`: it has no such service. `limited`: 5 items a subscription and 3 a call, queues of 100 values,
-    sampled every 500 ms at the fastest. `secure`: every current policy, users reader/s3cret and any
-    certificate; it is STORE/server.crt, server.pem. `secure-strict`: and only clients in STORE/pki/trusted/certs."""
+    sampled every 500 ms at the fastest. `mirror:MS`: the counter was 0 at that time. `secure`: every current policy,
+    users reader/s3cret and any certificate; it is STORE/server.crt, server.pem. `secure-strict`: and only clients in
+    STORE/pki/trusted/certs."""
 
     def command(self) -> list[str]:
         return [*_node("node-opcua", "opcua_server.js"), str(self.port), str(self.home), *self.options]

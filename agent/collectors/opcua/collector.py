@@ -234,9 +234,9 @@ class OpcUaCollector:
         self._publisher.forget()  # only now: another server may still have what is not acknowledged
         if since:
             until = begun + time.monotonic_ns() - asked  # the last of the items may have been created only now
-            self._inlet.lost(
-                min(since, until), until, -1, f"{self._device.name}: the server did not keep the subscription"
-            )
+            other = memory.server != self.device.url
+            why = f"{memory.server} is used now" if other else "the server did not keep the subscription"
+            self._inlet.lost(min(since, until), until, -1, f"{self._device.name}: {why}")
         memory.clean_ns = begun
         self._inlet.opcua_renewed(core, since)
         self.counters["renewed"] += 1

@@ -1,7 +1,8 @@
-// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions|limited|secure|secure-strict|many:N]`. Prints "ready PORT" once it listens.
+// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions|limited|secure|secure-strict|many:N|mirror:MS]`. Prints "ready PORT" once it listens.
 // STORE is the directory for its certificates. `secure`: all current policies, no anonymous line without security; users
 // are reader/s3cret, or have any certificate; every client's certificate is taken. `secure-strict`: only those that lie
 // in STORE/pki/trusted/certs. The nodes and their values are listed in servers.py.
+// `mirror:MS`: the counter was 0 at that time in ms, so that two servers with the same have the very same values.
 // SIGUSR2: it forgets every subscription. SIGHUP: it closes every session as timed out, and keeps their subscriptions.
 // Its ServiceLevel is the number in the file STORE/level, 255 without one.
 "use strict";
@@ -31,6 +32,7 @@ const LIMITED = {
   minSupportedSampleRate: 500,
   operationLimits: { maxMonitoredItemsPerCall: 3, maxNodesPerRead: 50 },
 };
+const mirror = /^mirror:(\d+)$/.exec(process.argv[4] || "");
 const PERIOD_MS = 100;
 const port = Number(process.argv[2]);
 const store = path.resolve(process.argv[3]);
@@ -123,8 +125,8 @@ function addMany(space, ours, number) {
 // Change n has the value n and the source time (first source time + n periods), also where a timer was late: whoever
 // reads it can tell from a value which change it is, and from the time whether it is the right one.
 function count(counter) {
-  const first = Date.now();
-  let change = 0;
+  const first = mirror ? Number(mirror[1]) : Date.now();
+  let change = Math.floor((Date.now() - first) / PERIOD_MS);
   const set = () => {
     const value = new Variant({ dataType: DataType.Int32, value: change });
     counter.setValueFromSource(value, StatusCodes.Good, new Date(first + change * PERIOD_MS));
