@@ -124,6 +124,10 @@ def _opcua_url(text: str) -> str:
     return text
 
 
+def _listed(given: object) -> object:
+    return [given] if isinstance(given, str) else given
+
+
 def _security(text: str) -> str:
     if text in ("auto", "None") or re.fullmatch(rf"({'|'.join(POLICIES)})/(Sign|SignAndEncrypt)", text):
         return text
@@ -376,6 +380,21 @@ class OpcUaDevice(_Device):
     protocol: Literal["opcua"]
     url: Annotated[str, AfterValidator(_opcua_url)] = Field(
         description="opc.tcp://host:4840[/path]", examples=["opc.tcp://127.0.0.1:4840"]
+    )
+    backup: Annotated[
+        tuple[Annotated[str, AfterValidator(_opcua_url)], ...],
+        BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    ] = Field(
+        (),
+        strict=False,
+        max_length=8,
+        description="Redundant servers, in order: used where url can't be reached, or is not well by its ServiceLevel.",
+        examples=[["opc.tcp://10.0.0.8:4840"]],
+    )
+    return_after: Annotated[Seconds, AfterValidator(quantity.duration_within("1s", "24h"))] = Field(
+        60.0,
+        description="How long a server before it in the list has to be well for it to be gone back to.",
+        examples=["60s"],
     )
     security: Annotated[str, AfterValidator(_security)] = Field(
         "auto",

@@ -51,6 +51,7 @@ def _planned(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--turnaround", type=_duration, default=0.010, help="until a serial device answers (default 10ms)"
     )
+    made.add_argument("--connect", action="store_true", help="ask the OPC UA servers what they can take")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -46,3 +46,8 @@ def seconds(line: LineSettings, request: Request, assumed: Assumed) -> float:
     switching = (port.rs485.delay_before + port.rs485.delay_after) if port.rs485 else 0.0
     sent = sum(frames(endpoint.framing, request)) * port.character
     return sent + switching + max(assumed.turnaround, silence) + line.gap
+
+
+def period(seconds: float) -> str:
+    """A duration for people."""
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

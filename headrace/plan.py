@@ -1,20 +1,29 @@
-"""`headrace plan`: what a config would do, before anything is connected, and what of it can't work."""
+"""`headrace plan`: what a config would do, before anything is connected, and what of it can't work.
+
+With `--connect` the OPC UA servers are asked what they can take.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import config
 from agent.collectors.requests import Request, requests
 from agent.config import Config, ModbusDevice, OpcUaDevice
 from headrace import linetime, volume
-from headrace.linetime import Assumed
+from headrace.linetime import Assumed, period
 from headrace.volume import Stream
 
+if TYPE_CHECKING:
+    from headrace.plan_opcua import Subscription
+
+_EVERY_CHANGE = 0.05
+"""Seconds between changes that are reckoned with where every one is asked for: as the queues are."""
 _NAMES = {1: "coils", 2: "discrete inputs", 3: "holding registers", 4: "input registers"}
 
 
@@ -90,30 +99,6 @@ class Poll:
 
 
 @dataclass(slots=True)
-class Subscription:
-    """What one OPC UA server is asked to watch."""
-
-    device: OpcUaDevice
-    why: str = ""
-
-    def facts(self) -> dict[str, Any]:
-        found = {
-            "name": self.device.name,
-            "protocol": "opcua",
-            "monitored_items": len(self.device.tags),
-            "ok": not self.why,
-        }
-        return found | ({"why": self.why} if self.why else {})
-
-    def lines(self) -> Iterator[str]:
-        device = self.device
-        yield f"{device.name}: opcua, {len(device.tags)} monitored items at {device.url}"
-        yield f"  sampled every {period(device.sampling)}, published every {period(device.publish)}"
-        if self.why:
-            yield f"  CAN'T WORK: {self.why}"
-
-
-@dataclass(slots=True)
 class Plan:
     """What a whole config would do."""
 
@@ -143,7 +128,7 @@ class Plan:
 
     def _streams(self) -> Iterator[Stream]:
         for device in self.config.devices:
-            usual = device.poll if isinstance(device, ModbusDevice) else device.sampling
+            usual = device.poll if isinstance(device, ModbusDevice) else device.sampling or _EVERY_CHANGE
             for tag in device.tags:
                 yield Stream(tag.reading_type, tag.poll or usual, own_times=isinstance(device, OpcUaDevice))
 
@@ -182,7 +167,7 @@ def plan(found: Config, assumed: Assumed | None = None) -> Plan:
             timed = [(each, linetime.seconds(device.line, each, assumed)) for each in asked]
             devices.append(Poll(device, timed, assumed.round_trip))
         else:
-            devices.append(Subscription(device))
+            devices.append(_subscription(device))
     lines: dict[str, list[Poll]] = {}
     for each in devices:
         if isinstance(each, Poll):
@@ -190,6 +175,14 @@ def plan(found: Config, assumed: Assumed | None = None) -> Plan:
     for shared in lines.values():
         _fits(shared)
     return Plan(found, devices, assumed)
+
+
+def _subscription(device: OpcUaDevice) -> Subscription:
+    from headrace.plan_opcua import Subscription  # asyncua is imported only where there is such a device
+
+    found = Subscription(device)
+    found.judge()
+    return found
 
 
 def _fits(polls: Sequence[Poll]) -> None:
@@ -220,11 +213,6 @@ def _remedy(poll: Poll, share: float) -> str:
     return f"poll every {period(enough)} or less often, {faster}, or read less"
 
 
-def period(seconds: float) -> str:
-    """A duration for people."""
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
-
-
 def _size(count: float) -> str:
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
@@ -234,8 +222,15 @@ def _size(count: float) -> str:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Prints the plan; exit 2 where something of it can't work."""
+    """Prints the plan; exit 2 where something of it can't work, or with --connect can't be reached."""
     found = plan(config.load(options.config), Assumed(options.rtt, options.turnaround))
+    subscriptions = [each for each in found.devices if not isinstance(each, Poll)]
+    if options.connect and subscriptions:
+        from headrace import plan_opcua
+
+        # Why a server is refused is said once, in its `why`.
+        logging.getLogger("headrace.collector").setLevel(logging.ERROR)
+        plan_opcua.ask(subscriptions)
     _print([json.dumps(found.facts(), ensure_ascii=False)] if options.json else found.lines())
     return 0 if found.ok else 2
 

@@ -56,7 +56,16 @@ def test_the_plan_of_the_good_config_as_json(tmp_path: Path, capsys: pytest.Capt
             "bus_ms_per_cycle": 30.0,
             "ok": True,
         },
-        {"name": "furnace", "protocol": "opcua", "monitored_items": 2, "ok": True},
+        {
+            "name": "furnace",
+            "protocol": "opcua",
+            "monitored_items": 2,
+            "values_per_second": 4.0,
+            "notifications_per_second": 2.0,
+            "queue_size": 121,
+            "covered_seconds": 60.0,
+            "ok": True,
+        },
     ]
     assert found["readings_per_second"] == 10.0
     assert found["outage_hours"] == pytest.approx(2 * 1024**3 / found["bytes_per_day"] * 24, abs=0.1)

@@ -113,7 +113,7 @@ async def supervise(collector: Collector, inlet: Inlet, state: DeviceState) -> N
             await collector.connect()
             state.connected, state.since_ns = True, now_ns()
             facts = {"event": "device_connected", "device": device.name}
-            log.info("%s: connected to %s", device.name, device.url, extra=facts)
+            log.info("%s: connected to %s", device.name, collector.device.url, extra=facts)
             told = spoken = False
             pause = FIRST_PAUSE
             while True:

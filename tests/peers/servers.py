@@ -120,13 +120,16 @@ class ModbusSerialServer(Device):
 class NodeOpcUaServer(Device):
     """A Node.js program with node-opcua, security policy None; `url` is `opc.tcp://127.0.0.1:PORT`.
 
-    SIGUSR2: it forgets every subscription. SIGHUP: it closes every session as timed out.
+    SIGUSR2: it forgets every subscription. SIGHUP: it closes every session as timed out. Its ServiceLevel is the number
+    in the file HOME/level, 255 without one.
     """
 
     scheme = "opc.tcp"
     options: tuple[str, ...] = ()
-    """`no-subscriptions`: it has no such service. `secure`: every current policy, users reader/s3cret and any
-    certificate; it is STORE/server.crt, server.pem. `secure-strict`: and only clients in STORE/pki/trusted/certs."""
+    """`no-subscriptions`: it has no such service. `limited`: 5 items a subscription and 3 a call, queues of 100 values,
+    sampled every 500 ms at the fastest. `mirror:MS`: the counter was 0 at that time. `secure`: every current policy,
+    users reader/s3cret and any certificate; it is STORE/server.crt, server.pem. `secure-strict`: and only clients in
+    STORE/pki/trusted/certs."""
 
     def command(self) -> list[str]:
         return [*_node("node-opcua", "opcua_server.js"), str(self.port), str(self.home), *self.options]

@@ -9,6 +9,7 @@ endpoints    what a server offers, and which of it is taken
 security     certificates, keys and users of a connection
 browsing     the address space, for `headrace browse`
 polling      reads, for servers without subscriptions
+standby      redundant servers: which of them is used
 collector    connecting and recovering: the one owner of both
 """
 

@@ -2,7 +2,8 @@
 
 After a lost connection, or a kill -9 of the agent (OPC 10000-4, 6.7): a new channel; ActivateSession on the old
 session; Republish from the next notification on; then Publish. Only where the session is gone a new one, and the
-subscription transferred into it; only where that is gone as well a fresh one, and a gap.
+subscription transferred into it; only where that is gone as well a fresh one, and a gap. Where the server can't be
+reached, another one (`standby`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import asyncio
 import contextlib
 import logging
 import math
+import time
+from dataclasses import replace
 
 from asyncua import ua
 from asyncua.common.utils import Buffer
@@ -20,11 +23,11 @@ from asyncua.ua.uaerrors import UaError
 from agent._native import Published
 from agent.collectors.base import Inlet, Row
 from agent.collectors.opcua.items import Items, Server
-from agent.collectors.opcua.link import FAULTS, Link, lost, said
+from agent.collectors.opcua.link import FAULTS, Link, lost, said, within
 from agent.collectors.opcua.memory import Memory
 from agent.collectors.opcua.polling import Poller
 from agent.collectors.opcua.publishing import Publisher, SubscriptionLost, is_unsupported, mark_of, place_of
-from agent.collectors.opcua.security import Security
+from agent.collectors.opcua.standby import Poorer, Standby, level_of, opened
 from agent.config import OpcUaDevice
 from agent.errors import NotConnected
 from agent.model import StatusCode
@@ -49,6 +52,7 @@ COUNTERS = (
     "polls",
     "bad_nodes",
     "covered_seconds",
+    "failovers",
 )
 
 
@@ -56,15 +60,16 @@ class OpcUaCollector:
     """Subscribes to all tags of one OPC UA server, or polls them."""
 
     def __init__(self, device: OpcUaDevice, inlet: Inlet) -> None:
-        self.device = device
         self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self._inlet = inlet
         self._memory = Memory(device.url)
         self._recalled = False
-        self._security = Security(device, self.counters)
+        self._device = device
+        self._standby = Standby(device, self.counters)
         self._items = Items(device, inlet, self._memory, self.counters)
         self._publisher = Publisher(device, inlet, self._memory, self.counters, self._leftover)
         self._publishing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._poller: Poller | None = None
         self._due = 0.0
         self._link: Link | None = None
@@ -72,18 +77,35 @@ class OpcUaCollector:
         self._fault: asyncio.Future[str]
         self._away_since = math.inf
         """When the connection was lost: inf while there is one, -inf where the first attempt failed."""
+        self._leaving = False
+        """Whether the connection ends because another server is better."""
+
+    @property
+    def device(self) -> OpcUaDevice:
+        """With the url of the server that is used, or was last."""
+        return self._standby.devices[self._standby.current]
 
     async def connect(self) -> None:
         self._recall()
-        self._fault = asyncio.get_running_loop().create_future()
-        link = self._link = Link(self.device, self._security, lambda reason: self._fail(link, reason))
-        try:
-            await self._open(link)
-        except (NotConnected, *FAULTS) as reason:
-            if self._away_since is math.inf:
-                self._away_since = -math.inf
-            raise reason if isinstance(reason, NotConnected) else lost(reason) from reason
-        self._away_since = math.inf
+        places, reasons = self._standby.order(), list[str]()
+        while places:
+            place = places.pop(0)
+            try:
+                await self._attempt(place, "; ".join(reasons))
+            except (NotConnected, *FAULTS) as reason:
+                if self._away_since is math.inf:
+                    self._away_since = -math.inf
+                if self._standby.alone:
+                    raise reason if isinstance(reason, NotConnected) else lost(reason) from reason
+                self._leaving = isinstance(reason, Poorer)
+                await self.close()
+                reasons.append(f"{self._standby.devices[place].url}: {said(reason)}")
+                if isinstance(reason, Poorer):
+                    places = [reason.better]
+            else:
+                self._away_since = math.inf
+                return
+        raise NotConnected("; ".join(reasons))
 
     async def read(self) -> None:
         """Values arrive by themselves (`Publisher`), or are polled; bad nodes are tried again from time to time."""
@@ -105,46 +127,89 @@ class OpcUaCollector:
 
     async def close(self) -> None:
         """The session stays with the server: whoever connects next, also after a restart, resumes it."""
+        watching, self._watching = self._watching, None
         publishing, self._publishing = self._publishing, None
-        if publishing is not None:
-            publishing.cancel()
+        for task in (watching, publishing):
+            if task is not None:
+                task.cancel()
         link, self._link = self._link, None
         self._poller = None
         if link is None:
             return
         if self._away_since is math.inf and publishing is not None:
             self._away_since = asyncio.get_running_loop().time()
+        leaving, self._leaving = self._leaving, False
+        if leaving:
+            with contextlib.suppress(*FAULTS):
+                await within(1.0, link.leave())
         await link.close()
 
     def _recall(self) -> None:
         if self._recalled:
             return
         self._recalled = True
-        known = Memory.decode(
-            self._inlet.marked(mark_of(self.device)), self._inlet.marked(place_of(self.device)), self.device.url
-        )
-        for name in Memory.__slots__:
-            setattr(self._memory, name, getattr(known, name))
+        body, place = self._inlet.marked(mark_of(self._device)), self._inlet.marked(place_of(self._device))
+        known = [Memory.decode(body, place, each.url) for each in self._standby.devices]
+        self._memory.become(next((each for each in known if each != Memory(each.server)), known[0]))
+        self._standby.recall(self._memory)
+
+    async def _attempt(self, place: int, why: str) -> None:
+        """Connects to one of the servers; `why` not to those before it."""
+        standby, before = self._standby, replace(self._memory)
+        other, wanted = place != standby.current, standby.wanted
+        if other:
+            self._memory.become(standby.memory(place, before))
+        self._fault = asyncio.get_running_loop().create_future()
+        security = standby.securities[place]
+        link = self._link = Link(standby.devices[place], security, lambda reason: self._fail(link, reason))
+        try:
+            await self._open(link)
+        except BaseException:
+            if other:
+                self._memory.become(before)
+            raise
+        if other:
+            standby.change(place, before, why or wanted)
+        else:
+            standby.settle()
+        if not standby.alone:
+            self._watching = asyncio.create_task(self._watch(link), name=f"opc ua levels {self._device.name}")
+
+    async def _watch(self, link: Link) -> None:
+        """Ends the connection when another server is better."""
+        while True:
+            with contextlib.suppress(*FAULTS):  # of this connection: whoever publishes or polls finds out
+                if (found := await self._standby.look(link)) is not None:
+                    self._leaving = True
+                    self._fail(link, str(found))
+                    return
+            await asyncio.sleep(self._standby.pause)
 
     async def _open(self, link: Link) -> None:
         memory = self._memory
-        await link.open()
+        if self._standby.alone:
+            await link.open()
+        else:
+            await opened(link, self._device)
         resumed = await link.resume(memory)
         if not resumed:
             memory.forget_session()
             await link.begin(memory)
+        nothing_waits = not memory.subscription and memory.server == self.device.url
+        if nothing_waits and not self._standby.alone and (found := await self._standby.better(await level_of(link))):
+            raise found
         self._server = await self._items.look(link)
-        if self.device.mode == "poll" or not await self._subscribed(link, resumed=resumed):
+        if self._device.mode == "poll" or not await self._subscribed(link, resumed=resumed):
             self._poller = Poller(self._inlet, self._items, self._leftover)
-            await self._poller.begin(link, self._server, self.device.tags)
+            await self._poller.begin(link, self._server, self._device.tags)
             self._due = asyncio.get_running_loop().time()
             return
         self._note()
-        self._publishing = asyncio.create_task(self._publish(link), name=f"opc ua publish {self.device.name}")
+        self._publishing = asyncio.create_task(self._publish(link), name=f"opc ua publish {self._device.name}")
 
     def _note(self) -> None:
-        self._inlet.mark(mark_of(self.device), self._memory.encode())
-        self._inlet.mark(place_of(self.device), self._memory.place)
+        self._inlet.mark(mark_of(self._device), self._memory.encode())
+        self._inlet.mark(place_of(self._device), self._memory.place)
 
     async def _subscribed(self, link: Link, *, resumed: bool) -> bool:
         """Whether there is a subscription to publish: the old one, or a fresh one. False where the server has no
@@ -160,17 +225,21 @@ class OpcUaCollector:
         since, old = memory.clean_ns, memory.subscription
         if old and resumed:
             await self._delete(link, old)
-        self._publisher.forget()
+        asked = time.monotonic_ns()
         try:
             begun = await items.subscribe(link, self._server)
         except UaError as reason:
-            if self.device.mode == "auto" and is_unsupported(reason):
-                facts = {"event": "no_subscriptions", "device": self.device.name}
-                log.warning("%s: the server has no subscriptions; polling instead", self.device.name, extra=facts)
+            if self._device.mode == "auto" and is_unsupported(reason):
+                facts = {"event": "no_subscriptions", "device": self._device.name}
+                log.warning("%s: the server has no subscriptions; polling instead", self._device.name, extra=facts)
                 return False
             raise
+        self._publisher.forget()  # only now: another server may still have what is not acknowledged
         if since:
-            self._inlet.lost(since, begun, -1, f"{self.device.name}: the server did not keep the subscription")
+            until = begun + time.monotonic_ns() - asked  # the last of the items may have been created only now
+            other = memory.server != self.device.url
+            why = f"{memory.server} is used now" if other else "the server did not keep the subscription"
+            self._inlet.lost(min(since, until), until, -1, f"{self._device.name}: {why}")
         memory.clean_ns = begun
         self._inlet.opcua_renewed(core, since)
         self.counters["renewed"] += 1
@@ -191,11 +260,11 @@ class OpcUaCollector:
         self.counters["resumed" if resumed else "transferred"] += 1
         facts = {
             "event": "resumed",
-            "device": self.device.name,
+            "device": self._device.name,
             "session": "old" if resumed else "new",
             "republished": self.counters["republished"] - before,
         }
-        log.info("%s: the subscription goes on", self.device.name, extra=facts)
+        log.info("%s: the subscription goes on", self._device.name, extra=facts)
         return True
 
     async def _transferred(self, link: Link) -> bool:
@@ -216,13 +285,13 @@ class OpcUaCollector:
 
     def _spoken_for(self) -> bool:
         """Whether the supervisor may have told that the tags are bad, which only a new value would end."""
-        return asyncio.get_running_loop().time() - self._away_since >= self.device.patience
+        return asyncio.get_running_loop().time() - self._away_since >= self._device.patience
 
     async def _say_again(self, link: Link) -> None:
         """Reads every value once: those that did not change are not published again."""
         bad = {tag.index for tag in self._items.bad}
         once = Poller(self._inlet, self._items, self._leftover)
-        await once.begin(link, self._server, [tag for tag in self.device.tags if tag.index not in bad], register=False)
+        await once.begin(link, self._server, [tag for tag in self._device.tags if tag.index not in bad], register=False)
         await once.read()
 
     async def _publish(self, link: Link) -> None:
@@ -234,7 +303,7 @@ class OpcUaCollector:
         except (NotConnected, *FAULTS) as reason:
             self._fail(link, said(reason))
         except Exception as reason:
-            log.exception("%s: unexpected error", self.device.name, extra={"event": "device_error"})
+            log.exception("%s: unexpected error", self._device.name, extra={"event": "device_error"})
             self._fail(link, said(reason))
 
     async def _poll(self, poller: Poller) -> None:
@@ -244,7 +313,7 @@ class OpcUaCollector:
             await poller.read()
             self.counters["polls"] += 1
             # A poll that took longer than its period leaves out those that it missed.
-            period = self.device.sampling or self.device.publish
+            period = self._device.sampling or self._device.publish
             late = max(0.0, loop.time() - self._due)
             self._due += period * (1 + late // period)
 

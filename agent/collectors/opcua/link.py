@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.common.utils import Buffer
+from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.ua_binary import nodeid_from_binary, nodeid_to_binary, struct_from_binary
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
@@ -120,6 +121,18 @@ class Link:
         found: Any = _decoded(lambda: struct_from_binary(answer, body))
         found.ResponseHeader.ServiceResult.check()
         return found  # type: ignore[no-any-return]
+
+    async def numbers(self, nodes: Sequence[int]) -> list[float | None]:
+        """The values of nodes of the standard's namespace, by their numbers; None where there is no number. Raises
+        FAULTS."""
+        request = ua.ReadRequest()
+        request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Neither
+        request.Parameters.NodesToRead = [
+            ua.ReadValueId(NodeId=ua.NodeId(ua.Int32(each)), AttributeId=AttributeIds.Value) for each in nodes
+        ]
+        found = (await self.ask(request, ua.ReadResponse)).Results
+        values = [each.Value.Value if each.Value is not None else None for each in found]
+        return [each if isinstance(each, int | float) else None for each in values]
 
     async def raw(self, request: Any) -> Buffer:
         """The undecoded answer. Raises FAULTS."""

@@ -77,6 +77,11 @@ class Memory:
             found.sequence = sequence
         return found
 
+    def become(self, other: Memory) -> None:
+        """Takes over all that another one knows."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
+
     def forget_subscription(self) -> None:
         """`clean_ns` stays: it is where the gap begins."""
         self.subscription, self.sequence, self.bad, self.items = 0, 0, [], ""

@@ -94,7 +94,8 @@ class Publisher:
 
     def forget(self) -> None:
         """Lets go of what belongs to a subscription that is gone."""
-        self._pushed.clear()
+        # Whoever waits for its commits keeps the old list: what is pushed from here on is another subscription's.
+        self._pushed = deque()
         self._committed.clear()
         self._missing = 0
 
@@ -296,11 +297,11 @@ class Publisher:
 
     async def _committing(self) -> None:
         """One wait for all that was pushed until now; what is pushed meanwhile waits for the next."""
-        while self._pushed:
-            through = self._pushed[-1]
+        while pushed := self._pushed:
+            through = pushed[-1]
             await self._inlet.durable()
-            while self._pushed:  # empty where the subscription was lost meanwhile
-                self._committed.append(sequence := self._pushed.popleft())
+            while pushed is self._pushed and pushed:  # another list where the subscription was lost meanwhile
+                self._committed.append(sequence := pushed.popleft())
                 if sequence == through:
                     break
         self._commit = None

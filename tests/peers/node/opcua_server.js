@@ -1,10 +1,13 @@
-// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions|secure|secure-strict|many:N]`. Prints "ready PORT" once it listens.
+// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions|limited|secure|secure-strict|many:N|mirror:MS]`. Prints "ready PORT" once it listens.
 // STORE is the directory for its certificates. `secure`: all current policies, no anonymous line without security; users
 // are reader/s3cret, or have any certificate; every client's certificate is taken. `secure-strict`: only those that lie
 // in STORE/pki/trusted/certs. The nodes and their values are listed in servers.py.
+// `mirror:MS`: the counter was 0 at that time in ms, so that two servers with the same have the very same values.
 // SIGUSR2: it forgets every subscription. SIGHUP: it closes every session as timed out, and keeps their subscriptions.
+// Its ServiceLevel is the number in the file STORE/level, 255 without one.
 "use strict";
 
+const fs = require("node:fs");
 const path = require("node:path");
 const {
   DataType,
@@ -21,6 +24,15 @@ const {
 
 const secure = (process.argv[4] || "").startsWith("secure");
 const many = /^many:(\d+)$/.exec(process.argv[4] || "");
+const limited = process.argv[4] === "limited";
+const LIMITED = {
+  maxSessions: 4,
+  maxMonitoredItemsPerSubscription: 5,
+  maxMonitoredItemsQueueSize: 100,
+  minSupportedSampleRate: 500,
+  operationLimits: { maxMonitoredItemsPerCall: 3, maxNodesPerRead: 50 },
+};
+const mirror = /^mirror:(\d+)$/.exec(process.argv[4] || "");
 const PERIOD_MS = 100;
 const port = Number(process.argv[2]);
 const store = path.resolve(process.argv[3]);
@@ -77,6 +89,12 @@ function addVariables(server) {
   );
   count(variable("Counter", DataType.Int32));
   if (many) addMany(space, ours, Number(many[1]));
+  space.findNode("i=2267").bindVariable({ get: () => new Variant({ dataType: DataType.Byte, value: level() }) }, true);
+}
+
+function level() {
+  const file = path.join(store, "level");
+  return fs.existsSync(file) ? Number(fs.readFileSync(file, "utf8")) : 255;
 }
 
 // A folder "Many" with that many analog items, in areas of 2000 that have a reference back to it; and, for each name
@@ -107,8 +125,8 @@ function addMany(space, ours, number) {
 // Change n has the value n and the source time (first source time + n periods), also where a timer was late: whoever
 // reads it can tell from a value which change it is, and from the time whether it is the right one.
 function count(counter) {
-  const first = Date.now();
-  let change = 0;
+  const first = mirror ? Number(mirror[1]) : Date.now();
+  let change = Math.floor((Date.now() - first) / PERIOD_MS);
   const set = () => {
     const value = new Variant({ dataType: DataType.Int32, value: change });
     counter.setValueFromSource(value, StatusCodes.Good, new Date(first + change * PERIOD_MS));
@@ -140,7 +158,7 @@ async function main() {
       serverCapabilities: { maxBrowseContinuationPoints: 2, operationLimits: { maxNodesPerBrowse: 50, maxNodesPerRead: 700 } },
     }),
     disableDiscovery: !secure,
-    serverCapabilities: { minSupportedSampleRate: 0 }, // else changes that follow each other closely become one
+    serverCapabilities: limited ? LIMITED : { minSupportedSampleRate: 0 }, // else changes that follow each other closely become one
     serverCertificateManager: new OPCUACertificateManager({
       rootFolder: path.join(store, "pki"),
       automaticallyAcceptUnknownCertificate: process.argv[4] !== "secure-strict",
