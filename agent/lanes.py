@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from agent.config import Config
@@ -23,6 +24,18 @@ from agent.tables import Uplink
 from agent.wire import State
 
 Deliver: TypeAlias = Callable[[Config, Outbox, Callable[[], State], Uplink | None], Delivery]
+
+
+def ways(config: Config) -> dict[str, Uplink]:
+    """The uplinks that a config has, by name."""
+    level3 = config.egress.level3 if config.egress else None
+    return {MAIN: config.uplink, **({LEVEL3: level3} if level3 else {})}
+
+
+def place(home: Path, uplink: str) -> Path:
+    """Where the outbox of an uplink lies below the agent's directory."""
+    # A directory of its own, so that level 3 can lie on a disk of its own.
+    return home / ("outbox.db" if uplink == MAIN else f"{uplink}/outbox.db")
 
 
 @dataclass(slots=True)
@@ -54,15 +67,10 @@ class Lanes:
 
     async def open(self, config: Config, split: Split, facts: Callable[[], dict[str, Any]]) -> None:
         """Opens every outbox. Raises what an outbox raises; then none is left open."""
-        tables = {MAIN: config.uplink}
-        if config.egress and config.egress.level3:
-            tables[LEVEL3] = config.egress.level3
         try:
-            for name, table in tables.items():
-                # A directory of its own, so that level 3 can lie on a disk of its own.
-                place = config.agent.data_dir / ("outbox.db" if name == MAIN else f"{name}/outbox.db")
-                limits = config.outbox
-                outbox = cast("Gate", await self._open(place, max_bytes=limits.max_bytes, when_full=limits.when_full))
+            for name, table in ways(config).items():
+                path, limits = place(config.agent.data_dir, name), config.outbox
+                outbox = cast("Gate", await self._open(path, max_bytes=limits.max_bytes, when_full=limits.when_full))
                 state = self._state(name, facts)
                 self._lanes[name] = Lane(name, outbox, self._deliver(config, outbox, state, table))
             await self.switch(split, self.policy)

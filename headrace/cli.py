@@ -285,10 +285,15 @@ def _outbox_verbs(outbox: argparse.ArgumentParser, config: Callable[[argparse.Ar
         made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print facts as JSON")
         return made
 
-    config(verb("status", "how much waits, since when, and what it takes on the disk"))
-    config(verb("verify", "check every block, the order of the places, and the file itself"))
-    export = verb("export", "write what waits, catalogs included, to a file that `import` and `decode` read")
-    config(export)
+    def of_uplink(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        config(made)
+        made.add_argument("--uplink", choices=["main", "level3"], default="main", help="whose outbox (default main)")
+        return made
+
+    of_uplink(verb("status", "how much waits, since when, and what it takes on the disk"))
+    of_uplink(verb("verify", "check every block, the order of the places, and the file itself"))
+    export = verb("export", "write what waits and may leave, catalogs included, to a file for `import` and `decode`")
+    of_uplink(export)
     export.add_argument("output", type=Path, metavar="FILE")
     export.add_argument("--confirm", action="store_true", help="then it counts as delivered (stop the agent first)")
     export.add_argument("--file", type=Path, metavar="DAMAGED", help="read an outbox that was set aside instead")

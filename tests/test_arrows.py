@@ -98,7 +98,7 @@ PARTS = {
                 "flight",
                 "receipts",
                 "suspicion",
-                *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "split"),
+                *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "split", "verdict"),
             )
         ),
         _PIPELINE,
