@@ -22,9 +22,10 @@ from agent.brokers import Brokers
 from agent.budget import Limit
 from agent.config import Config
 from agent.entry import Entry
-from agent.errors import NotConnected, Rejected
+from agent.errors import NotConnected, OutboxFull, Rejected
 from agent.flight import Flight, Sent
 from agent.outbox import Outbox
+from agent.poison import Poison
 from agent.receipts import Receipts
 from agent.tls import Credentials
 from agent.uplink import HungUp, Uplink
@@ -78,6 +79,7 @@ class Delivery:
         self._clock = clock
         self._flight = Flight(resend_after)
         self._receipts = Receipts(outbox, self._flight, clock)
+        self._poison = Poison(outbox, self._flight)
         self._backlog = Backlog(backlog or Limit(), clock)
         self._awake = asyncio.Event()
         self._progressed = asyncio.Event()
@@ -129,10 +131,12 @@ class Delivery:
             "broker": self._brokers.name,
             "in_flight": self._in_flight,
             "unreceipted": len(self._flight.sent),
-            "rejected": len(self._held_back),
+            "rejected": len(self._held_back) + len(self._poison.stuck),
             "not_taken": len(self._not_taken),
             **self._backlog.facts(),
             **self._counts,
+            "set_aside": self._counts["set_aside"] + self._poison.set_aside,
+            "mistaken": self._poison.mistaken,
             "confirmed": self._receipts.confirmed,
             "switches": self._brokers.switches,
         }
@@ -198,7 +202,8 @@ class Delivery:
                 self._tell_state()
                 await self._uplink.check_credentials()
                 await self._brokers.look_back()
-            await self._take_receipts()
+            with suppress(OutboxFull):  # the outbox has said it, and the next receipt says the same again
+                await self._take_receipts()
             await self._answer_commands()
             self._send_again()
             await _wait(self._awake, min(1.0, await self._send_more()))
@@ -211,6 +216,7 @@ class Delivery:
         self._outgoing.clear()
         self._announced.clear()
         self._held_back.clear()
+        self._poison.stuck.clear()
         self._flight.begin()
         # The newest few go first, and all that comes from now on.
         self._head = max(self._flight.has.last, self._outbox.last - FEW)
@@ -359,6 +365,7 @@ class Delivery:
         news, gap = await self._receipts.settle()
         if gap is not None:
             self._uplink.send(self._topics.data, gap.data)
+        await self._poison.settle()
         if news:
             self._not_taken -= {place for place in self._not_taken if place in self._flight.has}
             self._progressed.set()
@@ -380,8 +387,9 @@ class Delivery:
         on_their_way = [(sent.first, sent.messages) for sent in self._flight.sent.values() if sent.messages]
         poison = self._brokers.suspicion.hung_up(on_their_way, heard=self._heard, size=self._most_sent)
         if poison is not None:
-            self._counts["set_aside"] += 1
-            await self._outbox.set_aside(poison, f"the broker at {self._brokers.name} ends each connection on it")
+            with suppress(OutboxFull):  # then it will show itself again
+                await self._outbox.set_aside(poison, f"the broker at {self._brokers.name} ends each connection on it")
+                self._counts["set_aside"] += 1
 
     def _hear(self, topic: str, body: bytes) -> None:
         try:
@@ -389,6 +397,7 @@ class Delivery:
                 receipt = Receipt.decode(body)
                 if self._confirm == "datacenter":
                     self._receipts.hear(receipt)
+                    self._poison.hear(receipt)
             else:
                 epoch = CatalogWanted.decode(body).epoch
                 if not 0 <= epoch < 2**64:

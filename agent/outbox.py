@@ -168,9 +168,12 @@ class Outbox:
         """
         return await asyncio.shield(self._mark_delivered(spans))
 
-    async def set_aside(self, sequence: int, reason: str) -> Path | None:
-        """Puts a gap in the place of a block that can't be delivered, and the block into a file. Returns its path."""
-        return await asyncio.shield(self._set_aside(sequence, reason))
+    async def set_aside(self, sequence: int, reason: str, *, only_if_kept: bool = False) -> Path | None:
+        """Puts a gap in the place of a block that can't be delivered, and the block into a file. Returns its path.
+
+        None where nothing could be kept; with `only_if_kept` the block then stays where it is.
+        """
+        return await asyncio.shield(self._set_aside(sequence, reason, only_if_kept))
 
     async def keep_catalog(self, epoch: int, body: bytes) -> None:
         """Makes an epoch's catalog durable, and the newest."""
@@ -371,7 +374,7 @@ class Outbox:
         async with self._turn:
             return await self._session.guard(mark)
 
-    async def _set_aside(self, sequence: int, reason: str) -> Path | None:
+    async def _set_aside(self, sequence: int, reason: str, only_if_kept: bool) -> Path | None:
         async def bury() -> Path | None:
             found = await self._rows(
                 f"SELECT {COLUMNS}, body FROM entry WHERE sequence = ? AND gap = 0",  # noqa: S608
@@ -381,6 +384,8 @@ class Outbox:
                 return None
             entry = from_row(found[0])
             kept = await asyncio.to_thread(delivered.keep_aside, self.path, entry)
+            if kept is None and only_if_kept:
+                return None
             async with self._session.transaction():
                 now = await delivered.bury(self._rows, self._totals, entry, reason, self.streams)
                 await self._save(now)

@@ -13,7 +13,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from agent import config, disk
+from agent import config, delivered, disk
 from agent.entry import Damaged, from_row, is_whole
 from headrace import outside
 from headrace.facts import moment
@@ -50,6 +50,9 @@ def _status(options: argparse.Namespace) -> int:
         shown["disk_bytes"] = disk.room(path).occupied
         shown["max_bytes"] = found.outbox.max_bytes
         shown["set_aside"] = [str(each) for each in _aside(path)]
+        folder = delivered.quarantine(path)
+        kept = [each.stat().st_size for each in folder.glob("block-*.hdr")]
+        shown["quarantine"] = {"folder": str(folder), "blocks": len(kept), "bytes": sum(kept)}
     if options.json:
         print(json.dumps(shown))
         return 0
@@ -60,6 +63,8 @@ def _status(options: argparse.Namespace) -> int:
         print(f"from        {moment(shown['oldest_ns'])} to {moment(shown['newest_ns'])}")
     print(f"dropped     {shown['dropped_entries']} blocks, {shown['dropped_readings']} readings since it was made")
     print(f"on disk     {shown['disk_bytes']} of {shown['max_bytes']} bytes")
+    if kept:
+        print(f"quarantine  {len(kept)} blocks, {sum(kept)} bytes in {folder}: nobody could take them")
     for each in shown["set_aside"]:
         print(f"set aside   {each}: damaged; `headrace outbox export --file` reads what is left of it")
     return 0

@@ -96,6 +96,7 @@ PARTS = {
                 "backlog",
                 "brokers",
                 "flight",
+                "poison",
                 "receipts",
                 "suspicion",
                 *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "split", "verdict"),
