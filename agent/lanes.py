@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from agent import clock
 from agent.config import Config
 from agent.delivery import Delivery
+from agent.doubts import Doubts
 from agent.findings import uplinks
 from agent.gate import Gate
 from agent.outbox import Outbox
@@ -40,11 +42,12 @@ def place(home: Path, uplink: str) -> Path:
 
 @dataclass(slots=True)
 class Lane:
-    """One way out."""
+    """One way out. `doubts` are about the blocks of its own streams, and kept in its own outbox."""
 
     name: str
     outbox: Gate
     delivery: Delivery
+    doubts: Doubts
     epoch: int = 0
 
 
@@ -67,12 +70,14 @@ class Lanes:
 
     async def open(self, config: Config, split: Split, facts: Callable[[], dict[str, Any]]) -> None:
         """Opens every outbox. Raises what an outbox raises; then none is left open."""
+        boot = clock.boot()
         try:
             for name, table in ways(config).items():
                 path, limits = place(config.agent.data_dir, name), config.outbox
                 outbox = cast("Gate", await self._open(path, max_bytes=limits.max_bytes, when_full=limits.when_full))
                 state = self._state(name, facts)
-                self._lanes[name] = Lane(name, outbox, self._deliver(config, outbox, state, table))
+                delivery = self._deliver(config, outbox, state, table)
+                self._lanes[name] = Lane(name, outbox, delivery, Doubts(boot))
             await self.switch(split, self.policy)
         except BaseException:
             await self.close()
