@@ -85,7 +85,7 @@ class SimOutbox(Gate):
         self.crashed = True
         if self.disk is not None:
             self.disk.crash()
-        self._session.lock.release()
+        self._contents.session.lock.release()
 
 
 class Readings:

@@ -67,6 +67,7 @@ PARTS = {
             f"agent.{name}"
             for name in (
                 "outbox",
+                "contents",
                 "outbox_file",
                 "entry",
                 "group",
