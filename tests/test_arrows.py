@@ -98,6 +98,7 @@ PARTS = {
                 "brokers",
                 "flight",
                 "poison",
+                *("announced", "traffic"),
                 "receipts",
                 "suspicion",
                 *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "split", "verdict"),

@@ -98,7 +98,7 @@ async def test_the_data_center_says_it_and_the_agent_goes_on(
 async def test_an_older_data_center_is_asked_again_and_nothing_else_waits(
     mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("agent.delivery.NOT_TAKEN", 2)
+    monkeypatch.setattr("agent.traffic.NOT_TAKEN", 2)
     with Center(mosquitto) as center:
         center.deaf_to.add(3)
         async with delivering(uplink(mosquitto), outbox, resend_after=0.5) as delivery:

@@ -140,7 +140,7 @@ async def test_a_block_that_no_broker_bears_is_set_aside(
 async def test_a_block_that_the_data_center_never_takes_holds_nothing(
     mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("agent.delivery.NOT_TAKEN", 2)
+    monkeypatch.setattr("agent.traffic.NOT_TAKEN", 2)
     with Center(mosquitto) as center:
         center.deaf_to.add(3)
         async with delivering(uplink(mosquitto), outbox, resend_after=0.5) as delivery:
