@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-from agent import _native, config, tables
-from agent import delivery as delivery_module
+from agent import _native, config, tables, traffic
 from agent.budget import Limit
 from agent.collectors.base import Inlet
 from agent.config import Config, Device
@@ -85,7 +84,7 @@ class SimOutbox(Gate):
         self.crashed = True
         if self.disk is not None:
             self.disk.crash()
-        self._session.lock.release()
+        self._contents.session.lock.release()
 
 
 class Readings:
@@ -417,7 +416,7 @@ class World:
 
     async def live(self, seconds: float) -> None:
         """Faults for so long, then peace until everything is delivered, then judgement."""
-        delivery_module.FEW = self.few
+        traffic.FEW = self.few
         center = asyncio.create_task(self.center())
         self._kept = {center}
         await self.start()

@@ -67,6 +67,7 @@ PARTS = {
             f"agent.{name}"
             for name in (
                 "outbox",
+                "contents",
                 "outbox_file",
                 "entry",
                 "group",
@@ -96,9 +97,11 @@ PARTS = {
                 "backlog",
                 "brokers",
                 "flight",
+                "poison",
+                *("announced", "traffic"),
                 "receipts",
                 "suspicion",
-                *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "split"),
+                *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "split", "verdict"),
             )
         ),
         _PIPELINE,

@@ -125,8 +125,8 @@ async def test_damage_while_it_is_open(memory: Path, caplog: pytest.LogCaptureFi
         stream = outbox.stream
         for _ in range(40):
             await outbox.append(block(outbox, 1500), 1)
-        await outbox._rows("PRAGMA wal_checkpoint(TRUNCATE)")
-        await outbox._rows("PRAGMA cache_size = 0")
+        await outbox._contents.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        await outbox._contents.rows("PRAGMA cache_size = 0")
         with path.open("r+b") as file:
             for page in range(1, path.stat().st_size // 4096, 3):
                 file.seek(page * 4096)
@@ -146,13 +146,13 @@ async def test_appends_that_wait_share_a_commit(tmp_path: Path) -> None:
     async with opened(path) as outbox:
         blocks = [outbox_rig.block(outbox, 5, ahead) for ahead in range(50)]
         committed: list[int] = []
-        save = outbox._save
+        save = outbox._contents._save
 
         async def counting(now: object) -> None:
             committed.append(1)
             await save(now)  # type: ignore[arg-type]
 
-        outbox._save = counting  # type: ignore[method-assign]
+        outbox._contents._save = counting  # type: ignore[method-assign]
         await asyncio.gather(*(outbox.append(each, 1) for each in blocks))
         assert len(committed) <= 2
         assert [entry.sequence for entry in await everything(outbox)] == list(range(1, 51))
