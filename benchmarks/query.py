@@ -33,6 +33,7 @@ from datacenter.query import Span
 from datacenter.questions import Asked, readings
 from datacenter.settle import RUN
 from datacenter.store import Store
+from datacenter.tables import VERSION
 
 READINGS = 100_000_000
 TAGS = tuple(Tag(at, "press1", f"t{at}", f"hr:{at}", ValueType.FLOAT64, f"88.118.8/press1.t{at}") for at in range(115))
@@ -65,7 +66,7 @@ def _catalog() -> bytes:
 
 def _made(count: int) -> tuple[Path, dict[str, float]]:
     """The settled store of so many readings, and the times of the questions before it was."""
-    folder = FOLDER / f"store-{count}"
+    folder = FOLDER / f"store-{VERSION}-{count}"
     told = folder / "before.json"
     if told.is_file():
         return folder, orjson.loads(told.read_bytes())
@@ -82,17 +83,17 @@ def _made(count: int) -> tuple[Path, dict[str, float]]:
             "key": pc.cast(pc.add(pc.subtract(at, pc.multiply(scan, len(TAGS))), 1), pa.int32()),
             "time": pc.add(pc.multiply(scan, STEP), BEGIN),
             "quality": pa.repeat(pa.scalar(0, pa.uint32()), len(at)),
-            "real": pc.round(pc.multiply(pc.sin(pc.divide(pc.cast(at, pa.float64()), 1000.0)), 100.0), 2),
+            "value": pc.round(pc.multiply(pc.sin(pc.divide(pc.cast(at, pa.float64()), 1000.0)), 100.0), 2),
             "stream": pa.repeat(stream, len(at)),
             "sequence": pc.divide(at, len(TAGS) * 10),
         }
         with store.transaction():
-            store.insert("readings", pa.table(rows))
+            store.insert("arrived_real", pa.table(rows))
     store.close()
     before = _asked(folder)
     store = Store(folder)
-    while store.rows("SELECT count(*) >= ? FROM readings", [RUN])[0][0]:
-        store.settle(RUN)
+    while store.rows("SELECT count(*) >= ? FROM arrived_real", [RUN])[0][0]:
+        store.settle("real", RUN)
     store.close()
     told.write_bytes(orjson.dumps(before))
     return folder, before
@@ -154,9 +155,9 @@ def _ingest(blocks: int = 100, each: int = 20_000) -> Iterator[Result]:
         stored, rate = _add(store, ledger, made, Outcome.STORED)
         again, duplicates = _add(store, ledger, made, Outcome.DUPLICATE)
         assert stored == again == blocks
-        assert store.rows("SELECT count(*) FROM readings") == [(blocks * each,)]
+        assert store.rows("SELECT count(*) FROM every") == [(blocks * each,)]
         began = time.process_time()
-        store.settle(blocks * each)
+        store.settle("real", blocks * each)
         settled = blocks * each / (time.process_time() - began)
         store.close()
     both = 1 / (1 / rate + 1 / settled)
