@@ -22,7 +22,7 @@ from agent.wire import Catalog, epoch_of
 from datacenter import names
 from datacenter.corrections import Corrections
 from datacenter.places import Places
-from datacenter.rows import Bound
+from datacenter.rows import Bound, parts
 from datacenter.store import Store
 from datacenter.tables import arrived
 
@@ -73,8 +73,7 @@ class Loss:
 class _Pending:
     """Rows that wait for the next flush."""
 
-    readings: dict[str, list[pa.Table]] = field(default_factory=dict)
-    """Kind of values -> tables."""
+    readings: list[pa.Table] = field(default_factory=list)
     blocks: list[dict[str, Any]] = field(default_factory=list)
     streams: dict[UUID, Stream] = field(default_factory=dict)
 
@@ -176,8 +175,9 @@ class Ledger:
         """Writes what is pending. The last call of a transaction; `stored_ns` is the wall clock right before it."""
         pending, self._pending = self._pending, _Pending()
         now = time.time_ns()
-        for kind, parts in pending.readings.items():
-            self._store.insert(arrived(kind), pa.concat_tables(parts))
+        if pending.readings:
+            for kind, part in parts(pa.concat_tables(pending.readings)):
+                self._store.insert(arrived(kind), part)
         if pending.blocks:
             rows = pa.Table.from_pylist(pending.blocks, schema=_BLOCKS)
             self._store.insert("blocks", rows.append_column("stored_ns", pa.repeat(pa.scalar(now), len(rows))))
@@ -255,18 +255,14 @@ class Ledger:
                 self._lose(account, header, header.readings, f"{problem} in the catalog {header.epoch:016x}", body)
                 account.places.fill(sequence, sequence)
             return
-        keys = pc.take(bound.keys, rows.column("tag"))
         account = self._account(agent, stream)
+        rows = bound.bind(rows, account.id, sequence)
         first_ns, last_ns, sealed_ns = header.first_ns, header.last_ns, header.sealed_ns
         if offset_ns := self._corrections.offset(agent, stream, sequence):
-            times = self._corrections.corrected(agent, keys, rows.column("time"), offset_ns)
+            times = self._corrections.corrected(agent, rows.column("key"), rows.column("time"), offset_ns)
             rows = rows.set_column(rows.column_names.index("time"), "time", times)
             first_ns, last_ns, sealed_ns = pc.min(times).as_py(), pc.max(times).as_py(), sealed_ns + offset_ns
-        places = {"stream": pa.scalar(account.id, pa.int32()), "sequence": pa.scalar(sequence, pa.int64())}
-        for name, column in {"key": keys, **{name: pa.repeat(at, len(rows)) for name, at in places.items()}}.items():
-            rows = rows.append_column(name, column)
-        for kind, part in bound.parts(rows, columns):
-            self._pending.readings.setdefault(kind, []).append(part)
+        self._pending.readings.append(rows)
         times_ns = (first_ns, last_ns, sealed_ns)
         self._note_block(account, header, readings=len(rows), times=times_ns, body=body, received_ns=received_ns)
         if reopened:

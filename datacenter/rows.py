@@ -35,23 +35,32 @@ class Bound:
 
     def problem(self, columns: list[_native.Column]) -> str:
         """What of a block's columns is not as the catalog says; empty where all is."""
+        kinds = self.kinds
         for column in columns:
-            expected = self.kinds.get(column.tag)
-            if expected is None or _KIND_NAMED.get(column.type) != expected:
-                kind = f"a {expected} value" if expected else "no tag"
+            if _KIND_NAMED.get(column.type) != kinds.get(column.tag, ""):
+                kind = f"a {kinds[column.tag]} value" if column.tag in kinds else "no tag"
                 return f"tag {column.tag} holds {column.type}, and is {kind}"
         return ""
 
-    def parts(self, rows: pa.Table, columns: list[_native.Column]) -> Iterator[tuple[str, pa.Table]]:
-        """The rows of each kind, in their order, with the kind's values as `value`.
+    def bind(self, rows: pa.Table, stream: int, sequence: int) -> pa.Table:
+        """The rows of a block with what the tables have instead of a tag index: key, stream, sequence; and `number`."""
+        tags = rows.column("tag")
+        bound = {
+            "key": pc.take(self.keys, tags),
+            "stream": pa.repeat(pa.scalar(stream, pa.int32()), len(rows)),
+            "sequence": pa.repeat(pa.scalar(sequence, pa.int64()), len(rows)),
+            "number": pc.take(self.numbers, tags),
+        }
+        return pa.table(dict(zip(rows.column_names, rows.columns, strict=True)) | bound)
 
-        `rows` has the columns tag, key, time, quality, stream, sequence, and those of the kinds.
-        """
-        kinds = list(dict.fromkeys(self.kinds[column.tag] for column in columns))
-        numbers = pc.take(self.numbers, rows.column("tag")) if len(kinds) > 1 else None
-        for kind in kinds:
-            part = rows.select(["key", "time", "quality", kind, "stream", "sequence"])
-            if numbers is not None:
-                part = part.filter(pc.equal(numbers, _NUMBER[kind]))
-            if len(part):
-                yield kind, part.rename_columns({kind: "value"})
+
+def parts(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Bound rows of many blocks, as rows of each kind's table; they keep their order."""
+    numbers = rows.column("number")
+    present = pc.unique(numbers).to_pylist()
+    for kind in (kind for kind, number in _NUMBER.items() if number in present):
+        part = rows.select(["key", "time", "quality", kind, "stream", "sequence"])
+        if len(present) > 1:
+            part = part.filter(pc.equal(numbers, _NUMBER[kind]))
+        # In one piece: DuckDB takes the pieces of small blocks one by one.
+        yield kind, part.rename_columns({kind: "value"}).combine_chunks()
