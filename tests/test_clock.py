@@ -197,7 +197,7 @@ def correction(stream: UUID, sequence: int, first: int, last: int, offset_ns: in
 
 def times(rig: Rig, tag: int) -> list[int]:
     with rig.store.snapshot() as view:
-        query = "SELECT r.time FROM readings r JOIN tags t USING (key) WHERE t.identifier = ? ORDER BY r.sequence"
+        query = "SELECT r.time FROM every r JOIN tags t USING (key) WHERE t.identifier = ? ORDER BY r.sequence"
         return [time_ns for (time_ns,) in view.rows(query, [TAGS[tag].identifier])]
 
 
