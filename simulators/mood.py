@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,9 +41,12 @@ class Wrong(StrEnum):
     ONE_CLIENT = "one_client"
 
 
-HIDING = (Wrong.AWAY, Wrong.REBOOT, Wrong.FROZEN, Wrong.BAD)
+GONE = (Wrong.AWAY, Wrong.REBOOT)
+"""Kinds during which nobody is connected; what was on its way when they began is gone as well."""
+HIDING = (*GONE, Wrong.FROZEN, Wrong.BAD)
 """Kinds during which a device shows no change to anyone."""
-
+REMEMBERED = 32
+"""Faults of a device that are over, of which it still knows when they were."""
 
 MODBUS = (Wrong.SLOW, Wrong.BUSY, Wrong.EXCEPTION, Wrong.GARBLED, Wrong.ONE_CLIENT)
 OPCUA = (Wrong.BAD, Wrong.REBOOT)
@@ -67,12 +71,19 @@ class Mood:
     def __init__(self, device: str) -> None:
         self.device = device
         self._ills: list[tuple[Ill, int]] = []
+        self._over: deque[tuple[Wrong, int, int]] = deque(maxlen=REMEMBERED)
 
     def begin(self, ill: Ill, time_ns: int) -> None:
         self._ills.append((ill, time_ns))
 
-    def end(self, ill: Ill) -> None:
+    def end(self, ill: Ill, time_ns: int) -> None:
+        self._over.extend((each.kind, since, time_ns) for each, since in self._ills if each is ill)
         self._ills = [each for each in self._ills if each[0] is not ill]
+
+    def at(self, kind: Wrong, time_ns: int) -> bool:
+        """Whether a fault of this kind lasted at that time: for who is late, and does at once what was due then."""
+        lasting = any(ill.kind is kind and since <= time_ns for ill, since in self._ills)
+        return lasting or any(was is kind and since <= time_ns <= until for was, since, until in self._over)
 
     def __bool__(self) -> bool:
         return bool(self._ills)
@@ -139,8 +150,9 @@ class Record:
         """Returns when, in ns UTC."""
         return self._write(device, kind, "began")
 
-    def ended(self, device: str, kind: Wrong) -> None:
-        self._write(device, kind, "ended")
+    def ended(self, device: str, kind: Wrong) -> int:
+        """Returns when, in ns UTC."""
+        return self._write(device, kind, "ended")
 
     def _write(self, device: str, kind: Wrong, what: str) -> int:
         time_ns = self._clock()
@@ -182,14 +194,13 @@ class Act:
         self._mood.begin(self._ill, self._record.began(self._mood.device, self._ill.kind))
 
     async def end(self) -> None:
-        self._mood.end(self._ill)
-        self._record.ended(self._mood.device, self._ill.kind)
+        self._mood.end(self._ill, self._record.ended(self._mood.device, self._ill.kind))
 
 
 def hidden(spells: Iterable[Spell], device: str, margin_ns: int) -> Sequence[tuple[int, int]]:
-    """The intervals in which the device showed nobody a change; with a margin before each for what was on its way."""
+    """The intervals in which the device showed nobody a change; with a margin for what was on its way when it went."""
     return [
-        (each.from_ns - margin_ns, each.to_ns if each.to_ns is not None else 2**63 - 1)
+        (each.from_ns - (margin_ns if each.kind in GONE else 0), each.to_ns if each.to_ns is not None else 2**63 - 1)
         for each in spells
         if each.device == device and each.kind in HIDING
     ]

@@ -271,9 +271,11 @@ class OpcUaServer:
         served = datetime.now(UTC)
         for node in nodes:
             mood = self.moods.get(node.tag.device)
-            if mood and mood.has(Wrong.FROZEN):
+            # By the time of the step, not by now: the server may be late, and `simulators.oracle` knows times only.
+            if mood is not None and mood.at(Wrong.FROZEN, time_ns):
                 continue
-            raw = None if mood and mood.has(Wrong.BAD) else self._plant.raw(node.tag, time_ns)
+            bad = mood is not None and mood.at(Wrong.BAD, time_ns)
+            raw = None if bad else self._plant.raw(node.tag, time_ns)
             if raw == node.raw:
                 continue
             node.raw = raw

@@ -66,17 +66,24 @@ class Oracle:
     def expected_changes(self, tag: Tag, first_ns: int, last_ns: int) -> list[int]:
         """The times strictly between two stored readings of an OPC UA tag at which its value changed: each is owed.
 
-        Empty for a polled tag, which may miss a change between two polls, and for one whose filter leaves changes out.
+        After a device stood still it is what it shows that counts: where that is what it showed before, whoever watches
+        sees no change, although the plant went there and back. Empty for a polled tag, which may miss a change between
+        two polls, and for one whose filter leaves changes out.
         """
         if tag.device in self._polled or tag.filter.startswith(_THINNING):
             return []
         step_ns = self._plant.step_ns(tag)
+        still = [each for each in self._spells if each.device == tag.device and each.kind is Wrong.FROZEN]
         owed = []
-        before = self._plant.value(tag, first_ns)
+        before = shown = self._plant.value(tag, first_ns)
         for time_ns in range((first_ns // step_ns + 1) * step_ns, last_ns, step_ns):
             now = self._plant.value(tag, time_ns)
-            if now != before:
+            if any(each.from_ns <= time_ns <= (each.to_ns or time_ns) for each in still):
+                if now != before:
+                    owed.append(time_ns)
+            elif now != shown:
                 owed.append(time_ns)
+                shown = now
             before = now
         return owed
 
