@@ -26,6 +26,7 @@ from simulators.modbus_place import Place
 from simulators.modbus_pty import PtyServer
 from simulators.modbus_server import ModbusServer, Server
 from simulators.mood import Act, Ill, Mood, Record, Wrong
+from simulators.opcua_access import Access
 from simulators.opcua_server import OpcUaServer
 from simulators.plant import Plant
 
@@ -90,8 +91,9 @@ class Simulation:
             self._homes |= {each.name: (server, unit) for unit, devices in by_unit.items() for each in devices}
         for devices in endpoints.values():
             folders = [(device.name, device.tags) for device in devices]
-            users = {each.username: each.password or "" for each in devices}
-            opcua = OpcUaServer(devices[0].url, folders, self.plant, clock, users)
+            access = Access.of(devices, self._usual.with_name("opcua.der"))
+            access.trusted_by(devices)
+            opcua = OpcUaServer(devices[0].url, folders, self.plant, clock, access)
             self._opcua.append((_names(devices), opcua))
             self._homes |= {each.name: opcua for each in devices}
         makers: dict[str, Maker] = {"line": self._lines.make, "device": self._make}
