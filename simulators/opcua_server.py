@@ -231,7 +231,7 @@ class OpcUaServer:
             if raw == node.raw and node.shown.SourceTimestamp is not None:
                 continue
             node.raw = raw
-            node.shown = _shown(node, raw, time_ns, served)
+            node.shown = _shown(node, raw, self._stamp(node.tag, time_ns), served)
             if space.made(node.id):
                 (await write(node.id, AttributeIds.Value, node.shown)).check()
             self.changes += 1
@@ -244,6 +244,11 @@ class OpcUaServer:
     def _bad(self, tag: Tag, time_ns: int) -> bool:
         mood = self.moods.get(tag.device)
         return mood is not None and mood.at(Wrong.BAD, time_ns)
+
+    def _stamp(self, tag: Tag, time_ns: int) -> int:
+        """The source time of a step, by the device's clock."""
+        mood = self.moods.get(tag.device)
+        return time_ns if mood is None else mood.shown_ns(time_ns)
 
     def _step(self, node: ua.NodeId) -> int | None:
         found = self._by_id.get(node)
@@ -262,7 +267,7 @@ class OpcUaServer:
         raw = self._plant.raw(found.tag, time_ns)
         if raw == self._plant.raw(found.tag, time_ns - 1):
             return None
-        return _shown(found, raw, time_ns, EPOCH + timedelta(microseconds=time_ns // 1000))
+        return _shown(found, raw, self._stamp(found.tag, time_ns), EPOCH + timedelta(microseconds=time_ns // 1000))
 
 
 def _shown(node: Variable, raw: Value, time_ns: int, served: datetime) -> ua.DataValue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ S = 1_000_000_000
 
 def devices() -> list[Device]:
     press = [f"temp{at},ir:{2 * at},float32" for at in range(8)] + [f"count{at},hr:{2 * at},uint32" for at in range(4)]
+    press.append("clock,hr:20,datetime[unix32]")
     one = ['protocol = "modbus"', 'poll = "200ms"', 'timeout = "500ms"']
     two = ['protocol = "opcua"', 'security = "None"', 'publish = "200ms"', 'sampling = "100ms"', 'timeout = "3s"']
     oven = [f"zone{at},nsu=urn:test:oven;s=zone{at},float64" for at in range(6)]
@@ -95,6 +97,11 @@ ROUNDS: list[dict[str, Ill]] = [
     {"press": Ill(Wrong.GARBLED), "gauge": Ill(Wrong.SLOW, delay=0.3), "oven": Ill(Wrong.FROZEN)},
     {"press": Ill(Wrong.FROZEN), "gauge": Ill(Wrong.AWAY), "oven": Ill(Wrong.REBOOT)},
     {"press": Ill(Wrong.BUSY), "gauge": Ill(Wrong.EXCEPTION, code=4), "oven": Ill(Wrong.AWAY)},
+    {
+        "press": Ill(Wrong.CLOCK, offset=-90.0),
+        "gauge": Ill(Wrong.CLOCK, drift=40_000),
+        "oven": Ill(Wrong.CLOCK, offset=0.1, drift=500),
+    },
 ]
 
 
@@ -194,6 +201,23 @@ def test_a_record_survives_restarts_and_rubbish(tmp_path: Path) -> None:
     ]
     assert hidden(spells, "a", 10) == [(90, 120), (130, 2**63 - 1)]
     assert hidden(spells, "b", 10) == [], "a slow device hides nothing"
+
+
+def test_a_wrong_clock_can_be_turned_back(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    for _ in range(1000):
+        start = 1_760_000_000 * S + chance.randrange(S)
+        spell = Spell("a", Wrong.CLOCK, start, start + 3600 * S, chance.uniform(-9, 9), chance.uniform(-1e5, 1e5))
+        at = start + chance.randrange(3600 * S)
+        assert abs(spell.true_ns(spell.shown_ns(at)) - at) <= 2
+    record = Record.beside(tmp_path)
+    record.began("a", Wrong.CLOCK, offset=1.5, drift=-20.0)
+    [found] = record.spells()
+    assert (found.offset, found.drift) == (1.5, -20.0)
+    mood = Mood("a")
+    mood.begin(Ill(Wrong.CLOCK, offset=1.0), 100 * S)
+    mood.begin(Ill(Wrong.CLOCK, drift=1000), 200 * S)
+    assert [mood.shown_ns(at * S) - at * S for at in (99, 100, 200, 300)] == [0, S, S, S + S // 10]
 
 
 def test_moods_overlap_and_are_taken_back_one_by_one() -> None:
