@@ -113,7 +113,7 @@ PARTS = {
 
 # Each library of others, and where it may be imported: a file, or a folder with all in it.
 HOMES = {
-    "asyncua": ("agent/collectors/opcua/", "simulators/opcua_server.py"),
+    "asyncua": ("agent/collectors/opcua/", "simulators/opcua_"),
     "cryptography": ("agent/pki/", "agent/collectors/opcua/", "agent/identifiers/", "headrace/trust.py", "simulators/"),
     "pymodbus": ("agent/collectors/frames.py",),
     "serial": ("agent/collectors/carrier.py",),
