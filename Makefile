@@ -157,7 +157,7 @@ $(MODBUS_LOAD): benchmarks/modbus_load.c
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o $@ $<
 
-$(ASYNC_OPCUA_SERVER): tests/peers/opcua_server/Cargo.toml tests/peers/opcua_server/Cargo.lock $(wildcard tests/peers/opcua_server/src/*.rs tests/peers/opcua_server/src/*/*.rs)
+$(ASYNC_OPCUA_SERVER): tests/peers/opcua_server/Cargo.toml tests/peers/opcua_server/Cargo.lock $(wildcard tests/peers/opcua_server/src/*.rs tests/peers/opcua_server/src/*/*.rs) $(wildcard tests/peers/opcua_server/src/*/*/*.rs)
 	@echo "==> async-opcua server (a few minutes the first time)"
 	@$(CARGO) build --quiet --release --locked --manifest-path tests/peers/opcua_server/Cargo.toml --target-dir target/peers/opcua
 	@touch $@

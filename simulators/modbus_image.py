@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -110,6 +111,18 @@ class Image:
         """The response's value bytes, all for the instant `time_ns`; None where an address is not configured."""
         window = self.window(table, first, count)
         return None if window is None else bytes(window.at(time_ns))
+
+    def spans(self, table: ModbusTable) -> list[tuple[int, int, list[int]]]:
+        """The addresses without a hole between them: first, count, and where each tag of them begins, ascending."""
+        known, begins = self._known[table], sorted(field.first for field in self._fields[table])
+        found, end = [], 0
+        for first in begins:
+            if first < end:
+                continue
+            end = known.find(0, first)
+            end = len(known) if end < 0 else end
+            found.append((first, end - first, begins[bisect_left(begins, first) : bisect_left(begins, end)]))
+        return found
 
     def _window(self, table: ModbusTable, first: int, count: int) -> _Window | None:
         end = first + count
