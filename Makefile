@@ -39,7 +39,7 @@ NODES := 100000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench bench-resolver test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-opcua soak-outbox soak-lines browse-large peers clean
+.PHONY: help tools setup demo bench bench-resolver fleet test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-opcua soak-outbox soak-lines browse-large peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench: setup peers $(MODBUS_LOAD) ## one JSON line for each benchmark
 
 bench-resolver: setup ## 100,000 identifiers from a simulated resolver, cold and warm, beside a collecting loop (docs/identifiers.md)
 	@nice $(BIN)/python -m benchmarks.resolving $(ARGS)
+
+fleet: setup peers ## how many agents a broker and a data center bear; ARGS="--agents 5,10,20 --devices 4" (docs/scale.md)
+	@$(BIN)/python -m benchmarks.fleet $(ARGS)
 
 test: setup peers check test-rust test-python ## everything that must hold: what CI runs
 
@@ -157,7 +160,7 @@ $(MODBUS_LOAD): benchmarks/modbus_load.c
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o $@ $<
 
-$(ASYNC_OPCUA_SERVER): tests/peers/opcua_server/Cargo.toml tests/peers/opcua_server/Cargo.lock $(wildcard tests/peers/opcua_server/src/*.rs tests/peers/opcua_server/src/*/*.rs)
+$(ASYNC_OPCUA_SERVER): tests/peers/opcua_server/Cargo.toml tests/peers/opcua_server/Cargo.lock $(wildcard tests/peers/opcua_server/src/*.rs tests/peers/opcua_server/src/*/*.rs) $(wildcard tests/peers/opcua_server/src/*/*/*.rs)
 	@echo "==> async-opcua server (a few minutes the first time)"
 	@$(CARGO) build --quiet --release --locked --manifest-path tests/peers/opcua_server/Cargo.toml --target-dir target/peers/opcua
 	@touch $@

@@ -245,6 +245,10 @@ def _simulate_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--loopback", action="store_true", help="the same for all devices, and for the broker")
     made.add_argument("--watch", action="store_true", help="show devices, clients, requests and faults as they are")
     made.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, and when (docs/faults.md)")
+    made.add_argument("--load", action="store_true", help="a compiled server instead, for benchmarks (docs/scale.md)")
+    made.add_argument(
+        "--period", type=_duration, default=1.0, help="with --load: how often all values change (default 1s)"
+    )
 
 
 def _probe_options(made: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -116,6 +117,18 @@ class Image:
         `clock_ns` is what the device's clock shows, where it is not right."""
         window = self.window(table, first, count)
         return None if window is None else bytes(window.at(time_ns, time_ns if clock_ns is None else clock_ns))
+
+    def spans(self, table: ModbusTable) -> list[tuple[int, int, list[int]]]:
+        """The addresses without a hole between them: first, count, and where each tag of them begins, ascending."""
+        known, begins = self._known[table], sorted(field.first for field in self._fields[table])
+        found, end = [], 0
+        for first in begins:
+            if first < end:
+                continue
+            end = known.find(0, first)
+            end = len(known) if end < 0 else end
+            found.append((first, end - first, begins[bisect_left(begins, first) : bisect_left(begins, end)]))
+        return found
 
     def _window(self, table: ModbusTable, first: int, count: int) -> _Window | None:
         end = first + count
