@@ -46,7 +46,8 @@ class Gate(Outbox):
     def admit(self, uplink: str, policy: Policy, split: Split) -> None:
         """From the next `peek` on, this policy and these labels hold."""
         self._uplink, self._policy = uplink, policy
-        self._labels: Mapping[str, CatalogTag] = {tag.identifier: tag for tag in split.catalog.tags}
+        self._catalog = split.catalog
+        self._labels: Mapping[str, CatalogTag] | None = None
         self._judged: dict[int, _Judged | None] = {split.epoch(uplink): None}
         self._made: dict[int, bytes] = {}
 
@@ -82,7 +83,12 @@ class Gate(Outbox):
         if body is None:
             self._judged[epoch] = None if self._policy.open else _Judged((), frozenset(), epoch)
             return
+        if self._policy.open:
+            self._judged[epoch] = None
+            return
         catalog = await asyncio.to_thread(Catalog.decode, body)
+        if self._labels is None:  # only now: a policy that never changed has nothing to judge
+            self._labels = {tag.identifier: tag for tag in self._catalog.tags}
         rest = [tag for tag in catalog.tags if not self._refused(tag)]
         if len(rest) == len(catalog.tags):
             self._judged[epoch] = None
@@ -100,7 +106,7 @@ class Gate(Outbox):
 
     def _refused(self, tag: CatalogTag) -> bool:
         """The stricter of what the tag was labelled then and is labelled now."""
-        now = self._labels.get(tag.identifier)
+        now = (self._labels or {}).get(tag.identifier)
         level = max(tag.level or 1, (now.level if now else None) or 1)
         both = [replace(tag, level=level), *([replace(now, level=level)] if now else [])]
         return any(self._policy.refusal(each, self._uplink) for each in both)
