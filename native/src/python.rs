@@ -6,7 +6,7 @@ use arrow_array::RecordBatchIterator;
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use pyo3::exceptions::{PyException, PyIndexError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyCapsule, PyDict, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyCapsule, PyDict, PySequence, PyTuple, PyType};
 
 mod identifier;
 mod opcua;
@@ -117,8 +117,8 @@ impl Buffer {
 impl Buffer {
     #[new]
     #[pyo3(signature = (tags, max_bytes = DEFAULT_MAX_BYTES))]
-    fn new(tags: Vec<Tag>, max_bytes: usize) -> PyResult<Self> {
-        let tags = tags.into_iter().map(Tag::spec).collect::<PyResult<_>>()?;
+    fn new(tags: &Bound<'_, PySequence>, max_bytes: usize) -> PyResult<Self> {
+        let tags = tags.try_iter()?.map(|tag| tag?.extract::<Tag>()?.spec()).collect::<PyResult<_>>()?;
         Ok(Self { open: Mutex::new(buffer::Buffer::new(tags, max_bytes)?), aside: Mutex::new(None) })
     }
 
