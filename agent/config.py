@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -14,7 +15,9 @@ from urllib.parse import quote
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent import quantity, tables, taglist, units
+from agent import binding, devices, quantity, tables, taglist
+from agent.binding import CatalogTags
+from agent.devices import Device, ModbusDevice, OpcUaDevice
 from agent.document import Document, dotted
 from agent.errors import ConfigError, Problem
 from agent.findings import center_findings, egress_findings, label_problems, resolver_findings
@@ -23,31 +26,18 @@ from agent.limits import unreadable
 from agent.modbus_options import misfits
 from agent.model import Tag
 from agent.naming import Names
+from agent.openness import opcua_findings, uplink_findings
 from agent.sharing import TABLES as SHARING
 from agent.sharing import Egress, Resolver
 from agent.simulation import Simulation
 from agent.table import Table, is_file
-from agent.tables import (
-    DEPRECATED,
-    Agent,
-    Audit,
-    DataCenter,
-    Device,
-    Identifiers,
-    ModbusDevice,
-    OpcUaDevice,
-    Outbox,
-    Seal,
-    Status,
-    Uplink,
-)
+from agent.tables import Agent, Audit, DataCenter, Identifiers, Outbox, Seal, Status, Uplink
 from agent.taglist import TagList
-from agent.tagrow import TagRow
-from agent.wire import Broker, Catalog, CatalogTag, without_password
+from agent.wire import Catalog
 from agent.wording import explain, halves
 
 __all__ = ["Checked", "Config", "Device", "ModbusDevice", "OpcUaDevice", "check", "load", "schema"]
-TABLES = tables.TABLES | SHARING
+TABLES = tables.TABLES | devices.TABLES | SHARING
 NO_AGENT = "there is no [agent]; write [agent] with an id and a data_dir"
 
 
@@ -90,33 +80,10 @@ class Config(Table):
 
     def catalog(self) -> Catalog:
         """What the data center must know of the tags. Equal configs give equal bytes, so equal epochs."""
-        found = []
-        products = {}
-        for device in self.devices:
-            if device.product and (facts := device.product.facts()):
-                products[device.name] = facts
-            source = {"protocol": device.protocol, "url": without_password(device.url)}
-            found += [
-                CatalogTag(
-                    tag=tag.index,
-                    device=tag.device,
-                    name=tag.name,
-                    identifier=tag.identifier,
-                    type=tag.reading_type.value,
-                    unit=tag.unit,
-                    unit_code=units.code(tag.unit),
-                    low=tag.low,
-                    high=tag.high,
-                    domain=tag.domain,
-                    level=tag.level,
-                    category=tag.category,
-                    redundant=tag.redundant,
-                    description=tag.description,
-                    source={**source, "address": tag.address},
-                )
-                for tag in device.tags
-            ]
-        return Catalog(self.agent.id, tuple(found), products)
+        products = {
+            device.name: facts for device in self.devices if device.product and (facts := device.product.facts())
+        }
+        return Catalog(self.agent.id, CatalogTags(self.devices, self.tags), products)
 
 
 @dataclass(slots=True)
@@ -238,70 +205,18 @@ class _Check:
                     f"the name {quantity.shown(name)} is taken by the device of line {line}; write another",
                 )
             if device.get("protocol") == "opcua":
-                self.open_line(at, device)
+                for key, text, wrong in opcua_findings(device):
+                    (self.wrong if wrong else self.warn)(("device", at, key), text)
         names = self.raw.get("identifiers")
         if isinstance(names, dict) and "{prefix}" in str(names.get("template")) and "prefix" not in names:
             self.wrong(
                 ("identifiers", "template"), 'there is no prefix for {prefix}; write prefix = "88.118.8" (yours)'
             )
 
-    def open_line(self, at: int, device: dict[str, Any]) -> None:
-        """What the security of an OPC UA device says of its line, and of the user on it."""
-        place, security = ("device", at), str(device.get("security", "auto"))
-        if security == "None":
-            self.warn(
-                (*place, "security"),
-                "nothing is signed or encrypted, and the server is not checked;"
-                ' write security = "auto", unless the network is one that you trust',
-            )
-        elif security.partition("/")[0] in DEPRECATED:
-            self.warn(
-                (*place, "security"),
-                f"{security} is deprecated: its SHA-1 can be forged;"
-                ' write security = "auto" where the server offers a current policy',
-            )
-        self.user(place, device, security)
-
-    def user(self, place: tuple[str | int, ...], device: dict[str, Any], security: str) -> None:
-        if "password" in device and "username" not in device:
-            self.wrong((*place, "password"), "a password without a user; write username as well")
-        elif "password" in device and device.get("plain_password") == "allow":
-            self.warn(
-                (*place, "plain_password"),
-                "the password may cross the line unencrypted; write none, or a user who may only read",
-            )
-        elif "password" in device and security == "None":
-            self.wrong(
-                (*place, "password"),
-                'the password would cross the line unencrypted; write security = "auto", or plain_password = "allow"',
-            )
-        pair = [key for key in ("user_certificate", "user_key") if key in device]
-        if len(pair) == 1:
-            missing = ({"user_certificate", "user_key"} - {*pair}).pop()
-            self.wrong((*place, pair[0]), f"one is of no use without the other; write {missing} as well")
-        elif pair and "username" in device:
-            self.wrong((*place, "username"), "the user has a name and a certificate; write one of them only")
-        elif pair and security == "None":
-            self.wrong(
-                (*place, "user_certificate"),
-                'a certificate proves nothing on a line without security; write security = "auto"',
-            )
-
     def ways(self, config: Config) -> None:
         """What the config names on this machine must be there, and passwords must not cross a line in the open."""
-        uplink = config.uplink
-        for name, what in (("ca", "the broker's CA"), ("cert", "a certificate"), ("key", "the certificate's key")):
-            path = getattr(uplink, name)
-            if path is not None and not is_file(path):
-                self.wrong(("uplink", name), f"there is no file {path}; write the path of {what} in PEM form")
-        if uplink.key is not None and uplink.cert is None:
-            self.wrong(("uplink", "key"), "a key without a certificate; write cert as well")
-        urls = [uplink.url, *uplink.backup]
-        for name in ("ca", "cert"):
-            if getattr(uplink, name) is not None and not any(url.startswith("mqtts://") for url in urls):
-                self.warn(("uplink", name), 'it is not used without TLS; write url = "mqtts://host:8883"')
-        for at, url in enumerate(urls):
-            self.open_password(("uplink", "backup", at - 1) if at else ("uplink", "url"), url, uplink.insecure_password)
+        for keys, text, wrong in uplink_findings(config.uplink):
+            (self.wrong if wrong else self.warn)(("uplink", *keys), text)
         for at, device in enumerate(config.devices):
             for key in ("user_certificate", "user_key"):
                 path = getattr(device, key, None)
@@ -313,26 +228,15 @@ class _Check:
         for place, text in center_findings(config.datacenter):
             self.warn(("datacenter", place), text)
 
-    def open_password(self, field: tuple[str | int, ...], url: str, allowed: str) -> None:
-        """A password without TLS is for this machine only, unless the config says that it is meant."""
-        broker = Broker.parse(url)
-        if broker.tls or broker.password is None or broker.host in ("localhost", "127.0.0.1", "::1"):
-            return
-        if allowed == "allow":
-            self.warn(field, "the password crosses the line unencrypted; write mqtts:// where the broker has TLS")
-        else:
-            wanted = 'write mqtts://, or insecure_password = "allow" if you mean it'
-            self.wrong(field, f"the password would cross the line unencrypted; {wanted}")
-
     def reads(self, config: Config, lists: list[TagList]) -> None:
         """Every tag must be readable within its device's limits."""
         for device, tags in zip(config.devices, lists, strict=True):
             if not isinstance(device, ModbusDevice):
                 continue
-            lines = {row.name: line for line, row in tags.rows}
-            for line, row in tags.rows:
-                if text := device.uncounted(row.address):
-                    self.problems.append(Problem(tags.file, "address", *halves(text), line))
+            lines = {row.name: row.line for row in tags.rows}
+            for row in tags.rows:
+                if text := device.uncounted(row.modbus):
+                    self.problems.append(Problem(tags.file, "address", *halves(text), row.line))
             for tag, column, text in unreadable(device.tags, device.limits, device.poll):
                 if len(self.problems) >= taglist.MAX_PROBLEMS:
                     return
@@ -400,49 +304,15 @@ class _Check:
 
 def _bind(config: Config, path: Path, lists: list[TagList], identifiers: list[str]) -> None:
     """Gives the config its path and its tags, which are not in the TOML file."""
-    names = iter(identifiers)
-    found: list[Tag] = []
-    for device, tags in zip(config.devices, lists, strict=True):
-        order = device.order if isinstance(device, ModbusDevice) else "ABCD"
-        first = len(found)
-        for at, (_, row) in enumerate(tags.rows):
-            tag = _tag(first + at, device, row, order=order, identifier=next(names), rules=config.labels)
-            found.append(device.on_wire(tag, row.address) if isinstance(device, ModbusDevice) else tag)
-        device._tags = tuple(found[first:])
+    for device, tags in zip(
+        config.devices, binding.tags(config.devices, lists, identifiers, config.labels), strict=True
+    ):
+        device._tags = tags
         if isinstance(device, OpcUaDevice) and config.agent_table is not None:
             device._pki = config.agent.data_dir / "pki"
             device._application_uri = f"urn:headrace:agent:{quote(config.agent.id)}"
-    config._tags = tuple(found)
+    config._tags = tuple(chain.from_iterable(device.tags for device in config.devices))
     config._path = path
-
-
-def _tag(index: int, device: Device, row: TagRow, *, order: str, identifier: str, rules: LabelRules) -> Tag:
-    return Tag(
-        index=index,
-        device=device.name,
-        name=row.name,
-        address=row.address.text,
-        type=row.type.type,
-        identifier=identifier,
-        order=row.order or order,
-        unit=row.unit,
-        scale=row.scale,
-        offset=row.offset,
-        low=row.low,
-        high=row.high,
-        filter=row.filter,
-        domain=row.domain or device.domain or rules.domain or "",
-        level=row.level or device.level or rules.level,
-        category=row.category or device.category or rules.category or "",
-        redundant=row.redundant,
-        description=row.description,
-        length=row.type.length,
-        form=row.type.form,
-        invalid=row.invalid,
-        poll=row.poll,
-        together=row.together,
-        alone=row.alone,
-    )
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class Lanes:
         for lane in self._lanes.values():
             lane.outbox.admit(lane.name, policy, split)
             lane.epoch = split.epoch(lane.name)
-            await lane.outbox.keep_catalog(lane.epoch, split.bodies[lane.name])
+            await lane.outbox.keep_catalog(lane.epoch, split.bodies[lane.name][0])
         self.split, self.policy = split, policy
 
     def lane(self, group: Group) -> Lane | None:

@@ -9,35 +9,11 @@ from agent import quantity
 from agent._native import Identifier
 from agent.errors import Problem
 from agent.tables import Agent, Identifiers
-from agent.taglist import MAX_PROBLEMS, TagList
-from agent.tagrow import TagRow
+from agent.taglist import MAX_PROBLEMS, Row, TagList
 from agent.wording import halves
 
 MAX_LENGTH = 255
 """Characters: what a second-level node takes."""
-
-
-def parsed(text: str) -> Identifier | None:
-    """The identifier of a text, None where no known scheme has such a one: then the text stands for itself."""
-    try:
-        return Identifier(text)
-    except ValueError:
-        return None
-
-
-def key(text: str) -> tuple[str, str]:
-    """What two tags' identifiers are compared by: (scheme, key); of a text of no known scheme the text itself."""
-    found = parsed(text)
-    return (found.scheme, found.key) if found else ("opaque", text)
-
-
-@dataclass(slots=True)
-class _Taken:
-    """Where an identifier was seen first."""
-
-    place: str
-    text: str
-    redundant: bool
 
 
 @dataclass(slots=True)
@@ -47,7 +23,9 @@ class Names:
     texts: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
-    _seen: dict[tuple[str, str], _Taken] = field(default_factory=dict)
+    _lists: list[TagList | None] = field(default_factory=list)
+    _seen: dict[str, int] = field(default_factory=dict)
+    """Where in `texts` a key is first."""
 
     def read(
         self, devices: Iterator[tuple[str | None, TagList | None]], made: tuple[Agent, Identifiers] | None
@@ -55,40 +33,51 @@ class Names:
         """`devices` has each device's name and list in order. Without `made` no identifier comes from the template."""
         known: set[str] = set()
         for name, tags in devices:
-            templated = made is not None and name is not None and name not in known
+            self._lists.append(tags)
+            named = made[1].names(made[0].id, name) if made and name is not None and name not in known else None
             known.add(str(name))
             strange: list[tuple[int, str, str]] = []
-            for line, row in tags.rows if tags else ():
-                text = row.identifier
-                if not text and made and templated:
-                    text = made[1].name(made[0].id, str(name), row.name)
+            for row in tags.rows if tags else ():
+                text = row.identifier or (named(row.name) if named else "")
                 self.texts.append(text)
                 if tags and text:
-                    self._check(tags, line, row, text, strange)
+                    self._check(tags, row, text, strange)
             if tags and strange:
                 self._warn(tags, strange)
         return self
 
-    def _check(self, tags: TagList, line: int, row: TagRow, text: str, strange: list[tuple[int, str, str]]) -> None:
+    def _check(self, tags: TagList, row: Row, text: str, strange: list[tuple[int, str, str]]) -> None:
         if len(text) > MAX_LENGTH:
-            self._wrong(tags, line, "the template makes more than 255 characters; write a short one here")
+            self._wrong(tags, row.line, "the template makes more than 255 characters; write a short one here")
             return
         try:
-            Identifier(text)
+            found = Identifier(text)
+            known_by = f"{found.scheme} {found.key}"
         except ValueError as reason:
-            strange.append((line, text, str(reason)))
-        this = _Taken(f"{tags.file}:{line}", text, row.redundant)
-        before = self._seen.setdefault(key(text), this)
-        if before is this:
+            strange.append((row.line, text, str(reason)))
+            known_by = f"opaque {text}"
+        this = len(self.texts) - 1
+        first = self._seen.setdefault(known_by, this)
+        if first == this:
             return
-        if not (before.redundant and row.redundant):
-            alias = "" if before.text == text else f", which is written {quantity.shown(before.text)} there"
+        place, before = self._at(first)
+        if not (before.traits.redundant and row.traits.redundant):
+            other = self.texts[first]
+            alias = "" if other == text else f", which is written {quantity.shown(other)} there"
             self._wrong(
                 tags,
-                line,
-                f"{quantity.shown(text)} is taken by {before.place}{alias}; write another one here, or yes in the "
-                "column redundant of both rows if both measure the same",
+                row.line,
+                f"{quantity.shown(text)} is taken by {place.file}:{before.line}{alias}; write another one here, or yes "
+                "in the column redundant of both rows if both measure the same",
             )
+
+    def _at(self, place: int) -> tuple[TagList, Row]:
+        """The list and the row of one of `texts`."""
+        for tags in self._lists:
+            if tags is not None and place < len(tags.rows):
+                return tags, tags.rows[place]
+            place -= len(tags.rows) if tags else 0
+        raise IndexError(place)
 
     def _wrong(self, tags: TagList, line: int, text: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:

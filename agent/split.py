@@ -7,11 +7,12 @@ is sealed of it is counted and thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 from agent.policy import LEVEL3, MAIN, Policy, Way
-from agent.wire import Catalog, CatalogTag, epoch_of
+from agent.wire import Catalog, CatalogTag
 
 WITHHELD = 16
 """The first group of tags that go nowhere; there are as many as reasons, at most 203."""
@@ -33,18 +34,22 @@ class Split:
     catalog: Catalog
     groups: bytes
     parts: tuple[Group, ...]
-    bodies: Mapping[str, bytes]
-    """The catalog of each uplink: only the tags that may leave there."""
+    bodies: Mapping[str, tuple[bytes, int]]
+    """The packed catalog of each uplink, and its epoch: only the tags that may leave there."""
 
     @classmethod
     def of(cls, catalog: Catalog, policy: Policy) -> Split:
         """Parts a catalog whose tags are in the order of the buffer."""
-        ways = [policy.way(tag) for tag in catalog.tags]
-        reasons = sorted({way.reason for way in ways if way.uplink is None})
+        known: dict[Way, Way] = {}  # tags share what is said of them
+        ways, levels = list[Way](), bytearray()
+        for tag in catalog.tags:
+            way = policy.way(tag)
+            ways.append(known.setdefault(way, way))
+            levels.append(tag.level or 0)
+        reasons = sorted({way.reason for way in known if way.uplink is None})
         numbers: dict[Group, int] = {}
         groups = bytearray()
-        for tag, way in zip(catalog.tags, ways, strict=True):
-            level = tag.level or 0
+        for level, way in zip(levels, ways, strict=True):
             if way.uplink is None:
                 group = Group(WITHHELD + reasons.index(way.reason), way, 0)
             else:
@@ -54,18 +59,23 @@ class Split:
         parts = tuple(sorted(numbers, key=lambda group: numbers[group]))
         if len(parts) == 1:
             parts = (replace(parts[0], number=None),)
-        bodies = {
-            uplink: only(catalog, [tag for tag, way in zip(catalog.tags, ways, strict=True) if way.uplink == uplink])
-            for uplink in (MAIN, LEVEL3)
-        }
+        bodies = {}
+        for uplink in (MAIN, LEVEL3):
+            wanted = [way.uplink == uplink for way in ways]
+            everything: Sequence[CatalogTag] = catalog.tags if all(wanted) else [*compress(catalog.tags, wanted)]
+            bodies[uplink] = _only(catalog, everything).packed()
         return cls(catalog, bytes(groups), parts, bodies)
 
     def epoch(self, uplink: str) -> int:
-        return epoch_of(self.bodies[uplink])
+        return self.bodies[uplink][1]
 
 
-def only(catalog: Catalog, tags: list[CatalogTag]) -> bytes:
-    """The encoded catalog of some tags of a catalog, and of the devices that they are read from."""
-    devices = {tag.device for tag in tags}
+def only(catalog: Catalog, tags: Sequence[CatalogTag]) -> bytes:
+    """The packed catalog of some tags of a catalog, and of the devices that they are read from."""
+    return _only(catalog, tags).packed()[0]
+
+
+def _only(catalog: Catalog, tags: Sequence[CatalogTag]) -> Catalog:
+    devices = {tag.device for tag in tags} if catalog.products else set()
     products = {device: product for device, product in catalog.products.items() if device in devices}
-    return Catalog(catalog.agent, tuple(tags), products).encode()
+    return Catalog(catalog.agent, tags, products)

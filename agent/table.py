@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, TypeAlias
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +20,7 @@ from pydantic import (
 )
 
 from agent import quantity
+from agent.wire import without_password
 
 
 class Table(BaseModel):
@@ -45,6 +47,19 @@ Name: TypeAlias = Annotated[str, AfterValidator(quantity.name)]
 Seconds: TypeAlias = Annotated[float, BeforeValidator(quantity.seconds), WithJsonSchema(DURATION)]
 Bytes: TypeAlias = Annotated[int, BeforeValidator(quantity.byte_count), WithJsonSchema(_SIZE)]
 FilePath: TypeAlias = Annotated[Path, PlainValidator(_path), WithJsonSchema({"type": "string"})]
+
+
+def url(text: str, wanted: str) -> SplitResult:
+    """The parts of a URL with a host and, where one is written, a port that can be. Raises ValueError."""
+    shown = quantity.shown(without_password(text))
+    try:
+        parts = urlsplit(text)
+        port_fits = parts.port != 0
+    except ValueError:
+        raise ValueError(f"{shown} is not a URL; write {wanted}") from None
+    if not text.isprintable() or " " in text or not parts.hostname or not port_fits:
+        raise ValueError(f"{shown} has no host, or a port that can't be; write {wanted}")
+    return parts
 
 
 def is_file(path: Path) -> bool:

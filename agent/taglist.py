@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from agent import quantity
-from agent.address import ModbusAddress
+from agent.address import ModbusAddress, NodeAddress
 from agent.errors import Problem
-from agent.tagrow import TagRow
+from agent.tagrow import OWN, TagRow, Traits, fits, own_text
 from agent.wording import explain, keys, likely
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -27,11 +27,27 @@ COLUMNS = tuple(TagRow.model_fields)
 
 
 @dataclass(slots=True)
+class Row:
+    """One good row. It takes little memory, for there may be a hundred thousand."""
+
+    line: int
+    name: str
+    address: str
+    """In its canonical form."""
+    modbus: ModbusAddress | None
+    """The same address, taken apart, of a Modbus device."""
+    identifier: str
+    description: str
+    traits: Traits
+    """What it has in common with other rows."""
+
+
+@dataclass(slots=True)
 class TagList:
-    """What a CSV holds: the good rows with their lines, and what is wrong with the others."""
+    """What a CSV holds: the good rows, and what is wrong with the others."""
 
     file: str
-    rows: list[tuple[int, TagRow]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
@@ -50,12 +66,12 @@ def read(path: Path, protocol: str) -> TagList:
         found.wrong(None, "(file)", f"larger than {MAX_BYTES >> 20} MiB; write several devices with a list each")
         return found
     try:
-        text = content.decode("utf-8-sig")
+        content.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         line = content.count(b"\n", 0, reason.start) + 1
         found.wrong(line, "(file)", "not UTF-8 text; write it as 'CSV UTF-8' from the spreadsheet")
         return found
-    lines = _rows(text, found)
+    lines = _rows(content, found)
     header = next(lines, None)
     if header is None:
         if not found.problems:
@@ -63,15 +79,15 @@ def read(path: Path, protocol: str) -> TagList:
         return found
     columns = _columns(*header, found)
     if all(column in columns for column in REQUIRED):
-        _check(lines, columns, protocol, found)
+        _Check(columns, protocol, found).run(lines)
     return found
 
 
-def _rows(text: str, found: TagList) -> Iterator[tuple[int, list[str]]]:
+def _rows(content: bytes, found: TagList) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of every row that is not blank. The delimiter is the one that the header line has most of."""
-    header = next((line for line in islice(io.StringIO(text), 1000) if line.strip()), "")
+    header = next((line for line in islice(_text(content, "\n"), 1000) if line.strip()), "")
     delimiter = max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(_text(content, ""), delimiter=delimiter, strict=True)
     line = 1
     try:
         for cells in reader:
@@ -83,6 +99,11 @@ def _rows(text: str, found: TagList) -> Iterator[tuple[int, list[str]]]:
         found.wrong(
             line, "(row)", f'{reason}; write a cell that has quotes as "a ""quoted"" word", and close every quote'
         )
+
+
+def _text(content: bytes, newline: str) -> io.TextIOWrapper:
+    """Decodes as it is read: the whole text at once takes four bytes a character."""
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=newline)
 
 
 def _columns(line: int, cells: list[str], found: TagList) -> list[str]:
@@ -103,52 +124,97 @@ def _columns(line: int, cells: list[str], found: TagList) -> list[str]:
     return columns
 
 
-def _check(lines: Iterator[tuple[int, list[str]]], columns: list[str], protocol: str, found: TagList) -> None:
-    context = {"protocol": protocol}
-    names: dict[str, int] = {}
-    count = 0
-    for line, cells in lines:
-        count += 1
-        if count > MAX_ROWS:
-            found.wrong(line, "(file)", f"more than {MAX_ROWS} tags; write several devices with a list each")
-            break
-        if len(found.problems) > MAX_PROBLEMS:
-            found.wrong(line, "(file)", f"more than {MAX_PROBLEMS} problems; write those above anew, then check again")
-            break
-        named: dict[str, str] = {column: cell for column, cell in zip(columns, cells, strict=False) if column and cell}
-        named = {column: cell for column, cell in named.items() if column in TagRow.model_fields}
-        if any(cell and not column for column, cell in zip([*columns, *[""] * len(cells)], cells, strict=False)):
-            found.wrong(
-                line, "(row)", "more cells than the header has columns; write cells with commas in double quotes"
-            )
-            continue
+class _Check:
+    """Of all rows of one list. What cells were found good for once is not asked again: long lists repeat themselves."""
+
+    def __init__(self, columns: list[str], protocol: str, found: TagList) -> None:
+        self.columns = columns
+        self.context = {"protocol": protocol}
+        self.found = found
+        self.names: dict[str, int] = {}
+        self.known: dict[tuple[str, ...], Traits] = {}
+        self.own = [columns.index(column) if column in columns else None for column in OWN]
+        self.shared = [at for at, column in enumerate(columns) if column not in OWN]
+        self.plain = not found.problems
+        """Whether every column is one that there is, and is there once."""
+
+    def run(self, lines: Iterator[tuple[int, list[str]]]) -> None:
+        found = self.found
+        count = 0
+        for line, cells in lines:
+            count += 1
+            if count > MAX_ROWS:
+                found.wrong(line, "(file)", f"more than {MAX_ROWS} tags; write several devices with a list each")
+                break
+            if len(found.problems) > MAX_PROBLEMS:
+                text = f"more than {MAX_PROBLEMS} problems; write those above anew, then check again"
+                found.wrong(line, "(file)", text)
+                break
+            if (row := self.like_another(line, cells) or self.by_itself(line, cells)) and self.is_new(line, row.name):
+                found.rows.append(row)
+        if count == 0 and not found.problems:
+            found.wrong(None, "(file)", "there are no tags in it; write a row for each tag")
+        _alike(found)
+
+    def like_another(self, line: int, cells: list[str]) -> Row | None:
+        """The row, where another had the same cells but for its own; None where there was none, or anything is wrong:
+        what it is, `by_itself` says."""
+        if not self.plain or len(cells) > len(self.columns):
+            return None
+        cells += [""] * (len(self.columns) - len(cells))
+        traits = self.known.get(tuple([cells[at] for at in self.shared]))
+        if traits is None:
+            return None
+        name, address, identifier, description = ["" if at is None else cells[at] for at in self.own]
         try:
-            row = TagRow.model_validate(named, context=context)
+            quantity.name(name)
+            modbus = ModbusAddress.parse(address) if self.context["protocol"] == "modbus" else None
+            if modbus is not None:
+                fits(traits.type, modbus)
+            text = (modbus or NodeAddress.parse(address)).text
+            if identifier or description:
+                identifier, description = own_text(identifier, description)
+        except ValueError:
+            return None
+        return Row(line, name, text, modbus, identifier, description, traits)
+
+    def by_itself(self, line: int, cells: list[str]) -> Row | None:
+        """The row, checked cell by cell; what is wrong is noted."""
+        found = self.found
+        pairs = list(zip([*self.columns, *[""] * len(cells)], cells, strict=False))
+        if any(cell and not column for column, cell in pairs):
+            text = "more cells than the header has columns; write cells with commas in double quotes"
+            found.wrong(line, "(row)", text)
+            return None
+        named = {column: cell for column, cell in pairs if cell and column in TagRow.model_fields}
+        try:
+            row = TagRow.model_validate(named, context=self.context)
         except ValidationError as reason:
             for error in reason.errors(include_url=False):
-                found.problems.append(_problem(error, found.file, line, protocol))
-            row = None
-        if (name := named.get("name")) and names.setdefault(name, line) != line:
-            found.wrong(line, "name", f"the name {quantity.shown(name)} is taken by line {names[name]}; write another")
-            continue
-        if row is None:
-            continue
-        found.rows.append((line, row))
-    if count == 0 and not found.problems:
-        found.wrong(None, "(file)", "there are no tags in it; write a row for each tag")
-    _alike(found)
+                found.problems.append(_problem(error, found.file, line, self.context["protocol"]))
+            if name := named.get("name"):
+                self.is_new(line, name)
+            return None
+        traits = row.traits()
+        if self.plain:
+            traits = self.known.setdefault(tuple([cells[at] for at in self.shared]), traits)
+        modbus = row.address if isinstance(row.address, ModbusAddress) else None
+        return Row(line, row.name, row.address.text, modbus, row.identifier, row.description, traits)
+
+    def is_new(self, line: int, name: str) -> bool:
+        first = self.names.setdefault(name, line)
+        if first != line:
+            self.found.wrong(line, "name", f"the name {quantity.shown(name)} is taken by line {first}; write another")
+        return first == line
 
 
 def _alike(found: TagList) -> None:
     """What only the addresses of the whole list can tell."""
-    by_index: list[int] = []
+    by_index = [row.line for row in found.rows if row.address.startswith("ns=")]
     digits: dict[int, int] = {}
-    for line, row in found.rows:
-        if isinstance(row.address, ModbusAddress):
-            if row.address.digits:
-                digits.setdefault(row.address.digits, line)
-        elif isinstance(row.address.namespace, int) and row.address.namespace:
-            by_index.append(line)
+    for row in found.rows:
+        if row.modbus is not None and row.modbus.digits:
+            digits.setdefault(row.modbus.digits, row.line)
     if len(digits) > 1:
         found.wrong(
             digits[5],

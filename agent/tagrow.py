@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, fields
 from typing import Annotated, NamedTuple, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo
@@ -26,6 +27,8 @@ _PLC = {
     "uint": "uint16", "word": "uint16", "udint": "uint32", "dword": "uint32", "ulint": "uint64", "lword": "uint64",
     "str": "string", "text": "string", "bytestring": "bytes", "blob": "bytes",
 }  # fmt: skip
+_IDENTIFIER, _DESCRIPTION = 255, 1000
+"""Characters."""
 _BOUNDS = {"deadband": "0.1", "swinging_door": "0.5", "grid": "0.05"}
 """The filters that have a bound, with one that people might write."""
 Address: TypeAlias = ModbusAddress | NodeAddress
@@ -69,7 +72,7 @@ def _type(text: str, info: ValidationInfo) -> DataType:
         raise ValueError(f"{text!r} does not say how long it is; write string[16], with 1 to {MAX_STRING} bytes")
     address = info.data.get("address")
     if isinstance(address, ModbusAddress):
-        _fits(found, address)
+        fits(found, address)
     return found
 
 
@@ -87,7 +90,8 @@ def _other_type(text: str, modbus: bool) -> str:
     return wanted.replace("? write", "?; write")
 
 
-def _fits(found: DataType, address: ModbusAddress) -> None:
+def fits(found: DataType, address: ModbusAddress) -> None:
+    """Raises ValueError where a Modbus address can't hold the type."""
     if found.type is not ValueType.BOOL:
         if address.table.bits:
             raise ValueError(
@@ -252,9 +256,47 @@ class TagRow(BaseModel):
     together: Annotated[str, PlainValidator(_together)] = ""
     alone: Annotated[bool, PlainValidator(_alone)] = False
     filter: Annotated[str, PlainValidator(_filter)] = ""
-    identifier: Annotated[str, _line(255)] = ""
+    identifier: Annotated[str, _line(_IDENTIFIER)] = ""
     redundant: Annotated[bool, PlainValidator(_redundant)] = False
     domain: Annotated[str, PlainValidator(labels.domain)] = ""
     level: Annotated[int | None, PlainValidator(labels.level)] = None
     category: Annotated[str, PlainValidator(labels.category)] = ""
-    description: Annotated[str, AfterValidator(lambda text: " ".join(text.split())), _line(1000)] = ""
+    description: Annotated[str, AfterValidator(lambda text: " ".join(text.split())), _line(_DESCRIPTION)] = ""
+
+    def traits(self) -> Traits:
+        """Its cells that other rows have as well."""
+        return Traits(**{name: getattr(self, name) for name in _TRAITS})
+
+
+OWN = ("name", "address", "identifier", "description")
+"""The columns in which each row is another; in the rest a hundred thousand rows have a few forms between them."""
+
+
+def own_text(identifier: str, description: str) -> tuple[str, str]:
+    """Both as a row has them. Raises ValueError."""
+    return quantity.printable(identifier, _IDENTIFIER), quantity.printable(" ".join(description.split()), _DESCRIPTION)
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """All that a row says of its tag beside the columns of `OWN`. Rows with the same cells share one."""
+
+    type: DataType
+    order: str
+    unit: str
+    scale: float | None
+    offset: float | None
+    low: float | None
+    high: float | None
+    invalid: str
+    poll: float | None
+    together: str
+    alone: bool
+    filter: str
+    redundant: bool
+    domain: str
+    level: int | None
+    category: str
+
+
+_TRAITS = tuple(each.name for each in fields(Traits))

@@ -50,9 +50,8 @@ class Verdicts:
         """
         self._refusal = refusal
         self._everything = everything
-        self._now: dict[str, list[CatalogTag]] = {}
-        for tag in tags:
-            self._now.setdefault(tag.identifier, []).append(tag)
+        self._tags = tags
+        self._now: dict[str, list[CatalogTag]] | None = None
         self._found: dict[int, Judged | None] = dict.fromkeys(free)
         self.catalogs: dict[int, bytes] = {}
         """The catalogs of what may leave of those epochs of which not everything may."""
@@ -70,8 +69,11 @@ class Verdicts:
 
         Returns how many tags may not leave. Raises ValueError for what is no catalog.
         """
+        if self._everything:
+            self._found[epoch] = None
+            return 0
         if catalog is None:
-            self._found[epoch] = None if self._everything else Judged((), frozenset(), epoch, (UNKNOWN,))
+            self._found[epoch] = Judged((), frozenset(), epoch, (UNKNOWN,))
             return 0
         found = Catalog.decode(catalog)
         refused = {tag.tag: reason for tag in found.tags if (reason := self._refused(tag))}
@@ -87,6 +89,10 @@ class Verdicts:
 
     def _refused(self, tag: CatalogTag) -> str:
         """The stricter of what the tag was labelled then and is labelled now."""
+        if self._now is None:  # only now: a policy that never changed has nothing to judge
+            self._now = {}
+            for each in self._tags:
+                self._now.setdefault(each.identifier, []).append(each)
         now = self._now.get(tag.identifier, [])
         level = max([tag.level or 1, *(each.level or 1 for each in now)])
         return next((reason for each in (tag, *now) if (reason := self._refusal(replace(each, level=level)))), "")

@@ -6,17 +6,21 @@ Everything that is decoded here came from outside: a message that does not fit r
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from typing import Any, TypeGuard
 from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import UUID
 
 import orjson
 
+from agent import envelope
+
 ROOT = "headrace/v1"
 CATALOG_FORMAT = "headrace-catalog/1"
 MAX_MESSAGE = 16 * 1024 * 1024
-"""Bytes. A larger catalog or receipt is refused before it is parsed."""
+"""Bytes. A larger message is refused before it is parsed."""
 MOST_BEYOND = 256
 """Intervals in one receipt: about 10 KB."""
 MOST_REJECTED = 32
@@ -114,7 +118,7 @@ class Catalog:
     """
 
     agent: str
-    tags: tuple[CatalogTag, ...]
+    tags: Sequence[CatalogTag]
     products: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def encode(self) -> bytes:
@@ -122,18 +126,28 @@ class Catalog:
 
         The epoch is taken from these bytes, so they must not depend on anything else.
         """
-        found: dict[str, Any] = {
-            "agent": self.agent,
-            "format": CATALOG_FORMAT,
-            "tags": [tag.facts() for tag in self.tags],
-        }
+        return b"".join(self._pieces())
+
+    def packed(self) -> tuple[bytes, int]:
+        """The same as it is kept and sent, in an envelope where it is large; and its epoch."""
+        body, digest = envelope.pack(self._pieces())
+        return body, int.from_bytes(digest[:8], "big")
+
+    def _pieces(self) -> Iterator[bytes]:
+        head: dict[str, Any] = {"agent": self.agent, "format": CATALOG_FORMAT}
         if self.products:
-            found["products"] = self.products
-        return orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
+            head["products"] = self.products
+        yield orjson.dumps(head, option=orjson.OPT_SORT_KEYS)[:-1] + b',"tags":['  # the last of the keys
+        tags, comma = iter(self.tags), b""
+        while some := [tag.facts() for tag in islice(tags, 1000)]:
+            yield comma + orjson.dumps(some, option=orjson.OPT_SORT_KEYS)[1:-1]
+            comma = b","
+        yield b"]}"
 
     @classmethod
     def decode(cls, payload: bytes) -> Catalog:
-        found = _object(payload, "catalog")
+        """Of what `encode` or `packed` gave. Raises ValueError."""
+        found = _object(envelope.opened(payload), "catalog", envelope.MOST)
         if found.get("format") != CATALOG_FORMAT:
             raise ValueError(f"catalog of an unknown format: {found.get('format')!r}")
         try:
@@ -146,8 +160,11 @@ class Catalog:
 
 
 def epoch_of(catalog: bytes) -> int:
-    """The epoch of an encoded catalog: the first eight bytes of its SHA-256, big-endian, unsigned."""
-    return int.from_bytes(hashlib.sha256(catalog).digest()[:8], "big")
+    """The epoch of a catalog: the first eight bytes of the SHA-256 of what `encode` gives, big-endian, unsigned.
+
+    Raises ValueError for an envelope that can't be opened.
+    """
+    return int.from_bytes(hashlib.sha256(envelope.opened(catalog)).digest()[:8], "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,9 +298,9 @@ def without_password(url: str) -> str:
         return "(not a URL)"
 
 
-def _object(payload: bytes, what: str) -> dict[str, Any]:
-    if len(payload) > MAX_MESSAGE:
-        raise ValueError(f"{what} of {len(payload)} bytes; the limit is {MAX_MESSAGE}")
+def _object(payload: bytes, what: str, most: int = MAX_MESSAGE) -> dict[str, Any]:
+    if len(payload) > most:
+        raise ValueError(f"{what} of {len(payload)} bytes; the limit is {most}")
     found = orjson.loads(payload)
     if not isinstance(found, dict):
         raise ValueError(f"{what}: not a JSON object")  # noqa: TRY004  (a wrong message, not a wrong call)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agent import _native
+from agent.envelope import opened
 from agent.errors import BlockError
 from agent.wire import Catalog, epoch_of
 from datacenter import names
@@ -134,6 +135,7 @@ class Ledger:
 
     def learn(self, body: bytes, received_ns: int) -> int | None:
         """Keeps a catalog and binds its tags. Returns its epoch, or None where it is known already. ValueError."""
+        body = opened(body)
         epoch = epoch_of(body)
         if epoch in self._epochs:
             return None

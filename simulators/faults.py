@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from agent.config import Config, Device
+from agent.config import Config
+from agent.devices import Device, Spans
 from agent.document import Document, dotted
 from agent.errors import ConfigError, Problem
 from agent.quantity import seconds as duration
 from agent.quantity import shown
 from agent.table import Seconds, Table
-from agent.tables import Spans
 from agent.wording import explain, likely
 from simulators.mood import MODBUS, OPCUA, Ill, Wrong
 from simulators.proxy import Fault, Kind, Proxy, Way

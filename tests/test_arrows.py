@@ -36,6 +36,7 @@ PARTS = {
         (
             "agent",
             "agent.clock",
+            "agent.envelope",
             "agent.model",
             "agent.errors",
             "agent.wire",
@@ -53,7 +54,18 @@ PARTS = {
         tuple(
             f"agent.{name}"
             for name in (
-                *("budget", "config", "document", "endpoint", "modbus_options", "places", "quantity"),
+                *(
+                    "binding",
+                    "budget",
+                    "config",
+                    "devices",
+                    "document",
+                    "endpoint",
+                    "modbus_options",
+                    "openness",
+                    "places",
+                ),
+                *("quantity",),
                 *("table", "tables", "taglist", "tagrow", "wording"),
                 *("findings", "labels", "naming", "policy", "product", "sharing", "simulation", "units"),
             )
@@ -124,11 +136,11 @@ HOMES = {
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
     "pydantic": (
-        *("headrace/browse.py", "agent/config.py", "agent/modbus_options.py", "agent/table.py", "agent/tables.py"),
-        *("agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
+        *("headrace/browse.py", "agent/config.py", "agent/devices.py", "agent/modbus_options.py", "agent/table.py"),
+        *("agent/tables.py", "agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
         *("agent/labels.py", "agent/product.py", "agent/sharing.py", "agent/simulation.py", "simulators/faults.py"),
     ),
-    "pydantic_core": ("agent/config.py", "agent/tables.py", "agent/taglist.py", "agent/wording.py"),
+    "pydantic_core": ("agent/config.py", "agent/taglist.py", "agent/wording.py"),
     "orjson": ("agent/", "datacenter/", "headrace/", "simulators/"),
     "rich": ("headrace/",),
     "aiohttp": ("agent/identifiers/node.py",),

@@ -20,8 +20,9 @@ def listed(folder: Path, cell: str, kind: str = "float64", low: str = "", high: 
     """The tag of a CSV with this cell in its filter column."""
     found = read(write(folder, cell, kind, low, high), "opcua")
     assert not found.problems, found.problems
-    ((_, row),) = found.rows
-    return Tag(0, "d", row.name, "i=7", row.type.type, "x", low=row.low, high=row.high, filter=row.filter)
+    (row,) = found.rows
+    it = row.traits
+    return Tag(0, "d", row.name, "i=7", it.type.type, "x", low=it.low, high=it.high, filter=it.filter)
 
 
 def write(folder: Path, cell: str, kind: str = "float64", low: str = "", high: str = "") -> Path:

@@ -72,7 +72,7 @@ def test_a_tag_list_of_an_opc_ua_device_takes_every_type(tmp_path: Path) -> None
     path.write_text(f"name,address,type,filter\n{rows}")
     found = taglist.read(path, "opcua")
     assert not found.problems
-    assert [row.type.type for _, row in found.rows] == list(ValueType)
+    assert [row.traits.type.type for row in found.rows] == list(ValueType)
 
 
 def test_on_change_of_arrays_and_bytes_sees_every_bit() -> None:

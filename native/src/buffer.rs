@@ -3,6 +3,7 @@
 
 mod opcua;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use crate::block::{self, Meta};
@@ -22,7 +23,8 @@ pub const MAX_BYTES: usize = block::MAX_BODY / 2;
 /// One tag's place in the buffer.
 #[derive(Debug, Clone)]
 struct Slot {
-    spec: TagSpec,
+    /// Shared by all tags with the same: a plant has a hundred thousand tags, and few kinds of them.
+    spec: Arc<TagSpec>,
     /// Most tags have none: a pointer is all that it costs them.
     filter: Option<Box<Filter>>,
     column: Column,
@@ -35,7 +37,7 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(spec: TagSpec) -> Result<Self> {
+    fn new(spec: Arc<TagSpec>) -> Result<Self> {
         let kind = spec.reading_type();
         let filter = Filter::parse(&spec.filter, kind, spec.range)?.map(Box::new);
         let mut column = Column::new(kind);
@@ -151,14 +153,18 @@ impl Buffer {
             return Err(Error::Spec(format!("max_bytes of {max_bytes}; at most {MAX_BYTES}")));
         }
         let memory = Arc::new(Mutex::new(Memory::new(tags.len())));
-        let slots = tags.into_iter().map(Slot::new).collect::<Result<_>>()?;
+        let mut known = HashMap::new();
+        let slots = tags
+            .into_iter()
+            .map(|spec| Slot::new(Arc::clone(known.entry(spec.key()).or_insert_with(|| Arc::new(spec)))));
+        let slots = slots.collect::<Result<_>>()?;
         Ok(Self { slots, plans: Vec::new(), subscriptions: Vec::new(), max_bytes, stats: Stats::default(), memory })
     }
 
     /// The tag's spec.
     pub fn spec(&self, tag: u32) -> Result<&TagSpec> {
         let count = self.slots.len();
-        self.slots.get(tag as usize).map(|slot| &slot.spec).ok_or(Error::Unknown {
+        self.slots.get(tag as usize).map(|slot| &*slot.spec).ok_or(Error::Unknown {
             what: "tag",
             number: tag as usize,
             count,

@@ -74,7 +74,7 @@ impl Column {
     pub fn fresh(&self) -> Self {
         let room = self.len().min(ROOM);
         let mut fresh = Self { note: self.note, ..Self::new(self.kind) };
-        fresh.times.reserve(room);
+        fresh.times.reserve_exact(room);
         fresh
     }
 

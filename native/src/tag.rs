@@ -1,5 +1,7 @@
 //! What a tag is to the core: a type, a scale and a filter under a dense `u32` index.
 
+use std::hash::Hash;
+
 use crate::error::{Error, Result};
 
 pub use crate::value::{Last, Value};
@@ -214,6 +216,13 @@ pub struct TagSpec {
 }
 
 impl TagSpec {
+    /// The same for equal specs, bit for bit.
+    pub fn key(&self) -> impl Eq + Hash + use<> {
+        let bits = |(a, b): (f64, f64)| (a.to_bits(), b.to_bits());
+        let scale = self.scale.map(|scale| bits((scale.factor, scale.offset)));
+        (self.raw as u8, scale, self.filter.clone(), self.range.map(bits))
+    }
+
     /// What the readings are: a scaled tag reads as float64.
     pub fn reading_type(&self) -> ValueType {
         if self.scale.is_some() { ValueType::Float64 } else { self.raw }

@@ -85,7 +85,8 @@ enum Kept {
     Real64(f64),
     Text(String),
     Bytes(Vec<u8>),
-    Array(Values),
+    /// Boxed: few tags have arrays, and every tag has room for one.
+    Array(Box<Values>),
 }
 
 impl Kept {
@@ -120,7 +121,7 @@ impl Kept {
                         return;
                     }
                 }
-                Self::Array(items.to_values())
+                Self::Array(Box::new(items.to_values()))
             }
         };
     }

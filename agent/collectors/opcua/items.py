@@ -29,6 +29,8 @@ log = logging.getLogger("headrace.collector")
 
 MOST_NOTIFICATIONS = 2000
 """Values of one notification: some 64 KB, which is well below what servers and we take for a message."""
+AT_ONCE = 5000
+"""Tags whose node ids are in memory at a time: as objects of asyncua they take more than all else of a tag."""
 LIFETIME = 600.0
 """Seconds that a server keeps a subscription whose client is silent, if it does as it is asked."""
 _ID_TYPES = {
@@ -74,7 +76,6 @@ class Items:
         self._inlet = inlet
         self._memory = memory
         self._counters = counters
-        self._tags = {tag.index: tag for tag in device.tags}
         self._told: set[int] = set()
 
     @property
@@ -82,8 +83,10 @@ class Items:
         """Changes with whatever a monitored item is made of: a subscription with another one is not ours to resume."""
         device = self._device
         known = [device.publish, device.sampling, device.outage, device.trigger, device.deadband, device.keep_alive]
-        text = repr([known, *((tag.index, tag.address, tag.type, tag.filter, tag.scale) for tag in device.tags)])
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(repr(known).encode(), digest_size=16)
+        for tag in device.tags:
+            digest.update(repr((tag.index, tag.address, tag.type, tag.filter, tag.scale)).encode())
+        return digest.hexdigest()
 
     @property
     def handles(self) -> list[tuple[int, int]]:
@@ -93,7 +96,13 @@ class Items:
     @property
     def bad(self) -> list[Tag]:
         """Tags whose node the server refused, to be tried again."""
-        return [self._tags[index] for index in self._memory.bad if index in self._tags]
+        return [tag for index in self._memory.bad if (tag := self._tag(index)) is not None]
+
+    def _tag(self, index: int) -> Tag | None:
+        """The tag of an index of the whole config; None where it is another device's."""
+        tags = self._device.tags  # whose indexes follow each other
+        at = index - tags[0].index if tags else -1
+        return tags[at] if 0 <= at < len(tags) else None
 
     async def look(self, link: Link) -> Server:
         """Reads what has to be known first, in one call. Raises FAULTS."""
@@ -156,8 +165,9 @@ class Items:
     async def monitor(self, link: Link, server: Server, tags: Sequence[Tag]) -> None:
         """Creates monitored items. A node that can't be is one bad tag, tried again by itself. Raises FAULTS."""
         bad: dict[int, int] = {}
-        nodes = await self.resolve(link, server, tags, bad)
-        await self._create(link, server, nodes, bad, filtered=True)
+        for some in chunks(tags, AT_ONCE):
+            nodes = await self.resolve(link, server, some, bad)
+            await self._create(link, server, nodes, bad, filtered=True)
         tried = {tag.index for tag in tags}
         self.note_bad(bad, tried)
 
@@ -172,7 +182,8 @@ class Items:
         self._told.update(new)
         now = now_ns()
         self._inlet.push([(index, now, None, status) for index, status in new.items()])
-        names = ", ".join(f"{self._tags[index].name} ({self._tags[index].address})" for index in list(new)[:10])
+        first = [tag for index in list(new)[:10] if (tag := self._tag(index)) is not None]
+        names = ", ".join(f"{tag.name} ({tag.address})" for tag in first)
         more = f" and {len(new) - 10} more" if len(new) > 10 else ""
         facts = {"event": "bad_nodes", "device": self._device.name, "count": len(new)}
         log.warning("%s: the server refuses these nodes: %s%s", self._device.name, names, more, extra=facts)

@@ -54,6 +54,11 @@ impl Hint {
         self.left -= 1;
     }
 
+    /// Whether it is of any use for the next block.
+    pub(crate) fn says_anything(&self) -> bool {
+        self.form.is_some() || self.power.is_some() || self.pco_lost || self.nudged_lost
+    }
+
     /// The form to try first.
     pub(super) fn form(&self, values: usize) -> Option<Form> {
         self.form.filter(|_| values >= FEW)

@@ -3,15 +3,48 @@
 use super::{Codec, Reader, broken, put_signed, put_varint};
 use crate::error::Result;
 
-/// A column kept as runs while it is still open. Almost every quality column is one run.
+/// A column kept as runs while it is still open. Almost every quality column is one run, which takes no memory of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runs<T> {
-    runs: Vec<(u32, T)>,
+    runs: Few<(u32, T)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Few<T> {
+    None,
+    One(T),
+    Many(Vec<T>),
 }
 
 impl<T> Default for Runs<T> {
     fn default() -> Self {
-        Self { runs: Vec::new() }
+        Self { runs: Few::None }
+    }
+}
+
+impl<T: Copy> Few<T> {
+    fn push(&mut self, value: T) {
+        match self {
+            Self::None => *self = Self::One(value),
+            Self::One(first) => *self = Self::Many(vec![*first, value]),
+            Self::Many(values) => values.push(value),
+        }
+    }
+
+    fn all(&self) -> &[T] {
+        match self {
+            Self::None => &[],
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
+        }
+    }
+
+    fn last_mut(&mut self) -> Option<&mut T> {
+        match self {
+            Self::None => None,
+            Self::One(value) => Some(value),
+            Self::Many(values) => values.last_mut(),
+        }
     }
 }
 
@@ -27,28 +60,28 @@ impl<T: Copy + PartialEq> Runs<T> {
     /// `count` times the same value.
     pub fn of(value: T, count: usize) -> Self {
         let length = u32::try_from(count).unwrap_or(u32::MAX);
-        Self { runs: if length == 0 { Vec::new() } else { vec![(length, value)] } }
+        Self { runs: if length == 0 { Few::None } else { Few::One((length, value)) } }
     }
 
     /// Whether every value is `value` (true for none).
     pub fn all(&self, value: T) -> bool {
-        self.runs.iter().all(|(_, each)| *each == value)
+        self.runs().iter().all(|(_, each)| *each == value)
     }
 
     /// The values one by one.
     pub fn iter(&self) -> impl Iterator<Item = T> {
-        self.runs.iter().flat_map(|(length, value)| std::iter::repeat_n(*value, *length as usize))
+        self.runs().iter().flat_map(|(length, value)| std::iter::repeat_n(*value, *length as usize))
     }
 
     /// The runs: length and value.
     pub fn runs(&self) -> &[(u32, T)] {
-        &self.runs
+        self.runs.all()
     }
 }
 
 /// Appends runs of numbers: varint length and varint value each.
-pub fn encode<T: Copy + Into<u64>>(runs: &Runs<T>, out: &mut Vec<u8>) {
-    for (length, value) in &runs.runs {
+pub fn encode<T: Copy + PartialEq + Into<u64>>(runs: &Runs<T>, out: &mut Vec<u8>) {
+    for (length, value) in runs.runs() {
         put_varint(out, u64::from(*length));
         put_varint(out, (*value).into());
     }
@@ -71,7 +104,7 @@ pub fn decode<T: Copy + PartialEq + TryFrom<u64>>(reader: &mut Reader<'_>, count
 pub fn decode_flags(reader: &mut Reader<'_>, count: usize) -> Result<Runs<u8>> {
     let found = decode(reader, count)?;
     // Another number would be true to one reader, and an error to the next.
-    if found.runs.iter().all(|(_, value)| *value <= 1) { Ok(found) } else { Err(broken("a flag that is not 0 or 1")) }
+    if found.runs().iter().all(|(_, value)| *value <= 1) { Ok(found) } else { Err(broken("a flag that is not 0 or 1")) }
 }
 
 fn run_length(reader: &mut Reader<'_>, left: usize) -> Result<usize> {

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PySequence};
 
 use super::block::Block;
 use super::opcua::Published;
@@ -52,8 +52,8 @@ impl Buffer {
 impl Buffer {
     #[new]
     #[pyo3(signature = (tags, max_bytes = DEFAULT_MAX_BYTES))]
-    fn new(tags: Vec<Tag>, max_bytes: usize) -> PyResult<Self> {
-        let tags = tags.into_iter().map(Tag::spec).collect::<PyResult<_>>()?;
+    fn new(tags: &Bound<'_, PySequence>, max_bytes: usize) -> PyResult<Self> {
+        let tags = tags.try_iter()?.map(|tag| tag?.extract::<Tag>()?.spec()).collect::<PyResult<_>>()?;
         Ok(Self { open: Mutex::new(buffer::Buffer::new(tags, max_bytes)?), aside: Mutex::new(None) })
     }
 
