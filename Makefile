@@ -35,11 +35,12 @@ REQUESTS := 1000000
 SEED := 1
 MINUTES := 30
 RENEWALS := 1000
+RUNS := 20
 NODES := 100000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench bench-resolver fleet test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-opcua soak-outbox soak-lines browse-large peers clean
+.PHONY: help tools setup demo bench bench-resolver fleet test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-kills soak-opcua soak-outbox soak-lines browse-large peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +114,9 @@ fuzz-seeds: setup ## write the seeds of the fuzz targets anew, from the golden v
 
 soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 	@HEADRACE_SOAK=$(MUTATIONS) HEADRACE_SEED=$(SEED) nice $(CARGO) test --quiet --locked --release --test core soak -- --nocapture
+
+soak-kills: setup peers ## an agent of a node-opcua server, killed three times in each of RUNS=20 runs (docs/opcua.md)
+	@nice $(BIN)/python -m tests.opcua_kills $(RUNS) $(SEED)
 
 soak-opcua: setup peers ## faults of OPC UA servers for MINUTES=30, from SEED=1 (docs/opcua.md)
 	@nice $(BIN)/python -m tests.opcua_soak $(MINUTES) $(SEED)

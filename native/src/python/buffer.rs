@@ -57,6 +57,16 @@ impl Buffer {
         Ok(Self { open: Mutex::new(buffer::Buffer::new(tags, max_bytes)?), aside: Mutex::new(None) })
     }
 
+    fn set_range(&self, tag: u32, low: f64, high: f64) -> PyResult<()> {
+        Ok(self.open().set_range(tag, low, high)?)
+    }
+
+    #[pyo3(signature = (tags, *, theirs))]
+    #[allow(clippy::needless_pass_by_value)]
+    fn set_filtering(&self, tags: Vec<u32>, theirs: bool) -> PyResult<()> {
+        Ok(self.open().set_filtering(&tags, theirs)?)
+    }
+
     #[pyo3(signature = (fields, *, bits = false))]
     fn modbus_plan(&self, fields: Vec<PlanField>, bits: bool) -> PyResult<usize> {
         let fields = fields.into_iter().map(PlanField::field).collect::<Result<_, Error>>()?;
