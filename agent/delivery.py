@@ -22,7 +22,7 @@ from agent.brokers import Brokers
 from agent.budget import Limit
 from agent.config import Config
 from agent.entry import Entry
-from agent.errors import NotConnected, Rejected
+from agent.errors import NotConnected, OutboxFull, Rejected
 from agent.flight import Flight, Sent
 from agent.outbox import Outbox
 from agent.receipts import Receipts
@@ -356,7 +356,10 @@ class Delivery:
         self.wake()
 
     async def _take_receipts(self) -> None:
-        news, gap = await self._receipts.settle()
+        try:
+            news, gap = await self._receipts.settle()
+        except OutboxFull:
+            return  # its disk takes no writes now: what is settled is settled again
         if gap is not None:
             self._uplink.send(self._topics.data, gap.data)
         if news:
@@ -380,8 +383,9 @@ class Delivery:
         on_their_way = [(sent.first, sent.messages) for sent in self._flight.sent.values() if sent.messages]
         poison = self._brokers.suspicion.hung_up(on_their_way, heard=self._heard, size=self._most_sent)
         if poison is not None:
-            self._counts["set_aside"] += 1
-            await self._outbox.set_aside(poison, f"the broker at {self._brokers.name} ends each connection on it")
+            with suppress(OutboxFull):  # then it ends more connections, until the disk takes writes
+                await self._outbox.set_aside(poison, f"the broker at {self._brokers.name} ends each connection on it")
+                self._counts["set_aside"] += 1
 
     def _hear(self, topic: str, body: bytes) -> None:
         try:
