@@ -135,12 +135,12 @@ FULL := 100
 FLIPS := 10000
 
 soak-outbox: setup peers ## kills, power cuts (as root), full disks and flipped bits, at length
-	@nice $(BIN)/python -m tests.outbox_rig kills $(KILLS)
-	@nice $(BIN)/python -m tests.outbox_rig ext4 $(CUTS)
-	@nice $(BIN)/python -m tests.outbox_rig xfs $(CUTS)
-	@nice $(BIN)/python -m tests.outbox_rig full $(FULL)
-	@nice $(BIN)/python -m tests.outbox_rig harms $(FLIPS)
-	@nice $(BIN)/python -m tests.outbox_rig each 14
+	@nice $(BIN)/python -m tests.outbox_soak kills $(KILLS)
+	@nice $(BIN)/python -m tests.outbox_soak ext4 $(CUTS)
+	@nice $(BIN)/python -m tests.outbox_soak xfs $(CUTS)
+	@nice $(BIN)/python -m tests.outbox_soak full $(FULL)
+	@nice $(BIN)/python -m tests.outbox_soak harms $(FLIPS)
+	@nice $(BIN)/python -m tests.outbox_soak each 14
 
 soak-lines: setup peers ## every network fault on the lines to brokers and to devices
 	@HEADRACE_SOAK=1 nice $(BIN)/python -m pytest -q tests/test_network_faults.py tests/test_device_faults.py

@@ -207,10 +207,14 @@ class Delivery:
             self._receipts.arrived(sent.first, sent.last)
 
     async def _take_receipts(self) -> None:
-        news, gap = await self._receipts.settle()
+        try:
+            news, gap = await self._receipts.settle()
+        except OutboxFull:
+            return  # its disk takes no writes now: what is settled is settled again
         if gap is not None:
             self._uplink.send(self._topics.data, gap.data)
-        await self._poison.settle()
+        with suppress(OutboxFull):  # the data center says it again
+            await self._poison.settle()
         if news:
             self._traffic.settled()
             self._progressed.set()
@@ -222,7 +226,7 @@ class Delivery:
         on_their_way = [(sent.first, sent.messages) for sent in self._flight.sent.values() if sent.messages]
         poison = self._brokers.suspicion.hung_up(on_their_way, heard=self._traffic.heard, size=self._traffic.most_sent)
         if poison is not None:
-            with suppress(OutboxFull):  # then it will show itself again
+            with suppress(OutboxFull):  # then it ends more connections, until the disk takes writes
                 await self._outbox.set_aside(poison, f"the broker at {self._brokers.name} ends each connection on it")
                 self._counts["set_aside"] += 1
 
