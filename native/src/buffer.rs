@@ -198,11 +198,11 @@ impl Buffer {
     pub fn set_range(&mut self, tag: u32, low: f64, high: f64) -> Result<()> {
         self.spec(tag)?;
         let Some(slot) = self.slots.get_mut(tag as usize) else { return Ok(()) };
-        let before = slot.spec.range.replace((low, high));
+        let before = Arc::make_mut(&mut slot.spec).range.replace((low, high));
         if before == Some((low, high)) || !Filter::is_share(&slot.spec.filter) {
             return Ok(());
         }
-        slot.filtered().inspect_err(|_| slot.spec.range = before)
+        slot.filtered().inspect_err(|_| Arc::make_mut(&mut slot.spec).range = before)
     }
 
     /// Says of tags whether their server filters (`theirs`), so that all of it is kept, or we do. Ours begins anew.
