@@ -151,7 +151,6 @@ struct Registers<'b> {
 }
 
 impl Take for Registers<'_> {
-    #[allow(clippy::inline_always)] // see `Last`
     #[inline(always)]
     fn take(&mut self, tag: u32, raw: Decoded<'_>) {
         let Some(slot) = self.slots.get_mut(tag as usize) else { return };
@@ -280,7 +279,6 @@ impl Buffer {
     }
 }
 
-#[allow(clippy::inline_always)] // see `Last`
 #[inline(always)]
 fn take(slot: &mut Slot, stats: &mut Stats, max_bytes: usize, time_ns: i64, value: Value<'_>, quality: u32) -> bool {
     let full = stats.pending_bytes as usize + column::size(value) > max_bytes

@@ -80,7 +80,6 @@ impl Column {
 
     /// Appends a reading; a value of another kind than the column's becomes a bad reading without a value.
     /// Returns the bytes of memory that it takes, about.
-    #[allow(clippy::inline_always)] // see `Last`
     #[inline(always)]
     pub fn push(&mut self, time_ns: i64, value: Value<'_>, quality: u32) -> usize {
         let (present, quality) = match value {
@@ -125,7 +124,6 @@ impl Column {
 }
 
 /// Bytes of memory that a reading of this value takes in a column, about.
-#[allow(clippy::inline_always)]
 #[inline(always)]
 pub fn size(value: Value<'_>) -> usize {
     8 + match value {

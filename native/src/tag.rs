@@ -220,7 +220,6 @@ impl TagSpec {
     }
 
     /// The reading's value of a raw value.
-    #[allow(clippy::inline_always)] // see `Last`
     #[inline(always)]
     pub fn apply<'a>(&self, raw: Value<'a>) -> Value<'a> {
         match (self.scale, raw.as_f64()) {

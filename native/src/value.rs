@@ -1,4 +1,7 @@
 //! One value on its way through the core, borrowed from wherever it lies, and the last one of a tag, kept.
+//!
+//! What is asked of a value on its way through a push is inlined up to where its type is known: one that is handed on in
+//! memory costs more than all that is done with it.
 
 use crate::values::{Items, Values};
 
@@ -25,7 +28,6 @@ pub enum Value<'a> {
     Array(Items<'a>),
 }
 
-#[allow(clippy::inline_always)] // as in `Last`
 impl Value<'_> {
     /// As float64, as scaling needs it; `None` for what is no number.
     #[inline(always)]
@@ -62,9 +64,6 @@ pub struct Last {
     value: Kept,
 }
 
-// What is asked of a reading on its way through the buffer is inlined to where its type is known: a `Value` that is handed
-// on in memory costs more than all that is done with it.
-#[allow(clippy::inline_always)]
 impl Last {
     /// Takes the place of the one before. Allocates only for what is longer than any so far.
     #[inline(always)]
@@ -108,7 +107,6 @@ enum Kept {
     Array(Box<Values>),
 }
 
-#[allow(clippy::inline_always)]
 impl Kept {
     #[inline(always)]
     fn set(&mut self, value: Value<'_>) {

@@ -45,7 +45,6 @@ impl Values {
     }
 
     /// Appends a value, or says no where it is of another form or too long.
-    #[allow(clippy::inline_always)] // see `Last`
     #[inline(always)]
     pub fn push(&mut self, value: Value<'_>) -> bool {
         match (self, value) {

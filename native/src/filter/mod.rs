@@ -90,7 +90,6 @@ impl Filter {
     }
 
     /// As `offer`, of a filter that never holds a reading: the value that passes.
-    #[allow(clippy::inline_always)] // see `Last`
     #[inline(always)]
     pub(crate) fn pass<'a>(
         &mut self,
@@ -125,7 +124,6 @@ impl Filter {
         }
     }
 
-    #[allow(clippy::inline_always)]
     #[inline(always)]
     fn held_back(&self, time_ns: i64, value: Value<'_>) -> bool {
         let Some((passed_ns, passed, _)) = self.passed.reading() else { return false };
@@ -140,7 +138,6 @@ impl Filter {
 }
 
 /// Whether two values are no further apart than the bound. What can't be subtracted has to be the same.
-#[allow(clippy::inline_always)]
 #[inline(always)]
 fn within(a: Value<'_>, b: Value<'_>, bound: f64) -> bool {
     match (a, b) {
