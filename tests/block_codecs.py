@@ -23,7 +23,7 @@ KNOWN = (*range(10), PCO, NUDGED)
 FIRST_ADDED_CODEC, FIRST_ADDED_TYPE = 16, 32
 BOOL, FIRST_UNSIGNED, FLOAT32, FLOAT64, STRING, BYTES, ARRAY = 0, 5, 9, 10, 11, 12, 16
 TYPES = (*range(BYTES + 1), *range(ARRAY, ARRAY + BYTES + 1))
-MOST_LENGTH, MOST_ELEMENTS = 1 << 20, 1 << 24
+MOST_LENGTH, MOST_ELEMENTS, MOST_TEXT = 1 << 20, 1 << 24, 1 << 28
 WIDTHS = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 0)
 ESCAPE, MOST_K = 20, 56
 
@@ -79,11 +79,13 @@ class Reader:
 
 @dataclass(slots=True)
 class Source:
-    """The three places that a column is read from."""
+    """The three places that a column is read from, and what the columns of a block may still become."""
 
     heads: Reader
     soft: Reader
     hard: Reader
+    elements: int = MOST_ELEMENTS
+    text: int = MOST_TEXT
 
 
 def unzigzag(number: int) -> int:
@@ -288,6 +290,14 @@ def strings(source: Source, codec: int, count: int) -> list[bytes]:
     raise ValueError(f"codec {codec} on strings")
 
 
+def bounded(source: Source, pieces: list[bytes]) -> list[bytes]:
+    """The same, if they and all before them are no more bytes than a block may have."""
+    source.text -= sum(map(len, pieces))
+    if source.text < 0:
+        raise ValueError("too many bytes of strings")
+    return pieces
+
+
 def stream(source: Source, codec: int, kind: int = 0) -> Source:
     """Where the stream of a column is: by itself, if it is of an added codec or type. Refuses what is not known."""
     added = codec >= FIRST_ADDED_CODEC or kind >= FIRST_ADDED_TYPE
@@ -304,7 +314,8 @@ def values_of(source: Source, kind: int, codec: int, count: int) -> list[Value]:
     if kind not in TYPES or kind < ARRAY:
         return [*scalars(source, kind, codec, count)]
     lengths = integers(source, source.heads.byte(), count) if count else []
-    if not all(0 <= length <= MOST_LENGTH for length in lengths) or sum(lengths) > MOST_ELEMENTS:
+    source.elements -= sum(lengths)
+    if not all(0 <= length <= MOST_LENGTH for length in lengths) or source.elements < 0:
         raise ValueError("too many elements")
     elements = iter(scalars(source, kind - ARRAY, codec, sum(lengths)))
     return [list(islice(elements, length)) for length in lengths]
@@ -316,9 +327,9 @@ def scalars(source: Source, kind: int, codec: int, count: int) -> list[Scalar]:
     if kind == BOOL:
         return [*bools(source, codec, count)]
     if kind == STRING:
-        return [piece.decode() for piece in strings(source, codec, count)]
+        return [piece.decode() for piece in bounded(source, strings(source, codec, count))]
     if kind == BYTES:
-        return [*strings(source, codec, count)]
+        return [*bounded(source, strings(source, codec, count))]
     if kind in (FLOAT32, FLOAT64):
         reals = floats(source, codec, count, struct.Struct("<f" if kind == FLOAT32 else "<d"))
         if source is not whole:

@@ -19,7 +19,7 @@ Row: TypeAlias = tuple[int, int, Value, int]
 ZSTD, GAP, UNSYNCHRONIZED, CORRECTION = 1, 2, 4, 8
 HAS_QUALITY, HAS_ABSENT, HAS_NOTE = 1, 2, 4
 NOTES = {1: "on_change", 2: "deadband", 3: "swinging_door", 4: "grid"}
-MOST_READINGS, MOST_COLUMNS, MOST_BODY = 1 << 22, 1 << 18, 1 << 28
+MOST_READINGS, MOST_COLUMNS, MOST_BODY, MOST_REASON = 1 << 22, 1 << 18, 1 << 28, 1024
 MOST_QUALITY = 2**32 - 1
 
 
@@ -146,6 +146,8 @@ def read_block(content: bytes) -> Decoded:
     reader.end()
     if not places or sequence + places > 2**64 or (places != 1 and not flags & GAP):
         raise ValueError(f"{places} places from {sequence}")
+    if flags & GAP and (flags & ZSTD or columns or hard or len(soft) > MOST_REASON):
+        raise ValueError("a gap that is more than that")
     reason = soft.decode() if flags & GAP else None
     block = Decoded(version, uuid, sequence, places, epoch, first_ns, last_ns, sealed_ns, not flags & UNSYNCHRONIZED,
                     readings, columns, reason)  # fmt: skip

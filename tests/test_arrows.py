@@ -150,7 +150,7 @@ HOMES = {
 
 # A Rust module may use those of the floors below it; those of the lowest floor also each other.
 RUST_FLOORS = (
-    ("error", "tag", "value", "values", "joined", "identifier"),
+    ("error", "tag", "value", "values", "joined", "identifier", "base64"),
     ("filter", "codec", "decode"),
     ("column", "memory"),
     ("body",),

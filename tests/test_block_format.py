@@ -239,6 +239,22 @@ def test_a_block_of_one_reading_costs_at_most_100_bytes(kind: ValueType) -> None
         assert buffer.seal() is None
 
 
+def test_a_gap_with_columns_or_too_long_a_reason_is_refused() -> None:
+    facts: dict[str, Any] = dict.fromkeys(("first", "last", "epoch", "from_ns", "to_ns", "readings", "sealed_ns"), 0)
+    good = gap(stream=bytes(16), reason="gone", **facts).data
+    columns = 39 + 4  # behind the fixed part, and sequence, span, seal time and readings of a byte each
+    longest = good[: columns + 3] + b"\x80\x08" + b"x" * 1024
+    assert decode(resealed(longest)).header.reason == block_reader.read_block(resealed(longest)).reason == "x" * 1024
+    for wrong in (
+        good[:columns] + b"\x01" + good[columns + 1 : -4],
+        good[: columns + 3] + b"\x81\x08" + b"x" * 1025,
+    ):
+        with pytest.raises(BlockError, match="a gap that is more than that"):
+            header(resealed(wrong))
+        with pytest.raises(ValueError, match="a gap that is more than that"):
+            block_reader.read_block(resealed(wrong))
+
+
 def test_a_gap_keeps_its_facts_and_cuts_its_reason() -> None:
     facts: dict[str, Any] = {"stream": bytes(16), "epoch": 3, "from_ns": 10, "to_ns": 20, "readings": 0, "sealed_ns": 9}
     block = gap(first=5, last=9, reason="ä" * 1000, **facts)

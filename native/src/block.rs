@@ -273,10 +273,10 @@ fn open(bytes: &[u8]) -> Result<(Header, Parts<'_>)> {
     if places == 0 || sequence.checked_add(places - 1).is_none() || (!is_gap && places != 1) {
         return Err(broken(format!("{places} places from {sequence}")));
     }
-    let reason = || {
-        std::str::from_utf8(soft.get(..soft.len().min(MAX_REASON)).unwrap_or_default())
-            .map_err(|_| broken("a reason that is not UTF-8"))
-    };
+    if is_gap && (unpacked.is_some() || columns != 0 || !hard.is_empty() || soft.len() > MAX_REASON) {
+        return Err(broken("a gap that is more than that"));
+    }
+    let reason = || std::str::from_utf8(soft).map_err(|_| broken("a reason that is not UTF-8"));
     let gap = if is_gap { Some(reason()?.to_owned()) } else { None };
     let is_correction = flags & FLAG_CORRECTION != 0;
     if is_correction && (is_gap || unpacked.is_some() || readings != 0 || columns != 0 || !hard.is_empty()) {

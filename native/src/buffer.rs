@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use crate::block::{self, Meta};
 use crate::column::{self, Column, Note, NoteKind};
-use crate::decode::modbus::{Field, Plan};
+use crate::decode::modbus::{Decoded, Field, Plan, Take};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, Kind};
 use crate::memory::Memory;
@@ -165,6 +165,27 @@ impl Taken {
     }
 }
 
+/// Where the values of one Modbus response go.
+struct Registers<'b> {
+    slots: &'b mut [Slot],
+    stats: &'b mut Stats,
+    max_bytes: usize,
+    time_ns: i64,
+    kept: usize,
+}
+
+impl Take for Registers<'_> {
+    #[inline(always)]
+    fn take(&mut self, tag: u32, raw: Decoded<'_>) {
+        let Some(slot) = self.slots.get_mut(tag as usize) else { return };
+        let (value, quality) = match raw {
+            Ok(raw) => (slot.spec.apply(raw), 0),
+            Err(bad) => (Value::Absent, bad),
+        };
+        self.kept += usize::from(take(slot, self.stats, self.max_bytes, self.time_ns, value, quality));
+    }
+}
+
 impl Buffer {
     /// A buffer for these tags that takes at most `max_bytes` of memory: what it holds has to fit one block.
     pub fn new(tags: Vec<TagSpec>, max_bytes: usize) -> Result<Self> {
@@ -245,14 +266,9 @@ impl Buffer {
         let count = self.plans.len();
         let Self { slots, plans, max_bytes, stats, .. } = self;
         let plan = plans.get(plan).ok_or(Error::Unknown { what: "plan", number: plan, count })?;
-        let mut kept = 0;
-        plan.decode(payload, |tag, raw| {
-            if let Some(slot) = slots.get_mut(tag as usize) {
-                let (value, quality) = raw.map_or_else(|bad| (Value::Absent, bad), |raw| (slot.spec.apply(raw), 0));
-                kept += usize::from(take(slot, stats, *max_bytes, time_ns, value, quality));
-            }
-        })?;
-        Ok(kept)
+        let mut intake = Registers { slots, stats, max_bytes: *max_bytes, time_ns, kept: 0 };
+        plan.decode_to(payload, &mut intake)?;
+        Ok(intake.kept)
     }
 
     /// Takes one reading from any other source, its value as the device has it. Returns whether it passed its filter.
@@ -321,6 +337,7 @@ impl Buffer {
     }
 }
 
+#[inline(always)]
 fn take(slot: &mut Slot, stats: &mut Stats, max_bytes: usize, time_ns: i64, value: Value<'_>, quality: u32) -> bool {
     let full = stats.pending_bytes as usize + column::size(value) > max_bytes
         || stats.pending_readings as usize >= block::MAX_READINGS;
@@ -332,7 +349,11 @@ fn take(slot: &mut Slot, stats: &mut Stats, max_bytes: usize, time_ns: i64, valu
     let grown = match &mut slot.filter {
         None => Some(slot.column.push(time_ns, value, quality)),
         Some(_) if slot.theirs => Some(slot.column.push(time_ns, value, quality)),
-        Some(filter) => filtered(filter, &mut slot.column, &slot.latest, time_ns, value, quality),
+        Some(filter) if filter.holds() => held(filter, &mut slot.column, &slot.latest, time_ns, value, quality),
+        Some(filter) => match filter.pass(&slot.latest, time_ns, value, quality) {
+            Some(value) => Some(slot.column.push(time_ns, value, quality)),
+            None => None,
+        },
     };
     slot.latest.remember(time_ns, value, quality);
     match grown {
@@ -347,7 +368,7 @@ fn take(slot: &mut Slot, stats: &mut Stats, max_bytes: usize, time_ns: i64, valu
 
 /// By how many bytes the pending readings grew, if they became one more. A held reading is pending from the start: the
 /// next one either takes its place or comes on top.
-fn filtered(
+fn held(
     filter: &mut Filter,
     column: &mut Column,
     latest: &Last,

@@ -68,18 +68,19 @@ impl Column {
         }
     }
 
-    /// An empty column with the same type and note, and with room for as many times: what was pushed between two seals
+    /// An empty column with the same type and note, and with room for as many readings: what was pushed between two seals
     /// is pushed again before the next one. At most `ROOM`, so that one burst does not hold memory for ever.
     #[must_use]
     pub fn fresh(&self) -> Self {
-        let room = self.len().min(ROOM);
         let mut fresh = Self { note: self.note, ..Self::new(self.kind) };
-        fresh.times.reserve_exact(room);
+        fresh.times.reserve(self.times.len().min(ROOM));
+        fresh.values.reserve(self.values.len().min(ROOM));
         fresh
     }
 
     /// Appends a reading; a value of another kind than the column's becomes a bad reading without a value.
     /// Returns the bytes of memory that it takes, about.
+    #[inline(always)]
     pub fn push(&mut self, time_ns: i64, value: Value<'_>, quality: u32) -> usize {
         let (present, quality) = match value {
             Value::Absent => (false, quality),
@@ -123,6 +124,7 @@ impl Column {
 }
 
 /// Bytes of memory that a reading of this value takes in a column, about.
+#[inline(always)]
 pub fn size(value: Value<'_>) -> usize {
     8 + match value {
         Value::Absent => 0,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::base64;
 use crate::block::{self, DecodedColumn, Header};
 use crate::codec::{Codec, broken};
 use crate::column::{Column, Note, NoteKind, Values};
@@ -164,7 +165,11 @@ fn put_value(out: &mut String, value: Value<'_>) {
         Value::Real32(value) => out.push_str(not_finite(f64::from(value))),
         Value::Real64(value) => out.push_str(not_finite(value)),
         Value::Text(text) => put_text(out, text),
-        Value::Bytes(bytes) => put_base64(out, bytes),
+        Value::Bytes(bytes) => {
+            out.push('"');
+            base64::put(out, bytes);
+            out.push('"');
+        }
         Value::Array(items) => {
             for (at, item) in items.iter().enumerate() {
                 out.push(if at == 0 { '[' } else { ',' });
@@ -173,20 +178,6 @@ fn put_value(out: &mut String, value: Value<'_>) {
             out.push_str(if items.is_empty() { "[]" } else { "]" });
         }
     }
-}
-
-/// A JSON string of base64 (RFC 4648, 4), padded.
-fn put_base64(out: &mut String, bytes: &[u8]) {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    out.push('"');
-    for chunk in bytes.chunks(3) {
-        let whole = chunk.iter().fold(0_u32, |whole, byte| whole << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let letter = LETTERS.get((whole >> (18 - 6 * place) & 63) as usize).filter(|_| place <= chunk.len());
-            out.push(letter.map_or('=', |letter| char::from(*letter)));
-        }
-    }
-    out.push('"');
 }
 
 /// What JSON has no number for (OPC 10000-6, 5.4.2.4).

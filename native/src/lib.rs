@@ -2,6 +2,7 @@
 //! back to columns. No I/O, no thread, no clock: times come in as numbers, and the Python half owns the rest.
 
 pub mod arrow;
+pub mod base64;
 pub mod block;
 pub mod body;
 pub mod buffer;

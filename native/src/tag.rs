@@ -229,6 +229,7 @@ impl TagSpec {
     }
 
     /// The reading's value of a raw value.
+    #[inline(always)]
     pub fn apply<'a>(&self, raw: Value<'a>) -> Value<'a> {
         match (self.scale, raw.as_f64()) {
             // Not `mul_add`: the fused form rounds once, and nobody who checks a value by hand would get it.

@@ -1,4 +1,7 @@
 //! One value on its way through the core, borrowed from wherever it lies, and the last one of a tag, kept.
+//!
+//! What is asked of a value on its way through a push is inlined up to where its type is known: one that is handed on in
+//! memory costs more than all that is done with it.
 
 use crate::values::{Items, Values};
 
@@ -27,6 +30,7 @@ pub enum Value<'a> {
 
 impl Value<'_> {
     /// As float64, as scaling needs it; `None` for what is no number.
+    #[inline(always)]
     pub fn as_f64(self) -> Option<f64> {
         match self {
             Self::Bool(value) => Some(f64::from(u8::from(value))),
@@ -41,6 +45,7 @@ impl Value<'_> {
     /// Whether nothing changed from one to the other. NaN is the same as NaN here, and -0.0 as 0.0;
     /// within arrays every bit counts.
     #[allow(clippy::float_cmp)] // the same means equal
+    #[inline(always)]
     pub fn same(self, other: Value<'_>) -> bool {
         match (self, other) {
             (Value::Real32(a), Value::Real32(b)) => a == b || (a.is_nan() && b.is_nan()),
@@ -61,6 +66,7 @@ pub struct Last {
 
 impl Last {
     /// Takes the place of the one before. Allocates only for what is longer than any so far.
+    #[inline(always)]
     pub fn remember(&mut self, time_ns: i64, value: Value<'_>, quality: u32) {
         self.seen = true;
         self.time_ns = time_ns;
@@ -69,8 +75,21 @@ impl Last {
     }
 
     /// Time, value and quality, once there is one.
+    #[inline(always)]
     pub fn reading(&self) -> Option<(i64, Value<'_>, u32)> {
         self.seen.then(|| (self.time_ns, self.value.get(), self.quality))
+    }
+
+    /// Whether it is this very reading.
+    #[inline(always)]
+    pub(crate) fn is(&self, time_ns: i64, value: Value<'_>, quality: u32) -> bool {
+        self.seen && self.time_ns == time_ns && self.quality == quality && self.value.get().same(value)
+    }
+
+    /// Whether a reading of this time and quality comes after it, with the same status.
+    #[inline(always)]
+    pub(crate) fn goes_on(&self, time_ns: i64, quality: u32) -> bool {
+        self.seen && self.time_ns < time_ns && self.quality == quality
     }
 }
 
@@ -90,6 +109,7 @@ enum Kept {
 }
 
 impl Kept {
+    #[inline(always)]
     fn set(&mut self, value: Value<'_>) {
         *self = match value {
             Value::Absent => Self::Absent,
@@ -126,6 +146,7 @@ impl Kept {
         };
     }
 
+    #[inline(always)]
     fn get(&self) -> Value<'_> {
         match self {
             Self::Absent => Value::Absent,

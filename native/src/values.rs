@@ -45,6 +45,7 @@ impl Values {
     }
 
     /// Appends a value, or says no where it is of another form or too long.
+    #[inline(always)]
     pub fn push(&mut self, value: Value<'_>) -> bool {
         match (self, value) {
             (Self::Bool(values), Value::Bool(value)) => values.push(value),
@@ -79,6 +80,17 @@ impl Values {
             _ => return false,
         }
         true
+    }
+
+    /// Room for more values, where each takes the same.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        match self {
+            Self::Bool(values) => values.reserve(more),
+            Self::Integer(values) | Self::Unsigned(values) => values.reserve(more),
+            Self::Real32(values) => values.reserve(more),
+            Self::Real64(values) => values.reserve(more),
+            Self::Text(_) | Self::Bytes(_) | Self::Array(_) => {}
+        }
     }
 
     /// No values, of the same form.

@@ -189,42 +189,46 @@ fn read_predicted(source: &mut Source<'_>, count: usize, packed: bool) -> Result
     let first = reader.signed()?;
     let base = if head & HAS_BASE == 0 { 0 } else { reader.signed()? };
     let predicted = if head >> 6 == Prediction::Line as u8 { count } else { count - 1 };
-    let rest: Vec<i64> = if packed {
+    let mut values = if packed {
         let k = u32::from(source.heads.byte()?);
         rice::read(&mut source.hard, k, predicted)?
     } else {
         if reader.rest().len() < predicted {
             return Err(broken("fewer differences than values"));
         }
-        (0..predicted).map(|_| reader.signed()).collect::<Result<_>>()?
+        let mut rest = Vec::with_capacity(count);
+        for _ in 0..predicted {
+            rest.push(reader.signed()?);
+        }
+        rest
     };
-    let mut values = Vec::with_capacity(count);
+    // What was left of each value gives way to the value.
     let mut value = first;
-    if predicted < count {
-        values.push(value.wrapping_mul(unit));
-    }
     match head >> 6 {
         0 => {
-            for each in rest {
-                value = value.wrapping_add(each).wrapping_add(base);
-                values.push(value.wrapping_mul(unit));
+            for each in &mut values {
+                value = value.wrapping_add(*each).wrapping_add(base);
+                *each = value.wrapping_mul(unit);
             }
         }
         1 => {
             let mut delta = 0_i64;
-            for each in rest {
-                delta = delta.wrapping_add(each).wrapping_add(base);
+            for each in &mut values {
+                delta = delta.wrapping_add(*each).wrapping_add(base);
                 value = value.wrapping_add(delta);
-                values.push(value.wrapping_mul(unit));
+                *each = value.wrapping_mul(unit);
             }
         }
         2 => {
-            for each in rest {
-                values.push(value.wrapping_add(each).wrapping_mul(unit));
+            for each in &mut values {
+                *each = value.wrapping_add(*each).wrapping_mul(unit);
                 value = value.wrapping_add(base);
             }
         }
         other => return Err(broken(format!("prediction {other}"))),
+    }
+    if predicted < count {
+        values.insert(0, first.wrapping_mul(unit));
     }
     Ok(values)
 }

@@ -192,7 +192,17 @@ impl<'a> Reader<'a> {
     }
 
     /// A varint of up to 64 bits.
+    #[inline]
     pub fn varint(&mut self) -> Result<u64> {
+        // Most have one byte.
+        if let [byte @ 0..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;

@@ -14,21 +14,22 @@ pub(super) const MAX_K: u32 = 56;
 
 /// The parameter that takes least, and the bits that it takes.
 pub(super) fn plan(values: &[i64]) -> (u32, usize) {
-    let any = values.iter().fold(0, |any, value| any | zigzag(*value));
+    let (any, sum) = values
+        .iter()
+        .map(|value| zigzag(*value))
+        .fold((0, 0_u64), |(any, sum), value| (any | value, sum.wrapping_add(value)));
     let small = any < 1 << 32 && values.len() < 1 << 31;
-    let total: u128 = if small {
-        u128::from(values.iter().map(|value| zigzag(*value)).sum::<u64>())
-    } else {
-        values.iter().map(|value| u128::from(zigzag(*value))).sum()
-    };
+    let total = if small { u128::from(sum) } else { values.iter().map(|value| u128::from(zigzag(*value))).sum() };
     let mean = total / (values.len().max(1) as u128);
     let near = (127_u32.saturating_sub((mean | 1).leading_zeros())).min(MAX_K);
     let low = near.saturating_sub(1);
     let mut bits = [0_u64; 3];
     if any >> low < u64::from(ESCAPE) {
         // None is written out: nothing to decide for each, so that several are added up at a time.
-        for (k, total) in (low..).zip(&mut bits) {
-            let unary: u64 = values.iter().map(|value| zigzag(*value) >> k).sum();
+        let unary = values.iter().map(|value| zigzag(*value) >> low).fold([0; 3], |sums: [u64; 3], quotient| {
+            [sums[0] + quotient, sums[1] + (quotient >> 1), sums[2] + (quotient >> 2)]
+        });
+        for ((k, total), unary) in (low..).zip(&mut bits).zip(unary) {
             *total = unary + values.len() as u64 * (1 + u64::from(k));
         }
     } else {
@@ -88,7 +89,7 @@ pub(super) fn put(values: &[i64], k: u32, out: &mut Vec<u8>) {
     writer.out.extend_from_slice(bytes.get(..used).unwrap_or_default());
 }
 
-/// Reads `count` numbers of parameter `k`, and the rest of their last byte.
+/// Reads `count` numbers of parameter `k`, and the rest of their last byte. Leaves room for one number more.
 pub(super) fn read(reader: &mut Reader<'_>, k: u32, count: usize) -> Result<Vec<i64>> {
     if k > MAX_K {
         return Err(broken(format!("a Rice parameter of {k}")));
@@ -99,14 +100,9 @@ pub(super) fn read(reader: &mut Reader<'_>, k: u32, count: usize) -> Result<Vec<
     }
     let bytes = reader.rest();
     let mut bits = Bits { bytes, next: 0, held: 0, count: 0 };
-    let mut values = Vec::with_capacity(count);
+    let mut values = Vec::with_capacity(count + 1);
     for _ in 0..count {
-        let quotient = bits.zeros()?;
-        let value = if quotient == ESCAPE {
-            bits.take(32)? | bits.take(32)? << 32
-        } else {
-            (u64::from(quotient) << k) | bits.take(k)?
-        };
+        let value = bits.code(k).ok_or_else(|| broken("cut short"))?;
         values.push((value >> 1) as i64 ^ -((value & 1) as i64));
     }
     let used = bits.next - (bits.count / 8) as usize;
@@ -141,28 +137,39 @@ impl Bits<'_> {
         }
     }
 
-    fn take(&mut self, count: u32) -> Result<u64> {
+    /// One code.
+    #[inline]
+    fn code(&mut self, k: u32) -> Option<u64> {
+        let quotient = self.zeros()?;
+        if quotient == ESCAPE {
+            return Some(self.take(32)? | self.take(32)? << 32);
+        }
+        Some((u64::from(quotient) << k) | self.take(k)?)
+    }
+
+    #[inline]
+    fn take(&mut self, count: u32) -> Option<u64> {
         if self.count < count {
             self.fill();
             if self.count < count {
-                return Err(broken("cut short"));
+                return None;
             }
         }
         let value = self.held & ((1_u64 << count) - 1);
         self.held >>= count;
         self.count -= count;
-        Ok(value)
+        Some(value)
     }
 
     /// The zeros before the next one, which is taken too; or `ESCAPE` zeros.
-    fn zeros(&mut self) -> Result<u32> {
+    #[inline]
+    fn zeros(&mut self) -> Option<u32> {
         if self.count <= ESCAPE {
             self.fill();
         }
         let zeros = self.held.trailing_zeros().min(ESCAPE);
-        let used = if zeros == ESCAPE { ESCAPE } else { zeros + 1 };
-        self.take(used)?;
-        Ok(zeros)
+        self.take(if zeros == ESCAPE { ESCAPE } else { zeros + 1 })?;
+        Some(zeros)
     }
 }
 

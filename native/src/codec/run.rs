@@ -50,6 +50,7 @@ impl<T: Copy> Few<T> {
 
 impl<T: Copy + PartialEq> Runs<T> {
     /// Appends one value.
+    #[inline]
     pub fn push(&mut self, value: T) {
         match self.runs.last_mut() {
             Some((length, last)) if *last == value && *length < u32::MAX => *length += 1,

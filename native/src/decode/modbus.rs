@@ -111,7 +111,7 @@ impl Field {
     }
 
     /// The field's value at the start of `bytes`, or the StatusCode of what is none.
-    fn value<'a>(&self, bytes: &[u8], text: &'a mut Vec<u8>) -> std::result::Result<Value<'a>, u32> {
+    fn value<'a>(&self, bytes: &[u8], text: &'a mut Vec<u8>) -> Decoded<'a> {
         match self.kind {
             ValueType::Bool => {
                 let word = bytes.first_chunk().map(|bytes| u16::from_be_bytes(*bytes)).ok_or(BAD_DECODING_ERROR)?;
@@ -177,6 +177,23 @@ enum Step {
     One(Field),
     /// A coil or a discrete input.
     Bit { at: usize, tag: u32 },
+}
+
+/// A value, or the StatusCode of what is none.
+pub type Decoded<'a> = std::result::Result<Value<'a>, u32>;
+
+/// Who gets the values of a response. (A trait, for a closure can't be told to be inlined.)
+pub trait Take {
+    /// Takes the next tag's.
+    fn take(&mut self, tag: u32, value: Decoded<'_>);
+}
+
+struct Each<F>(F);
+
+impl<F: FnMut(u32, Decoded<'_>)> Take for Each<F> {
+    fn take(&mut self, tag: u32, value: Decoded<'_>) {
+        self.0(tag, value);
+    }
 }
 
 /// All fields of one request, checked once so that decoding a response can't fail on any of them.
@@ -247,7 +264,12 @@ impl Plan {
 
     /// Decodes one response, giving `take` every field's value, or the StatusCode of one that is none. Nothing is given
     /// where the length is wrong.
-    pub fn decode(&self, payload: &[u8], mut take: impl FnMut(u32, std::result::Result<Value<'_>, u32>)) -> Result<()> {
+    pub fn decode(&self, payload: &[u8], take: impl FnMut(u32, Decoded<'_>)) -> Result<()> {
+        self.decode_to(payload, &mut Each(take))
+    }
+
+    /// The same, for who takes more than a few.
+    pub fn decode_to(&self, payload: &[u8], take: &mut impl Take) -> Result<()> {
         if payload.len() != self.expected {
             return Err(Error::Length { expected: self.expected, found: payload.len() });
         }
@@ -255,11 +277,11 @@ impl Plan {
         let from = |at: usize| payload.get(at * 2..).unwrap_or_default();
         for step in &self.steps {
             match step {
-                Step::Run { at, kind, order, tags } => run(from(*at), *kind, *order, tags, &mut take),
-                Step::One(field) => take(field.tag, field.value(from(field.at), &mut text)),
+                Step::Run { at, kind, order, tags } => run(from(*at), *kind, *order, tags, take),
+                Step::One(field) => take.take(field.tag, field.value(from(field.at), &mut text)),
                 Step::Bit { at, tag } => {
                     let on = payload.get(at / 8).map(|byte| Value::Bool(byte >> (at % 8) & 1 == 1));
-                    take(*tag, on.ok_or(BAD_DECODING_ERROR));
+                    take.take(*tag, on.ok_or(BAD_DECODING_ERROR));
                 }
             }
         }
@@ -267,9 +289,7 @@ impl Plan {
     }
 }
 
-type Taken = std::result::Result<Value<'static>, u32>;
-
-fn run(bytes: &[u8], kind: ValueType, order: Order, tags: &[u32], take: &mut impl FnMut(u32, Taken)) {
+fn run(bytes: &[u8], kind: ValueType, order: Order, tags: &[u32], take: &mut impl Take) {
     match kind {
         ValueType::Int16 => each::<2>(bytes, order, tags, take, |raw| Value::Integer(i64::from(raw as i16))),
         ValueType::UInt16 => each::<2>(bytes, order, tags, take, Value::Unsigned),
@@ -284,12 +304,12 @@ fn each<const N: usize>(
     bytes: &[u8],
     order: Order,
     tags: &[u32],
-    take: &mut impl FnMut(u32, Taken),
+    take: &mut impl Take,
     value: impl Fn(u64) -> Value<'static>,
 ) {
     let (values, _) = bytes.as_chunks::<N>();
     for (tag, bytes) in tags.iter().zip(values) {
-        take(*tag, Ok(value(order.number(bytes))));
+        take.take(*tag, Ok(value(order.number(bytes))));
     }
 }
 

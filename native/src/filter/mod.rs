@@ -79,24 +79,39 @@ impl Filter {
         quality: u32,
         mut keep: impl FnMut(i64, Value<'_>, u32),
     ) {
-        if let Rule::Grid(grid) = &self.rule {
-            return keep(time_ns, grid.round(value), quality);
-        }
-        let known = latest.reading();
-        let same_status = known.is_some_and(|(_, _, before)| before == quality);
-        let forward = known.is_some_and(|(before, _, _)| before < time_ns);
-        if same_status && known.is_some_and(|(before, last, _)| before == time_ns && last.same(value)) {
-            return; // the very reading that was last, as a server sends it again after a reconnect
-        }
-        let goes_on = same_status && forward;
         if let Rule::SwingingDoor(door) = &mut self.rule {
-            return door.offer(goes_on, self.heartbeat, (time_ns, value, quality), keep);
+            if !latest.is(time_ns, value, quality) {
+                door.offer(latest.goes_on(time_ns, quality), self.heartbeat, (time_ns, value, quality), keep);
+            }
+        } else if let Some(value) = self.pass(latest, time_ns, value, quality) {
+            keep(time_ns, value, quality);
         }
-        if goes_on && self.held_back(time_ns, value) {
-            return;
+    }
+
+    /// Whether it may hold a reading until the next one comes, or a flush.
+    #[inline]
+    pub(crate) fn holds(&self) -> bool {
+        matches!(self.rule, Rule::SwingingDoor(_))
+    }
+
+    /// As `offer`, of a filter that never holds a reading: the value that passes.
+    #[inline(always)]
+    pub(crate) fn pass<'a>(
+        &mut self,
+        latest: &Last,
+        time_ns: i64,
+        value: Value<'a>,
+        quality: u32,
+    ) -> Option<Value<'a>> {
+        if let Rule::Grid(grid) = &self.rule {
+            return Some(grid.round(value));
+        }
+        // The very reading that was last is one that a server sends again after a reconnect.
+        if latest.is(time_ns, value, quality) || (latest.goes_on(time_ns, quality) && self.held_back(time_ns, value)) {
+            return None;
         }
         self.passed.remember(time_ns, value, quality);
-        keep(time_ns, value, quality);
+        Some(value)
     }
 
     /// Hands the held reading to `keep`, if there is one: at a seal, so that no reading of a block waits for a later one.
@@ -114,19 +129,21 @@ impl Filter {
         }
     }
 
+    #[inline(always)]
     fn held_back(&self, time_ns: i64, value: Value<'_>) -> bool {
-        self.passed.reading().is_some_and(|(passed_ns, passed, _)| {
-            let silent = self.heartbeat.is_some_and(|most| time_ns.abs_diff(passed_ns) >= most);
-            !silent
-                && match self.rule {
-                    Rule::Deadband(bound) => within(passed, value, bound),
-                    _ => passed.same(value),
-                }
-        })
+        let Some((passed_ns, passed, _)) = self.passed.reading() else { return false };
+        match self.heartbeat {
+            Some(most) if time_ns.abs_diff(passed_ns) >= most => false,
+            _ => match self.rule {
+                Rule::Deadband(bound) => within(passed, value, bound),
+                _ => passed.same(value),
+            },
+        }
     }
 }
 
 /// Whether two values are no further apart than the bound. What can't be subtracted has to be the same.
+#[inline(always)]
 fn within(a: Value<'_>, b: Value<'_>, bound: f64) -> bool {
     match (a, b) {
         // A whole number is above E when it is above E's whole part; the cast saturates. Exact beyond 2^53.

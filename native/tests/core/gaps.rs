@@ -55,6 +55,17 @@ fn a_gap_of_no_places_is_none() {
 }
 
 #[test]
+fn a_gap_that_is_more_than_that_is_refused() {
+    let gap = Parts::of(&block::gap(&META, 1, (0, 0), 0, "gone"));
+    let refused = |parts: Parts| block::header(&parts.join()).unwrap_err().to_string().contains("more than that");
+    assert!(block::header(&Parts { soft: vec![b'x'; MAX_REASON], ..gap.clone() }.join()).is_ok());
+    assert!(refused(Parts { soft: vec![b'x'; MAX_REASON + 1], ..gap.clone() }));
+    assert!(refused(Parts { columns: 1, ..gap.clone() }));
+    assert!(refused(Parts { hard: vec![0], ..gap.clone() }));
+    assert!(block::header(&gap.join_packed()).is_err());
+}
+
+#[test]
 fn a_reason_that_is_not_text_is_refused() {
     let mut parts = Parts::of(&block::gap(&META, 1, (0, 0), 0, "gone"));
     parts.soft = vec![0xff];

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::node_id::{Key, NodeId};
+use crate::base64;
 
 /// `72962b91-fa75-4ae6-8d28-b404dc7daf63`: three little-endian numbers, then bytes.
 pub(super) fn put_guid(out: &mut String, guid: &[u8; 16]) {
@@ -53,37 +54,12 @@ pub(super) fn put_node_id(out: &mut String, node: &NodeId<'_>) -> Option<()> {
         }
         Key::Opaque(bytes) => {
             out.push_str("b=");
-            put_base64(out, bytes);
+            base64::put(out, bytes);
         }
     }
     Some(())
 }
 
-fn put_base64(out: &mut String, bytes: &[u8]) {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for three in bytes.chunks(3) {
-        let group = (0..3).fold(0_usize, |group, at| group << 8 | three.get(at).map_or(0, |byte| usize::from(*byte)));
-        for at in 0..4 {
-            let letter = LETTERS.get(group >> (18 - 6 * at) & 63).filter(|_| at <= three.len());
-            out.push(letter.map_or('=', |letter| char::from(*letter)));
-        }
-    }
-}
-
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text); // a String takes everything
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_as_rfc_4648_has_it() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
-            let mut found = String::new();
-            put_base64(&mut found, bytes.as_bytes());
-            assert_eq!(found, text);
-        }
-    }
 }
