@@ -35,11 +35,12 @@ REQUESTS := 1000000
 SEED := 1
 MINUTES := 30
 RENEWALS := 1000
+RUNS := 20
 NODES := 100000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench bench-resolver test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-opcua soak-outbox soak-lines browse-large peers clean
+.PHONY: help tools setup demo bench bench-resolver fleet test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-kills soak-opcua soak-outbox soak-lines browse-large peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +69,9 @@ bench: setup peers $(MODBUS_LOAD) ## one JSON line for each benchmark
 
 bench-resolver: setup ## 100,000 identifiers from a simulated resolver, cold and warm, beside a collecting loop (docs/identifiers.md)
 	@nice $(BIN)/python -m benchmarks.resolving $(ARGS)
+
+fleet: setup peers ## how many agents a broker and a data center bear; ARGS="--agents 5,10,20 --devices 4" (docs/scale.md)
+	@$(BIN)/python -m benchmarks.fleet $(ARGS)
 
 test: setup peers check test-rust test-python ## everything that must hold: what CI runs
 
@@ -111,6 +115,9 @@ fuzz-seeds: setup ## write the seeds of the fuzz targets anew, from the golden v
 soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 	@HEADRACE_SOAK=$(MUTATIONS) HEADRACE_SEED=$(SEED) nice $(CARGO) test --quiet --locked --release --test core soak -- --nocapture
 
+soak-kills: setup peers ## an agent of a node-opcua server, killed three times in each of RUNS=20 runs (docs/opcua.md)
+	@nice $(BIN)/python -m tests.opcua_kills $(RUNS) $(SEED)
+
 soak-opcua: setup peers ## faults of OPC UA servers for MINUTES=30, from SEED=1 (docs/opcua.md)
 	@nice $(BIN)/python -m tests.opcua_soak $(MINUTES) $(SEED)
 	@HEADRACE_RENEWALS=$(RENEWALS) nice $(BIN)/python -m pytest -q -s --timeout 0 tests/opcua_renewals.py
@@ -128,12 +135,12 @@ FULL := 100
 FLIPS := 10000
 
 soak-outbox: setup peers ## kills, power cuts (as root), full disks and flipped bits, at length
-	@nice $(BIN)/python -m tests.outbox_rig kills $(KILLS)
-	@nice $(BIN)/python -m tests.outbox_rig ext4 $(CUTS)
-	@nice $(BIN)/python -m tests.outbox_rig xfs $(CUTS)
-	@nice $(BIN)/python -m tests.outbox_rig full $(FULL)
-	@nice $(BIN)/python -m tests.outbox_rig harms $(FLIPS)
-	@nice $(BIN)/python -m tests.outbox_rig each 14
+	@nice $(BIN)/python -m tests.outbox_soak kills $(KILLS)
+	@nice $(BIN)/python -m tests.outbox_soak ext4 $(CUTS)
+	@nice $(BIN)/python -m tests.outbox_soak xfs $(CUTS)
+	@nice $(BIN)/python -m tests.outbox_soak full $(FULL)
+	@nice $(BIN)/python -m tests.outbox_soak harms $(FLIPS)
+	@nice $(BIN)/python -m tests.outbox_soak each 14
 
 soak-lines: setup peers ## every network fault on the lines to brokers and to devices
 	@HEADRACE_SOAK=1 nice $(BIN)/python -m pytest -q tests/test_network_faults.py tests/test_device_faults.py
@@ -157,7 +164,7 @@ $(MODBUS_LOAD): benchmarks/modbus_load.c
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o $@ $<
 
-$(ASYNC_OPCUA_SERVER): tests/peers/opcua_server/Cargo.toml tests/peers/opcua_server/Cargo.lock $(wildcard tests/peers/opcua_server/src/*.rs tests/peers/opcua_server/src/*/*.rs)
+$(ASYNC_OPCUA_SERVER): tests/peers/opcua_server/Cargo.toml tests/peers/opcua_server/Cargo.lock $(wildcard tests/peers/opcua_server/src/*.rs tests/peers/opcua_server/src/*/*.rs) $(wildcard tests/peers/opcua_server/src/*/*/*.rs)
 	@echo "==> async-opcua server (a few minutes the first time)"
 	@$(CARGO) build --quiet --release --locked --manifest-path tests/peers/opcua_server/Cargo.toml --target-dir target/peers/opcua
 	@touch $@

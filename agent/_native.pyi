@@ -107,6 +107,20 @@ class Buffer:
     """
 
     def __new__(cls, tags: Sequence[_Tag], max_bytes: int = ...) -> Buffer: ...
+    def set_range(self, tag: int, low: float, high: float) -> None:
+        """Says of which range a tag's filter in percent takes its share, in the unit of its readings.
+
+        A tag with such a filter and without low and high lets everything through until then. Raises ValueError for a
+        range that has no share (`low` not below `high`, infinite), IndexError for an unknown tag.
+        """
+
+    def set_filtering(self, tags: Sequence[int], *, theirs: bool) -> None:
+        """Says that the tags' server filters them (`theirs`), so that all it sends is kept, or that we do, as at first.
+
+        Two deadbands in a row keep neither's bound. A filter of ours that is turned on begins anew, so that the next
+        reading passes. Raises IndexError for an unknown tag.
+        """
+
     def modbus_plan(self, fields: Sequence[Field], *, bits: bool = False) -> int:
         """Prepares the decoding of one Modbus request's responses; `bits` for function codes 1 and 2.
 

@@ -88,14 +88,20 @@ async def bury(rows: Rows, now: Totals, entry: Entry, reason: str, streams: Stre
     )
 
 
+def quarantine(outbox: Path) -> Path:
+    """Where the blocks are kept that can't be delivered."""
+    return outbox.parent / "quarantine"
+
+
 def keep_aside(outbox: Path, entry: Entry) -> Path | None:
     """Writes a block into the folder `quarantine` beside the outbox, for people. None where there is no room for it."""
-    folder = outbox.parent / "quarantine"
+    folder = quarantine(outbox)
     try:
         folder.mkdir(exist_ok=True)
-        if sum(1 for _ in folder.iterdir()) >= MOST_ASIDE:
+        # Places are not used twice in one stream, but an outbox that was made anew begins at 1.
+        path = folder / f"block-{entry.body[7:11].hex()}-{entry.sequence}.hdr"
+        if not path.exists() and sum(1 for _ in folder.iterdir()) >= MOST_ASIDE:
             return None
-        path = folder / f"block-{entry.sequence}.hdr"
         with path.open("wb") as file:
             file.write(entry.body)
             file.flush()

@@ -93,6 +93,13 @@ class Flight:
         """Nothing is to be sent for these places on this connection."""
         self.taken.add(first, last)
 
+    def recall(self, first: int, last: int) -> None:
+        """Something else stands in these places now, and is to be sent."""
+        for place in [place for place in self.sent if first <= place <= last]:
+            self._land(self.sent[place])
+        self._tries.pop(first, None)
+        self.taken.discard(first, last)
+
     def acknowledge(self, sent: Sent, now: float, *, refused: bool) -> None:
         """The broker has one message of an entry, or refused it."""
         sent.messages = max(0, sent.messages - 1)

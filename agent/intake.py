@@ -50,6 +50,12 @@ class Intake:
         self._new_marks: dict[str, bytes] = {}
         self._losses: dict[str, Loss] = {}
 
+    def set_range(self, tag: int, low: float, high: float) -> None:
+        self.buffer.set_range(tag, low, high)
+
+    def set_filtering(self, tags: Sequence[int], *, theirs: bool) -> None:
+        self.buffer.set_filtering(tags, theirs=theirs)
+
     def modbus_plan(self, fields: Sequence[Field], *, bits: bool = False) -> int:
         return self.buffer.modbus_plan(fields, bits=bits)
 

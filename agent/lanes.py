@@ -10,10 +10,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from agent import clock
 from agent.config import Config
 from agent.delivery import Delivery
+from agent.doubts import Doubts
 from agent.findings import uplinks
 from agent.gate import Gate
 from agent.outbox import Outbox
@@ -25,13 +28,26 @@ from agent.wire import State
 Deliver: TypeAlias = Callable[[Config, Outbox, Callable[[], State], Uplink | None], Delivery]
 
 
+def ways(config: Config) -> dict[str, Uplink]:
+    """The uplinks that a config has, by name."""
+    level3 = config.egress.level3 if config.egress else None
+    return {MAIN: config.uplink, **({LEVEL3: level3} if level3 else {})}
+
+
+def place(home: Path, uplink: str) -> Path:
+    """Where the outbox of an uplink lies below the agent's directory."""
+    # A directory of its own, so that level 3 can lie on a disk of its own.
+    return home / ("outbox.db" if uplink == MAIN else f"{uplink}/outbox.db")
+
+
 @dataclass(slots=True)
 class Lane:
-    """One way out."""
+    """One way out. `doubts` are about the blocks of its own streams, and kept in its own outbox."""
 
     name: str
     outbox: Gate
     delivery: Delivery
+    doubts: Doubts
     epoch: int = 0
 
 
@@ -54,17 +70,14 @@ class Lanes:
 
     async def open(self, config: Config, split: Split, facts: Callable[[], dict[str, Any]]) -> None:
         """Opens every outbox. Raises what an outbox raises; then none is left open."""
-        tables = {MAIN: config.uplink}
-        if config.egress and config.egress.level3:
-            tables[LEVEL3] = config.egress.level3
+        boot = clock.boot()
         try:
-            for name, table in tables.items():
-                # A directory of its own, so that level 3 can lie on a disk of its own.
-                place = config.agent.data_dir / ("outbox.db" if name == MAIN else f"{name}/outbox.db")
-                limits = config.outbox
-                outbox = cast("Gate", await self._open(place, max_bytes=limits.max_bytes, when_full=limits.when_full))
+            for name, table in ways(config).items():
+                path, limits = place(config.agent.data_dir, name), config.outbox
+                outbox = cast("Gate", await self._open(path, max_bytes=limits.max_bytes, when_full=limits.when_full))
                 state = self._state(name, facts)
-                self._lanes[name] = Lane(name, outbox, self._deliver(config, outbox, state, table))
+                delivery = self._deliver(config, outbox, state, table)
+                self._lanes[name] = Lane(name, outbox, delivery, Doubts(boot))
             await self.switch(split, self.policy)
         except BaseException:
             await self.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import sqlite3
@@ -52,6 +53,8 @@ PRAGMA user_version = {version};
 COMMIT;
 """
 
+_TABLES = "SELECT CAST(name AS BLOB), CAST(sql AS BLOB) FROM sqlite_master"
+"""As bytes: what was damaged need not be text any more."""
 _NOTE = struct.Struct("<16sQ")
 _NOTE_AT = 64
 
@@ -163,6 +166,7 @@ def check(path: Path) -> None:
 def load(db: sqlite3.Connection) -> tuple[uuid.UUID, Totals]:
     """What the meta row says. Raises Damaged where it, or a table, is not what it was."""
     try:
+        tables = dict(db.execute(_TABLES))
         found = db.execute(f"SELECT stream, crc, {', '.join(TOTALS)} FROM meta WHERE id = 1").fetchone()  # noqa: S608
         db.execute("SELECT sequence, last, gap, body FROM entry ORDER BY sequence LIMIT 1").fetchone()
         db.execute("SELECT epoch, kept, until, crc, body FROM catalog LIMIT 1").fetchone()
@@ -171,6 +175,8 @@ def load(db: sqlite3.Connection) -> tuple[uuid.UUID, Totals]:
         if reason.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
             raise
         raise Damaged(str(reason)) from reason
+    if tables != _tables():
+        raise Damaged("its schema is not what was written")
     if found is None:
         raise Damaged("its meta row is missing")
     return checked(found)
@@ -191,6 +197,14 @@ def save(db: sqlite3.Connection, stream: uuid.UUID, totals: Totals) -> None:
     names = ", ".join(f"{name} = ?" for name in TOTALS)
     values = (stream.bytes, check_of(stream.bytes, totals), *astuple(totals))
     db.execute(f"UPDATE meta SET stream = ?, crc = ?, {names}", values)  # noqa: S608
+
+
+@functools.cache
+def _tables() -> dict[bytes, bytes]:
+    """Name -> SQL of every table, as SQLite keeps it: one letter less, and a key is no key any more."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(_schema(uuid.UUID(int=0)))
+        return dict(db.execute(_TABLES))
 
 
 def _schema(stream: uuid.UUID) -> str:

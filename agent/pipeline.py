@@ -21,7 +21,7 @@ from agent.collectors import collectors
 from agent.collectors.base import Collector, DeviceState, Inlet, supervise
 from agent.config import Config, Device
 from agent.delivery import Delivery
-from agent.doubts import MARK, Doubts
+from agent.doubts import MARK
 from agent.errors import OutboxFull
 from agent.findings import uplinks
 from agent.gate import Gate
@@ -69,7 +69,6 @@ class Pipeline:
         self._refused = 0
         self._clock = clock.GATEWAY
         self._clock.begin(trusted=config.agent.clock == "trusted")
-        self._doubts = Doubts(clock.boot())
         self._corrections = 0
         self._sealed_ns = self._clock.now_ns()
         self._started = self._looked = time.monotonic()
@@ -89,7 +88,8 @@ class Pipeline:
             self._intake.buffer.regroup(split.groups)
             marks = await self._lanes.main.outbox.marks()
             self._intake.restore(marks)
-            self._doubts.restore(marks.get(MARK))
+            for lane in self._lanes:
+                lane.doubts.restore((await lane.outbox.marks()).get(MARK))
             facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._lanes.main.outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
             await self._work(stop, drain, ready)
@@ -158,8 +158,9 @@ class Pipeline:
         if marks:
             await self._keep(marks, halt)
         await self._report_refused(now, halt)
-        if self._doubts.any and self._clock.synchronized:
-            await self._correct(halt)
+        for lane in self._lanes:
+            if lane.doubts.any and self._clock.synchronized:
+                await self._correct(lane, halt)
         self._sealed_ns = now
         if self._intake.buffer.pending_bytes < self._config.seal.bytes:
             self._intake.release()
@@ -197,19 +198,19 @@ class Pipeline:
         self._ledgers.sealed(group, block)
         if lane is None:
             return False
-        kept: dict[str, bytes] = {}
-        if lane is self._lanes.main:
-            doubts = self._doubts.note(outbox.stream.bytes, block.sequence, look.offset_ns) if look.doubted else {}
-            kept = {**(marks or {}), **doubts}
+        kept = marks or {} if lane is self._lanes.main else {}
+        if look.doubted:
+            kept = {**kept, **lane.doubts.note(outbox.stream.bytes, block.sequence, look.offset_ns)}
         if stopped_ns := await self._store(block, lane, halt, kept):
             await self._own_gap(stopped_ns, self._clock.now_ns(), 0, STOPPED, halt, lane=lane)
         return lane is self._lanes.main
 
-    async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event) -> None:
+    async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event, lane: Lane | None = None) -> None:
+        lane = lane or self._lanes.main
         while True:
             self._looked = time.monotonic()
             try:
-                return await self._lanes.main.outbox.keep_marks(marks)
+                return await lane.outbox.keep_marks(marks)
             except OutboxFull:
                 if halt.is_set():
                     return None  # whoever reads the older mark asks its device once more for what came since
@@ -253,29 +254,26 @@ class Pipeline:
             log.error("%s: %d", REFUSED, refused, extra={"event": "readings_lost", "lost": refused})
             await self._own_gap(self._sealed_ns, now, refused, REFUSED, halt)
 
-    async def _correct(self, halt: asyncio.Event) -> None:
-        """The clock is right by now: says in the stream by how much earlier blocks were off.
-
-        Blocks of level 3 that have an uplink of their own stay marked.
-        """
-        main = self._lanes.main
-        for each in self._doubts.settle(self._clock.offset_ns, main.outbox.next_sequence - 1):
+    async def _correct(self, lane: Lane, halt: asyncio.Event) -> None:
+        """The clock is right by now: says in a lane's stream by how much earlier blocks were off."""
+        outbox = lane.outbox
+        for each in lane.doubts.settle(self._clock.offset_ns, outbox.next_sequence - 1):
             facts = {"event": "times_corrected", "first": each.first, "last": each.last, "offset_ns": each.offset_ns}
-            text = "times in blocks %d to %d were off by %+.3f s; the data center is told"
-            log.info(text, each.first, each.last, each.offset_ns / 1e9, extra=facts)
+            text = "times in blocks %d to %d (uplink %s) were off by %+.3f s; the data center is told"
+            log.info(text, each.first, each.last, lane.name, each.offset_ns / 1e9, extra={**facts, "uplink": lane.name})
             block = _native.correction(
-                stream=main.outbox.stream.bytes,
-                sequence=main.outbox.next_sequence,
-                epoch=main.epoch,
+                stream=outbox.stream.bytes,
+                sequence=outbox.next_sequence,
+                epoch=lane.epoch,
                 corrected=each.stream,
                 first=each.first,
                 last=each.last,
                 offset_ns=each.offset_ns,
                 sealed_ns=self._clock.now_ns(),
             )
-            await self._store(block, main, halt, {MARK: each.mark})
+            await self._store(block, lane, halt, {MARK: each.mark})
             self._corrections += 1
-        await self._keep(self._doubts.mark(), halt)
+        await self._keep(lane.doubts.mark(), halt, lane)
 
     async def _own_gap(
         self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event, *, lane: Lane | None = None

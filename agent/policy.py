@@ -1,4 +1,4 @@
-"""The egress policy: may this tag's readings leave on that uplink? Asked of every tag, never of a reading.
+"""The egress policy: may a tag's readings leave on an uplink, or in a file? Asked of every tag, never of a reading.
 
 Deny by any rule wins; then TLS and the broker of level 3 are asked for; then an allow, or the default, decides.
 """
@@ -15,6 +15,9 @@ from agent._native import Identifier
 from agent.sharing import Egress, Rule
 
 MAIN, LEVEL3 = "main", "level3"
+EXPORT = "export"
+"""What `headrace outbox export` writes: a way out of its own, in the clear, for what may leave on an uplink too."""
+WAYS = (MAIN, LEVEL3, EXPORT)
 TLS = "no TLS"
 NO_RULE = "no rule allows it"
 
@@ -50,6 +53,8 @@ class Way:
 
     uplink: str | None
     reason: str = ""
+    portable: bool = True
+    """Whether they may go into an exported file as well."""
 
 
 _FREE = Way(MAIN)
@@ -68,6 +73,7 @@ class Policy:
         rules = egress.rules if egress else ()
         self._deny = [(f"rule {at}", _compiled(rule)) for at, rule in enumerate(rules, 1) if rule.action == "deny"]
         self._allow = [_compiled(rule) for rule in rules if rule.action == "allow"]
+        self._portable = [_compiled(rule) for rule in rules if rule.action == "allow" and EXPORT in rule.uplinks]
         self.open = self._default and not self._deny and self._tls_from > 3 and LEVEL3 not in self._uplinks
         """Whether nothing can be denied."""
 
@@ -77,22 +83,39 @@ class Policy:
             return _FREE
         name = LEVEL3 if (tag.level or 1) >= 3 and LEVEL3 in self._uplinks else MAIN
         reason = self.refusal(tag, name)
-        return Way(None, reason) if reason else Way(name)
+        return Way(None, reason) if reason else Way(name, portable=not self.export_refusal(tag, name))
 
     def refusal(self, tag: Labelled, uplink: str) -> str:
         """Why a tag's readings must not leave on an uplink; empty where they may."""
         level = tag.level or 1
         asked = _asked(tag, level)
-        for name, fits in self._deny:
-            if fits[uplink](asked):
-                return name
+        if denied := self._denied(asked, uplink):
+            return denied
         if LEVEL3 in self._uplinks and (level >= 3) != (uplink == LEVEL3):
             return f"not for the uplink {uplink}"
         if level >= self._tls_from and not self._uplinks[uplink]:
             return TLS
-        if self._default or any(fits[uplink](asked) for fits in self._allow):
+        return self._unless_allowed(asked, uplink)
+
+    def export_refusal(self, tag: Labelled, uplink: str) -> str:
+        """Why a tag's readings in the outbox of an uplink must not go into an exported file; empty where they may.
+
+        A file has no TLS. Only a rule that allows the way `export` by its name lets out what the uplink would not.
+        """
+        asked = _asked(tag, tag.level or 1)
+        if denied := self._denied(asked, EXPORT):
+            return denied
+        if any(fits[EXPORT](asked) for fits in self._portable):
             return ""
-        return NO_RULE
+        if asked.level >= self._tls_from:
+            return TLS
+        return self._unless_allowed(asked, EXPORT) or self.refusal(tag, uplink)
+
+    def _denied(self, asked: _Asked, way: str) -> str:
+        return next((name for name, fits in self._deny if fits[way](asked)), "")
+
+    def _unless_allowed(self, asked: _Asked, way: str) -> str:
+        return "" if self._default or any(fits[way](asked) for fits in self._allow) else NO_RULE
 
 
 def _asked(tag: Labelled, level: int) -> _Asked:
@@ -122,8 +145,8 @@ def _compiled(rule: Rule) -> dict[str, Fits]:
             )
         )
 
-    wanted = rule.uplinks or (MAIN, LEVEL3)
-    return {name: fits if name in wanted else _never for name in (MAIN, LEVEL3)}
+    wanted = rule.uplinks or WAYS
+    return {name: fits if name in wanted else _never for name in WAYS}
 
 
 def _folded(pattern: str) -> str:

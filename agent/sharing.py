@@ -81,8 +81,11 @@ class Rule(Table):
     domains: Annotated[tuple[DomainWord, ...], Field(strict=False)] = Field((), examples=[["rd"]])
     levels: Annotated[tuple[Level, ...], Field(strict=False)] = Field((), examples=[[3]])
     categories: Annotated[tuple[CategoryWord, ...], Field(strict=False)] = Field((), examples=[["core"]])
-    uplinks: Annotated[tuple[Literal["main", "level3"], ...], Field(strict=False)] = Field(
-        (), description="main is [uplink], level3 is [egress.level3].", examples=[["main"]]
+    uplinks: Annotated[tuple[Literal["main", "level3", "export"], ...], Field(strict=False)] = Field(
+        (),
+        description="main is [uplink], level3 is [egress.level3], export is what `headrace outbox export` writes. Left "
+        "out: all of them.",
+        examples=[["main"]],
     )
 
 

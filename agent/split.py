@@ -1,7 +1,8 @@
 """How the readings of one epoch are parted: which go to which uplink, by level, and which go nowhere.
 
-A block holds one level only, so each uplink has a group of tags for each level; the core seals a group at a time. Tags
-that may not leave have a group for each reason: what is sealed of it is counted and thrown away.
+A block holds one level only, and either what an exported file may hold or what it may not: each uplink has a group of
+tags for each of these, and the core seals a group at a time. Tags that may not leave have a group for each reason: what
+is sealed of it is counted and thrown away.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Split:
             if way.uplink is None:
                 group = Group(WITHHELD + reasons.index(way.reason), way, 0)
             else:
-                group = Group(4 * (way.uplink == LEVEL3) + level, way, level)
+                group = Group(8 * (not way.portable) + 4 * (way.uplink == LEVEL3) + level, way, level)
             numbers[group] = group.number or 0
             groups.append(group.number or 0)
         parts = tuple(sorted(numbers, key=lambda group: numbers[group]))

@@ -171,8 +171,8 @@ def _bound(word: str, text: str, info: ValidationInfo) -> str:
         return "0"
     if not percent:
         return share
-    # Where a limit is not in there, it was wrong itself, and said so.
-    if any(info.data.get(limit, 0.0) is None for limit in ("low", "high")):
+    # Where a limit is not in there, it was wrong itself, and said so. An OPC UA server may know the range (EURange).
+    if _protocol(info) != "opcua" and any(info.data.get(limit, 0.0) is None for limit in ("low", "high")):
         raise ValueError(f"{share}% of a range that is not known; write the tag's low and high, or deadband=0.1")
     return f"{share}%"
 

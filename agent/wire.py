@@ -23,6 +23,10 @@ MAX_MESSAGE = 16 * 1024 * 1024
 """Bytes. A larger message is refused before it is parsed."""
 MOST_BEYOND = 256
 """Intervals in one receipt: about 10 KB."""
+MOST_REJECTED = 32
+"""Blocks that one receipt rejects."""
+MOST_REASON = 200
+"""Characters of why a block is rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,21 +168,35 @@ def epoch_of(catalog: bytes) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejection:
+    """A block that the data center will never take: it came whole, with the checksum `crc`, and can't be read."""
+
+    sequence: int
+    crc: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """The data center's "committed up to sequence `committed` of `stream`". 0 where it has nothing yet.
 
     `beyond` are closed intervals of what it has above that, in order: live blocks that overtook a backlog. The lowest
-    `MOST_BEYOND` of them; without any the message is the one of versions that knew none.
+    `MOST_BEYOND` of them; without any the message is the one of versions that knew none. So it is with `rejected`.
     """
 
     stream: UUID
     committed: int
     beyond: tuple[tuple[int, int], ...] = ()
+    rejected: tuple[Rejection, ...] = ()
 
     def encode(self) -> bytes:
         found: dict[str, Any] = {"stream": str(self.stream), "committed": self.committed}
         if self.beyond:
             found["beyond"] = self.beyond[:MOST_BEYOND]
+        if self.rejected:
+            found["rejected"] = [
+                [each.sequence, each.crc, each.reason[:MOST_REASON]] for each in self.rejected[:MOST_REJECTED]
+            ]
         return orjson.dumps(found)
 
     @classmethod
@@ -196,7 +214,8 @@ class Receipt:
             if not fits or not after < span[0] <= span[1]:
                 raise ValueError(f"receipt: {span!r} is no interval above {after}")
             after = span[1]
-        return cls(_uuid(found.get("stream"), "receipt"), committed, tuple((first, last) for first, last in beyond))
+        spans = tuple((first, last) for first, last in beyond)
+        return cls(_uuid(found.get("stream"), "receipt"), committed, spans, _rejected(found.get("rejected", [])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +305,15 @@ def _object(payload: bytes, what: str, most: int = MAX_MESSAGE) -> dict[str, Any
     if not isinstance(found, dict):
         raise ValueError(f"{what}: not a JSON object")  # noqa: TRY004  (a wrong message, not a wrong call)
     return found
+
+
+def _rejected(found: object) -> tuple[Rejection, ...]:
+    if not isinstance(found, list) or len(found) > MOST_REJECTED:
+        raise ValueError(f"receipt: rejected must be a list of at most {MOST_REJECTED} blocks")
+    for each in found:
+        if not isinstance(each, list) or len(each) != 3 or not all(map(_is_place, each[:2])):
+            raise ValueError(f"receipt: {each!r} is no rejection")
+    return tuple(Rejection(sequence, crc, str(reason)[:MOST_REASON]) for sequence, crc, reason in found)
 
 
 def _is_place(number: object) -> TypeGuard[int]:

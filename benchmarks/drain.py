@@ -8,11 +8,10 @@ says that the data center has committed a block.
 from __future__ import annotations
 
 import asyncio
-import random
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,25 +21,22 @@ import httpx
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from agent import _native
+from agent import disk
 from agent.budget import Limit
 from agent.delivery import Delivery
-from agent.model import Tag, ValueType
 from agent.outbox import Outbox
 from agent.ranges import Ranges
 from agent.uplink import Uplink
 from agent.wire import Broker, Catalog, CatalogTag, Receipt, State, Topics, epoch_of
+from benchmarks import walk
 from benchmarks.result import Result, more
+from benchmarks.walk import GROUP, RATE, TAGS, Plant
 from tests.datacenter_rig import DataCenter
 from tests.peers.brokers import Mosquitto
 
 TOPICS = Topics("drain")
-TAGS = [Tag(at, "press", f"t{at}", f"hr:{2 * at}", ValueType.FLOAT32, f"88.1/press.t{at}") for at in range(50)]
-SCANS = 20
-"""Of every tag in a second: 1,000 readings."""
-RATE = SCANS * len(TAGS)
-BEGIN = 1_750_000_000_000_000_000
 QUOTA = 4 << 30
+TOLD_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,40 +51,16 @@ class Drained:
     stored: int
     holes: int
     dropped: int
+    uneven: int
+    """Blocks that do not have their readings, each once, in the store."""
+    alike: bool
+    """Whether the store's sums of every tag are the plant's."""
+    disk_bytes: int
+    """What the outbox took on the disk when all of the outage waited."""
 
     @property
     def readings_per_second(self) -> float:
         return self.outage * RATE / self.seconds
-
-
-class Plant:
-    """Seals a second of readings at a time: random walks, as a PLC rounds them."""
-
-    def __init__(self, outbox: Outbox, epoch: int) -> None:
-        self._outbox, self._epoch = outbox, epoch
-        self._buffer = _native.Buffer(TAGS)
-        self._chance = random.Random(7)
-        self._values = [20.0] * len(TAGS)
-        self._second = 0
-
-    def block(self, sequence: int) -> _native.Block:
-        for scan in range(SCANS):
-            at = BEGIN + self._second * 10**9 + scan * 10**9 // SCANS
-            self._values = [round(value + self._chance.gauss(0, 0.05), 2) for value in self._values]
-            self._buffer.push([(tag, at, value, 0) for tag, value in enumerate(self._values)])
-        self._second += 1
-        sealed = self._buffer.seal(stream=self._outbox.stream.bytes, sequence=sequence, epoch=self._epoch)
-        assert sealed is not None
-        return sealed
-
-    async def store(self, seconds: int) -> None:
-        """Stores so many seconds, a commit for every 64."""
-        while seconds:
-            group = min(64, seconds)
-            first = self._outbox.next_sequence
-            blocks = [self.block(first + at) for at in range(group)]
-            await asyncio.gather(*(self._outbox.append(block, self._epoch) for block in blocks))
-            seconds -= group
 
 
 class Watch:
@@ -115,16 +87,23 @@ class Watch:
         self._client.loop_stop()
 
 
-async def drain(home: Path, outage: int, limit: Limit | None = None) -> Drained:
-    """An outage of so many seconds at 1,000 readings/s, then the broker is there."""
+async def drain(
+    home: Path, outage: int, limit: Limit | None = None, quota: int = QUOTA, say: Callable[[str], None] | None = None
+) -> Drained:
+    """An outage of so many seconds at 1,000 readings/s, then the broker is there.
+
+    `quota` is the outbox's, in bytes; `say` is told every half minute how far it is.
+    """
+    say = say or (lambda _: None)
     catalog = Catalog(TOPICS.agent, tuple(CatalogTag(t.index, t.device, t.name, t.identifier, "float32") for t in TAGS))
     epoch = epoch_of(catalog.encode())
-    outbox = await Outbox.open(home / "outbox.db", max_bytes=QUOTA, when_full="drop_oldest")
+    outbox = await Outbox.open(home / "outbox.db", max_bytes=quota, when_full="drop_oldest")
     try:
         await outbox.keep_catalog(epoch, catalog.encode())
         plant = Plant(outbox, epoch)
-        await plant.store(outage)
-        held = outbox.facts()["bytes"]
+        await _past(plant, outage, say)
+        held, disk_bytes = outbox.facts()["bytes"], disk.room(outbox.path).occupied
+        say(f"{outage} s wait in the outbox: {held} bytes of blocks, {disk_bytes} on the disk, quota {quota}")
         with Mosquitto(home / "broker") as broker, DataCenter(home / "center", broker.url) as center:
             watch = Watch(broker.port)
             uplink = Uplink(broker=Broker.parse(broker.url), client_id="headrace-drain")
@@ -134,25 +113,39 @@ async def drain(home: Path, outage: int, limit: Limit | None = None) -> Drained:
             stop = asyncio.Event()
             cpu = _cpu()
             running = asyncio.create_task(delivery.run(stop))
-            late, seconds = await _live(plant, outbox, delivery, watch, outage)
+            late, seconds = await _live(plant, outbox, delivery, watch, outage, say=say)
             cpu = _cpu() - cpu
             stop.set()
             await running
             watch.close()
             stored, holes = await asyncio.to_thread(_stored, center.url, outbox.stream)
+            await asyncio.to_thread(center.stop)
+        say(f"drained in {seconds:.0f} s; the store is read through")
+        found, held_readings = await asyncio.to_thread(walk.sums, home / "center" / "store")
+        alike = found == plant.sums() and held_readings == stored
+        uneven = await asyncio.to_thread(walk.uneven, home / "center" / "store")
         dropped = outbox.facts()["dropped_readings"]
     finally:
         await outbox.close()
-    return Drained(outage, seconds, held / 1e6, cpu, tuple(late), stored, holes, dropped)
+    return Drained(outage, seconds, held / 1e6, cpu, tuple(late), stored, holes, dropped, uneven, alike, disk_bytes)
+
+
+async def _past(plant: Plant, outage: int, say: Callable[[str], None]) -> None:
+    told = time.monotonic()
+    while plant.seconds < outage:
+        await plant.store(min(GROUP, outage - plant.seconds))
+        if time.monotonic() - told > TOLD_SECONDS:
+            told = time.monotonic()
+            say(f"{plant.seconds} of {outage} s are stored")
 
 
 async def _live(
-    plant: Plant, outbox: Outbox, delivery: Delivery, watch: Watch, outage: int
+    plant: Plant, outbox: Outbox, delivery: Delivery, watch: Watch, outage: int, *, say: Callable[[str], None]
 ) -> tuple[list[float], float]:
     """A live block each second until the backlog is gone. Returns how late each was, and how long all of it took."""
     while not delivery.facts()["connected"]:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    began = due = time.monotonic()
+    began = due = told = time.monotonic()
     waiting: dict[int, float] = {}
     late: list[float] = []
     gone = 0.0
@@ -164,6 +157,10 @@ async def _live(
             delivery.wake()
             waiting[outbox.last] = now
         late += [now - waiting.pop(place) for place in list(waiting) if place in watch.has]
+        if now - told > TOLD_SECONDS:
+            told = now
+            say(f"{watch.has.count(1, outage)} of {outage} s are drained after {now - began:.0f} s; "
+                f"live blocks were at most {max(late, default=0):.2f} s late")  # fmt: skip
         if not gone and watch.has.count(1, outage) == outage:
             gone = now - began
         assert now - began < 120 + outage / 10, f"not drained: {delivery.facts()}"

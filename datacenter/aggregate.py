@@ -14,8 +14,8 @@ import orjson
 import pyarrow as pa
 
 from agent.model import ValueType
-from datacenter.names import COLUMN_OF
-from datacenter.query import Cursor, Named, Span, spelled, where
+from datacenter.kinds import KIND_OF
+from datacenter.query import Cursor, Named, Span, quoted, readings_of, spelled, where
 from datacenter.store import Snapshot
 
 KINDS = ("count", "good", "min", "max", "mean")
@@ -83,7 +83,7 @@ def made(view: Snapshot, who: Named | Sequence[Named], span: Span, windows: Wind
     behind = f"HAVING (begin, who.place) > ({after.time_ns:d}, {after.stream:d})" if after else ""
     rows = view.rows(
         f"SELECT {begin} AS begin, who.place, {', '.join(made_of[kind] for kind in windows.kinds)}"  # noqa: S608 - own
-        f" FROM every JOIN (VALUES {places}) who(key, place) USING (key)"
+        f" FROM {readings_of(whom)} JOIN (VALUES {places}) who(key, place) USING (key)"
         f" WHERE {where(whom, span.from_ns, span.to_ns)} GROUP BY begin, who.place {behind}"
         f" ORDER BY begin, who.place LIMIT {span.limit + 1:d}"
     )
@@ -100,10 +100,10 @@ def made(view: Snapshot, who: Named | Sequence[Named], span: Span, windows: Wind
 
 def _value(types: set[ValueType]) -> tuple[str, pa.DataType]:
     """The number of a reading in SQL, and its type. Whole ones stay whole where all are of one kind."""
-    columns = {COLUMN_OF[type_] for type_ in types if type_.is_number or type_ is ValueType.BOOL}
+    columns = {KIND_OF[type_] for type_ in types if type_.is_number or type_ is ValueType.BOOL}
     whole = {"integer": pa.int64(), "unsigned": pa.uint64()}
     if len(columns) == 1 and columns & whole.keys():
         [column] = columns
-        return f'"{column}"', whole[column]
-    numbers = [f'CAST("{column}" AS DOUBLE)' for column in sorted(columns)]
+        return quoted(column), whole[column]
+    numbers = [f"CAST({quoted(column)} AS DOUBLE)" for column in sorted(columns)]
     return (f"coalesce({', '.join(numbers)}, NULL)" if numbers else "CAST(NULL AS DOUBLE)"), pa.float64()

@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 
 from agent import _native
 from agent.errors import BlockError
+from datacenter.kinds import kinds_of
 from datacenter.store import Snapshot, Store
+from datacenter.tables import arrived, settled
 
 STAMPED = frozenset({"modbus"})
 """Protocols without times of their own: the gateway stamps what it reads by them."""
-TABLES = ("readings", "settled")
-"""Every table that has readings."""
 MOST_NS = 2**62
 """146 years: a correction by more is none."""
 
@@ -49,16 +49,17 @@ class Corrections:
         if id_ is None:
             return
         blocks = [id_, first, last]
-        for table in TABLES:
-            self._store.write(
-                f"UPDATE {table} SET time = time + ? WHERE stream = ? AND sequence BETWEEN ? AND ?"  # noqa: S608
-                " AND list_contains(?, key)",
-                [offset_ns, *blocks, self._stamped(agent)],
-            )
-        rows = " UNION ALL ".join(f"SELECT stream, sequence, time FROM {table}" for table in TABLES)  # noqa: S608
+        stamped = self._stamped(agent)
+        for kind in kinds_of(stamped.values()):
+            for table in (arrived(kind), settled(kind)):
+                self._store.write(
+                    f"UPDATE {table} SET time = time + ? WHERE stream = ? AND sequence BETWEEN ? AND ?"  # noqa: S608
+                    " AND list_contains(?, key)",
+                    [offset_ns, *blocks, list(stamped)],
+                )
         self._store.write(
-            "UPDATE blocks SET first_ns = r.first_ns, last_ns = r.last_ns, sealed_ns = sealed_ns + ? FROM"  # noqa: S608
-            f" (SELECT sequence, min(time) AS first_ns, max(time) AS last_ns FROM ({rows})"
+            "UPDATE blocks SET first_ns = r.first_ns, last_ns = r.last_ns, sealed_ns = sealed_ns + ? FROM"
+            " (SELECT sequence, min(time) AS first_ns, max(time) AS last_ns FROM every"
             " WHERE stream = ? AND sequence BETWEEN ? AND ? GROUP BY sequence) r"
             " WHERE blocks.stream = ? AND blocks.sequence = r.sequence",
             [offset_ns, *blocks, id_],
@@ -82,12 +83,13 @@ class Corrections:
 
     def corrected(self, agent: str, keys: pa.ChunkedArray, times: pa.ChunkedArray, offset_ns: int) -> pa.ChunkedArray:
         """The times of readings with these tag keys."""
-        ours = pc.is_in(keys, value_set=pa.array(self._stamped(agent), pa.int32()))
+        ours = pc.is_in(keys, value_set=pa.array(list(self._stamped(agent)), pa.int32()))
         return pc.if_else(ours, pc.add(times, offset_ns), times)
 
-    def _stamped(self, agent: str) -> list[int]:
-        rows = self._store.rows("SELECT key, source FROM tags WHERE agent = ?", [agent])
-        return [key for key, source in rows if orjson.loads(source).get("protocol") in STAMPED]
+    def _stamped(self, agent: str) -> dict[int, str]:
+        """Tag key -> type of the agent's tags that have the gateway's times."""
+        rows = self._store.rows("SELECT key, type, source FROM tags WHERE agent = ?", [agent])
+        return {key: type_ for key, type_, source in rows if orjson.loads(source).get("protocol") in STAMPED}
 
 
 def of(view: Snapshot, stream: UUID) -> list[dict[str, Any]]:

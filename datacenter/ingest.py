@@ -12,10 +12,10 @@ from uuid import UUID
 
 from agent.errors import BlockError
 from agent.piece import MAGIC, Assembly
-from agent.wire import MOST_BEYOND, CatalogWanted, Receipt, State, Topics
+from agent.wire import MOST_BEYOND, CatalogWanted, Receipt, Rejection, State, Topics
 from datacenter.ledger import Ledger, Outcome
 from datacenter.message import Message
-from datacenter.quarantine import Quarantine
+from datacenter.quarantine import Quarantine, rejection
 from datacenter.store import Broken, Store, Unwritable
 
 log = logging.getLogger("headrace.ingest")
@@ -66,6 +66,8 @@ class Ingest:
         self._stopping = threading.Event()
         self._greet = False
         self._asked: dict[int, float] = {}
+        self._rejected: dict[UUID, list[Rejection]] = {}
+        """What the transaction at hand could not read, until the receipts that say so."""
         self._states: dict[str, str] = dict(store.rows("SELECT agent, state FROM agents"))
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
@@ -198,6 +200,7 @@ class Ingest:
     def _commit(self, batch: list[Message]) -> dict[UUID, str]:
         """One transaction. Returns the streams that get a receipt, and their agents."""
         counted = Counters()
+        self._rejected = {}
         receipts: dict[UUID, str] = {}
         states: dict[str, str] = {}
         now = time.time_ns()
@@ -236,6 +239,10 @@ class Ingest:
         except BlockError as reason:
             counted.quarantined += 1
             self._set_aside(agent, body, reason)
+            if (found := rejection(body, reason)) is not None:
+                stream, rejected = found
+                receipts[stream] = agent
+                self._rejected.setdefault(stream, []).append(rejected)
             return
         if outcome is Outcome.REFUSED:
             counted.refused += 1
@@ -307,7 +314,9 @@ class Ingest:
     def _send_receipts(self, streams: dict[UUID, str]) -> None:
         for stream, agent in streams.items():
             beyond = self._ledger.beyond(stream, MOST_BEYOND)
-            receipt = Receipt(stream, self._ledger.committed(stream), beyond)
+            # Those that one receipt does not hold come again, and are rejected then.
+            rejected = tuple(self._rejected.pop(stream, ()))
+            receipt = Receipt(stream, self._ledger.committed(stream), beyond, rejected)
             self._publish(Topics(agent, self._root).receipts, receipt.encode())
 
     def _send_greetings(self) -> None:

@@ -19,12 +19,13 @@ import pyarrow.compute as pc
 from agent import _native
 from agent.envelope import opened
 from agent.errors import BlockError
-from agent.model import ValueType
 from agent.wire import Catalog, epoch_of
 from datacenter import names
 from datacenter.corrections import Corrections
 from datacenter.places import Places
+from datacenter.rows import Bound, parts
 from datacenter.store import Store
+from datacenter.tables import arrived
 
 PARKED_BYTES = 64 * 1024 * 1024
 PARKED_BLOCKS = 10_000
@@ -95,7 +96,7 @@ class Ledger:
         rows = self._store.rows
         self._pending, self.losses = _Pending(), []
         self._corrections.reload()
-        self._bindings: dict[int, tuple[pa.Array, dict[int, str]]] = {}
+        self._bindings: dict[int, Bound] = {}
         self._epochs = {epoch for (epoch,) in rows("SELECT epoch FROM catalogs")}
         self.streams = {}
         for id_, stream, agent, committed, readings, blocks, size, stored_ns in rows(
@@ -177,7 +178,8 @@ class Ledger:
         pending, self._pending = self._pending, _Pending()
         now = time.time_ns()
         if pending.readings:
-            self._store.insert("readings", _used(pa.concat_tables(pending.readings)))
+            for kind, part in parts(pa.concat_tables(pending.readings)):
+                self._store.insert(arrived(kind), part)
         if pending.blocks:
             rows = pa.Table.from_pylist(pending.blocks, schema=_BLOCKS)
             self._store.insert("blocks", rows.append_column("stored_ns", pa.repeat(pa.scalar(now), len(rows))))
@@ -245,39 +247,30 @@ class Ledger:
 
     def _store_block(self, agent: str, stream: UUID, body: bytes, received_ns: int) -> None:
         decoded = _native.decode(body)
-        header, rows = decoded.header, pa.table(decoded)
+        header, rows, columns = decoded.header, pa.table(decoded), decoded.columns
         sequence = header.sequence
         reopened = stream in self.streams and sequence in self.streams[stream].places
-        bound, value_columns = self._bound(header.epoch)
-        for column in decoded.columns:
-            expected = value_columns.get(column.tag)
-            if column.type in tuple(ValueType) and names.COLUMN_OF[ValueType(column.type)] == expected:
-                continue
+        bound = self._bound(header.epoch)
+        if problem := bound.problem(columns):
             if not reopened:
-                kind = f"a {expected} value" if expected else "no tag"
-                reason = f"tag {column.tag} holds {column.type}, and is {kind} in the catalog {header.epoch:016x}"
                 account = self._account(agent, stream)
-                self._lose(account, header, header.readings, reason, body)
+                self._lose(account, header, header.readings, f"{problem} in the catalog {header.epoch:016x}", body)
                 account.places.fill(sequence, sequence)
             return
-        keys = pc.take(bound, rows.column("tag"))
         account = self._account(agent, stream)
-        constants = {"stream": pa.scalar(account.id, pa.int32()), "sequence": pa.scalar(sequence, pa.int64())}
-        times = rows.column("time")
+        rows = bound.bind(rows, account.id, sequence)
         first_ns, last_ns, sealed_ns = header.first_ns, header.last_ns, header.sealed_ns
         if offset_ns := self._corrections.offset(agent, stream, sequence):
-            times = self._corrections.corrected(agent, keys, times, offset_ns)
+            times = self._corrections.corrected(agent, rows.column("key"), rows.column("time"), offset_ns)
+            rows = rows.set_column(rows.column_names.index("time"), "time", times)
             first_ns, last_ns, sealed_ns = pc.min(times).as_py(), pc.max(times).as_py(), sealed_ns + offset_ns
-        columns = {"key": keys, **{name: rows.column(name) for name in rows.column_names if name != "tag"}}
-        columns["time"] = times
-        columns |= {name: pa.repeat(value, len(rows)) for name, value in constants.items()}
-        self._pending.readings.append(pa.table(columns))
+        self._pending.readings.append(rows)
         times_ns = (first_ns, last_ns, sealed_ns)
         self._note_block(account, header, readings=len(rows), times=times_ns, body=body, received_ns=received_ns)
         if reopened:
             self._shrink_gaps(account, sequence, len(rows))
         if len(rows) < header.readings:
-            reason = "; ".join(f"tag {column.tag}: {column.problem}" for column in decoded.columns if column.problem)
+            reason = "; ".join(f"tag {column.tag}: {column.problem}" for column in columns if column.problem)
             self._lose(account, header, header.readings - len(rows), reason, body)
 
     def _note_block(
@@ -327,11 +320,11 @@ class Ledger:
             self._shrink_gaps(account, header.sequence, 0)
         return Outcome.STORED
 
-    def _bound(self, epoch: int) -> tuple[pa.Array, dict[int, str]]:
+    def _bound(self, epoch: int) -> Bound:
         if epoch not in self._bindings:
             if len(self._bindings) >= 64:
                 self._bindings.clear()
-            self._bindings[epoch] = names.keys_of(self._store, epoch)
+            self._bindings[epoch] = names.bound(self._store, epoch)
         return self._bindings[epoch]
 
     def _lose(self, account: Stream, header: _native.Header, readings: int, reason: str, body: bytes) -> None:
@@ -415,11 +408,6 @@ _BLOCKS = pa.schema(
         ("synchronized", pa.bool_()),
     ]
 )
-
-
-def _used(rows: pa.Table) -> pa.Table:
-    """Without the columns that are all null, as most kinds of values are: the store fills them in for less."""
-    return rows.select([name for name in rows.column_names if rows.column(name).null_count < len(rows)])
 
 
 def _missing(first: int, last: int, stored: list[tuple[int, int]]) -> list[tuple[int, int]]:

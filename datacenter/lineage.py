@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from datacenter.query import Named, columns_of, spelled, where
+from datacenter.query import Named, kinds_in, quoted, readings_of, spelled, where
 from datacenter.store import Snapshot
 
 MOST = 1000
@@ -20,11 +20,11 @@ def of(view: Snapshot, who: Named, time_ns: int) -> list[dict[str, Any]]:
     `block.sha256` is of the block's bytes as they came (the same as of an exported block), null where it was stored by
     a version that did not keep it. What the catalog of the block's own epoch says of the tag, it says here.
     """
-    columns = columns_of([who])
+    columns = [quoted(kind) for kind in kinds_in([who])]
     rows = view.rows(
         "SELECT r.time, r.quality, r.sequence, r.key, s.stream, s.agent, b.sha256, b.bytes, b.readings, b.first_ns,"  # noqa: S608
         f" b.last_ns, b.epoch, b.sealed_ns, b.received_ns, b.stored_ns, {', '.join(f'r.{name}' for name in columns)}"
-        f" FROM (SELECT * FROM every WHERE {where([who], time_ns, time_ns + 1)}) r"
+        f" FROM (SELECT * FROM {readings_of([who])} WHERE {where([who], time_ns, time_ns + 1)}) r"
         " JOIN streams s ON s.id = r.stream JOIN blocks b ON b.stream = r.stream AND b.sequence = r.sequence"
         " ORDER BY r.time, r.stream, r.sequence, r.key, r.half, r.place LIMIT ?",
         [MOST],

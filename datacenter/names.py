@@ -10,23 +10,13 @@ import pyarrow as pa
 from agent.model import ValueType
 from agent.wire import Catalog, CatalogTag
 from datacenter.identity import lookup
+from datacenter.rows import Bound
 from datacenter.store import Store
 
 Identity: TypeAlias = tuple[Any, ...]
 
 MAX_TAG = 1_000_000
 """The highest tag index of a catalog that is accepted."""
-
-_FORM_OF = {
-    ValueType.BOOL: "boolean",
-    ValueType.STRING: "text",
-    ValueType.BYTES: "bytes",
-    **dict.fromkeys((ValueType.INT8, ValueType.INT16, ValueType.INT32, ValueType.INT64), "integer"),
-    **dict.fromkeys((ValueType.UINT8, ValueType.UINT16, ValueType.UINT32, ValueType.UINT64), "unsigned"),
-    **dict.fromkeys((ValueType.FLOAT32, ValueType.FLOAT64), "real"),
-}
-COLUMN_OF = {type_: _FORM_OF[type_.element] + "_array" * type_.is_array for type_ in ValueType}
-"""Which column of a block, and of the table of readings, holds the values of a type."""
 
 _TAGS = pa.schema(
     [
@@ -91,12 +81,10 @@ def bind(store: Store, epoch: int, catalog: Catalog) -> None:
         )
 
 
-def keys_of(store: Store, epoch: int) -> tuple[pa.Array, dict[int, str]]:
-    """The key of every tag index of an epoch, null where the catalog has no such tag; and each index's value column."""
+def bound(store: Store, epoch: int) -> Bound:
+    """The tags of an epoch."""
     rows = store.rows("SELECT b.tag, b.key, t.type FROM bindings b JOIN tags t USING (key) WHERE b.epoch = ?", [epoch])
-    keys = {tag: key for tag, key, _ in rows}
-    columns = {tag: COLUMN_OF[ValueType(type_)] for tag, _, type_ in rows}
-    return pa.array([keys.get(tag) for tag in range(max(keys, default=-1) + 1)], pa.int32()), columns
+    return Bound.of({tag: (key, type_) for tag, key, type_ in rows})
 
 
 def _rows(catalog: Catalog) -> list[tuple[int, Identity]]:

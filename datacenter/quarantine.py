@@ -5,6 +5,11 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from pathlib import Path
+from uuid import UUID
+
+from agent import _native
+from agent.errors import BlockError
+from agent.wire import Rejection
 
 
 class Quarantine:
@@ -29,3 +34,15 @@ class Quarantine:
             self._names.add(name)
             return name
         return ""
+
+
+def rejection(body: bytes, reason: Exception) -> tuple[UUID, Rejection] | None:
+    """What to tell the agent of a block that can't be read: (stream, rejection).
+
+    None where it may have been damaged on its way, or a later version made it: then it is worth sending again.
+    """
+    try:
+        header = _native.header(body)
+    except BlockError:
+        return None
+    return UUID(bytes=header.stream), Rejection(header.sequence, int.from_bytes(body[-4:], "little"), str(reason))

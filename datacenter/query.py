@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agent.model import ValueType
+from datacenter import tables
 from datacenter.identity import lookup, starts
-from datacenter.names import COLUMN_OF
+from datacenter.kinds import KIND_OF, kinds_of
 from datacenter.store import Row, Snapshot
 
 MAX_KEYS = 10_000
 """Tags of one question."""
-_COLUMN = {type_: f'"{column}"' for type_, column in COLUMN_OF.items()}
 _SQL_TYPE_OF = {
     "bool": "BOOLEAN",
     "int8": "TINYINT",
@@ -39,8 +39,8 @@ _SQL_TYPE_OF = {
     "bytes": "BLOB",
 }
 _SQL_TYPE = {type_: _SQL_TYPE_OF[type_.element] + "[]" * type_.is_array for type_ in ValueType}
-_AS_THEY_ARE = {'"boolean"', '"integer"', '"unsigned"', '"text"'}
-"""The columns whose values JSON has as they are."""
+_AS_THEY_ARE = {"boolean", "integer", "unsigned", "text"}
+"""The kinds whose values JSON has as they are."""
 
 
 class TooMany(ValueError):
@@ -135,16 +135,16 @@ def _named(view: Snapshot, where: str, values: list[Any]) -> list[Named]:
 def readings(view: Snapshot, who: Named | Sequence[Named], span: Span) -> Page:
     """One page as JSON has it: NaN and the infinities are texts (OPC 10000-6, 5.4.2.4), bytes are base64."""
     whom = [who] if isinstance(who, Named) else list(who)
-    columns = columns_of(whom)
-    rows = _ordered(view, whom, span, f"time, quality, stream, sequence, key, {', '.join(columns)}")
+    kinds = kinds_in(whom)
+    rows = _ordered(view, whom, span, f"time, quality, stream, sequence, key, {', '.join(map(quoted, kinds))}")
     more = len(rows) > span.limit
     del rows[span.limit :]
     page: list[tuple[Any, ...]]
-    if len(columns) == 1:
+    if len(kinds) == 1:
         page = [(row[0], row[5], row[1]) for row in rows]
     else:
         page = [(row[0], next((value for value in row[5:] if value is not None), None), row[1]) for row in rows]
-    if not all(column in _AS_THEY_ARE for column in columns):
+    if not _AS_THEY_ARE.issuperset(kinds):
         page = [(time_ns, spelled(value), quality) for time_ns, value, quality in page]
     if not isinstance(who, Named):
         name = {key: each.identifier for each in whom for key in each.keys}
@@ -159,9 +159,9 @@ def table(view: Snapshot, who: Named | Sequence[Named], span: Span) -> tuple[pa.
     types = {type_ for each in whom for type_ in each.types}
     if len(types) == 1:
         [type_] = types
-        value = f"CAST({_COLUMN[ValueType(type_)]} AS {_SQL_TYPE[ValueType(type_)]})"
+        value = f"CAST({quoted(KIND_OF[ValueType(type_)])} AS {_SQL_TYPE[ValueType(type_)]})"
     else:
-        value = f"coalesce({', '.join(map(_text, columns_of(whom)))})"
+        value = f"coalesce({', '.join(map(_text, kinds_in(whom)))})"
     found = _arrow(view, whom, span, f"time AS time_ns, {value} AS value, quality, stream, sequence, key")
     more = found.num_rows > span.limit
     found = found.slice(0, span.limit)
@@ -178,9 +178,19 @@ def table(view: Snapshot, who: Named | Sequence[Named], span: Span) -> tuple[pa.
     return chosen, cursor
 
 
-def columns_of(whom: Sequence[Named]) -> list[str]:
-    """The columns of the store that hold their values, quoted."""
-    return list(dict.fromkeys(_COLUMN[ValueType(type_)] for each in whom for type_ in each.types))
+def kinds_in(whom: Sequence[Named]) -> list[str]:
+    """The kinds of their values, which are columns of `readings_of`."""
+    return kinds_of(type_ for each in whom for type_ in each.types)
+
+
+def quoted(kind: str) -> str:
+    """A kind as a column in SQL, where some are words of the language."""
+    return f'"{kind}"'
+
+
+def readings_of(whom: Sequence[Named]) -> str:
+    """Where the readings of some identifiers are, for a FROM."""
+    return tables.of(kinds_in(whom))
 
 
 def where(whom: Sequence[Named], from_ns: int, to_ns: int) -> str:
@@ -195,7 +205,7 @@ def _question(whom: Sequence[Named], span: Span, columns: str) -> str:
     condition = where(whom, span.from_ns if after is None else max(span.from_ns, after.time_ns), span.to_ns)
     if after is not None:
         condition += f" AND (time, stream, sequence) >= ({after.time_ns:d}, {after.stream:d}, {after.sequence:d})"
-    return f"SELECT {columns} FROM every WHERE {condition}"  # noqa: S608 - names and numbers of our own
+    return f"SELECT {columns} FROM {readings_of(whom)} WHERE {condition}"  # noqa: S608 - names and numbers of our own
 
 
 def _page(whom: Sequence[Named], span: Span, columns: str) -> str:
@@ -233,14 +243,14 @@ def _cursor(rows: list[Row], span: Span) -> Cursor:
     return Cursor(time_ns, stream, sequence, given)
 
 
-def _text(column: str) -> str:
-    match column:
-        case '"bytes"':
-            return f"base64({column})"
-        case '"bytes_array"':
-            return f"CAST(list_transform({column}, each -> base64(each)) AS VARCHAR)"
+def _text(kind: str) -> str:
+    match kind:
+        case "bytes":
+            return 'base64("bytes")'
+        case "bytes_array":
+            return 'CAST(list_transform("bytes_array", each -> base64(each)) AS VARCHAR)'
         case _:
-            return f"CAST({column} AS VARCHAR)"
+            return f"CAST({quoted(kind)} AS VARCHAR)"
 
 
 def spelled(value: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 from agent.model import ValueType
 from datacenter import completeness, moment
-from datacenter.names import COLUMN_OF
+from datacenter.kinds import KIND_OF
 from datacenter.quality import Point, Rules, scores
-from datacenter.query import Named, Span, where
+from datacenter.query import Named, Span, readings_of, where
 from datacenter.store import Snapshot
 
 MOST_READINGS = 1_000_000
@@ -55,16 +55,16 @@ def of(view: Snapshot, who: Named, span: Span, window_ns: int | None, rules: Rul
 
 
 def _points(view: Snapshot, who: Named, span: Span) -> list[Point]:
-    columns = [COLUMN_OF[each] for each in map(ValueType, who.types) if each.is_number or each is ValueType.BOOL]
+    columns = [KIND_OF[each] for each in map(ValueType, who.types) if each.is_number or each is ValueType.BOOL]
     numbers = ", ".join(f'CAST("{column}" AS DOUBLE)' for column in dict.fromkeys(columns))
     # What is no number has a value or not: 0 stands for having one.
-    others = [COLUMN_OF[each] for each in map(ValueType, who.types) if not (each.is_number or each is ValueType.BOOL)]
+    others = [KIND_OF[each] for each in map(ValueType, who.types) if not (each.is_number or each is ValueType.BOOL)]
     there = [f'CASE WHEN "{column}" IS NOT NULL THEN 0.0 END' for column in dict.fromkeys(others)]
     value = f"coalesce({', '.join([*([numbers] if numbers else []), *there])}, NULL)"
     chosen = where([who], span.from_ns, span.to_ns)
     rows = view.rows(
         f"SELECT r.time, r.value, r.quality, coalesce(b.received_ns, b.stored_ns) FROM"  # noqa: S608 - own names
-        f" (SELECT time, {value} AS value, quality, stream, sequence FROM every WHERE {chosen}) r"
+        f" (SELECT time, {value} AS value, quality, stream, sequence FROM {readings_of([who])} WHERE {chosen}) r"
         " JOIN blocks b ON b.stream = r.stream AND b.sequence = r.sequence ORDER BY r.time LIMIT ?",
         [MOST_READINGS + 1],
     )

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 
+from datacenter import tables
 from datacenter.store import Store, Unwritable
 
 log = logging.getLogger("headrace.settle")
@@ -42,11 +43,11 @@ class Settler:
     def step(self) -> bool:
         """Makes one run where there is enough for one; whether it did."""
         with self._store.snapshot() as view:
-            [(waiting,)] = view.rows("SELECT count(*) FROM readings")
+            kind, waiting = max(view.rows(tables.WAITING), key=lambda found: int(found[1]))
         if waiting < self._run_size:
             return False
         began = time.monotonic()
-        self.readings += self._store.settle(self._run_size)
+        self.readings += self._store.settle(kind, self._run_size)
         self.runs += 1
         self.longest = max(self.longest, time.monotonic() - began)
         return True

@@ -1,12 +1,13 @@
 """The store: one DuckDB file in one folder. The only file that imports duckdb.
 
 One thread writes, through `transaction`; any thread reads, through `snapshot`. What `transaction` committed is on disk.
-Readings are in two tables: `readings` as they came, and `settled` in runs ordered by tag and time, into which
-`datacenter.settle` moves them. Who reads, reads the view `every`: its `half` and `place` keep the order of arrival.
+Its tables are those of `datacenter.tables`. Who reads readings reads `tables.of` the kinds that it wants, or the view
+`every`, which is `tables.of` all of them; so it does not matter what `datacenter.settle` moved when.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,57 +19,12 @@ import duckdb
 import pyarrow as pa
 
 from agent.errors import HeadraceError
+from datacenter import tables
 from datacenter.identity import lookup
 
-SCHEMA = 3
-"""Version of the tables. A store of a later version is refused, never misread."""
+log = logging.getLogger("headrace.store")
 
 Row: TypeAlias = tuple[Any, ...]
-
-# No index and no primary key: one writer keeps rows unique, and an index on `readings` would cost more than the rows.
-_TABLES = """
-CREATE TABLE meta(name VARCHAR, value VARCHAR);
-CREATE TABLE catalogs(epoch UBIGINT, agent VARCHAR, body BLOB, received_ns BIGINT);
-CREATE TABLE tags(key INTEGER, identifier VARCHAR, agent VARCHAR, device VARCHAR, name VARCHAR, type VARCHAR,
-    unit VARCHAR, low DOUBLE, high DOUBLE, domain VARCHAR, level BIGINT, description VARCHAR, source VARCHAR);
-CREATE TABLE bindings(epoch UBIGINT, tag UINTEGER, key INTEGER);
-CREATE TABLE streams(id INTEGER, stream UUID, agent VARCHAR, committed BIGINT, last BIGINT, readings BIGINT,
-    blocks BIGINT, bytes BIGINT, stored_ns BIGINT);
-CREATE TABLE blocks(stream INTEGER, sequence BIGINT, readings BIGINT, first_ns BIGINT, last_ns BIGINT,
-    sealed_ns BIGINT, stored_ns BIGINT, bytes BIGINT);
-CREATE TABLE gaps(stream INTEGER, first BIGINT, last BIGINT, from_ns BIGINT, to_ns BIGINT, readings BIGINT,
-    reason VARCHAR);
-CREATE TABLE parked(stream UUID, sequence BIGINT, epoch UBIGINT, agent VARCHAR, body BLOB, received_ns BIGINT);
-CREATE TABLE agents(agent VARCHAR, state VARCHAR, received_ns BIGINT);
-CREATE TABLE readings(key INTEGER, time BIGINT, quality UINTEGER, boolean BOOLEAN, integer BIGINT, "unsigned" UBIGINT,
-    real DOUBLE, text VARCHAR, stream INTEGER, sequence BIGINT);
-"""
-_SINCE = {
-    2: """
-ALTER TABLE readings ADD COLUMN bytes BLOB;
-ALTER TABLE readings ADD COLUMN boolean_array BOOLEAN[];
-ALTER TABLE readings ADD COLUMN integer_array BIGINT[];
-ALTER TABLE readings ADD COLUMN unsigned_array UBIGINT[];
-ALTER TABLE readings ADD COLUMN real_array DOUBLE[];
-ALTER TABLE readings ADD COLUMN text_array VARCHAR[];
-ALTER TABLE readings ADD COLUMN bytes_array BLOB[];
-""",
-    3: """
-ALTER TABLE blocks ADD COLUMN epoch UBIGINT;
-ALTER TABLE blocks ADD COLUMN received_ns BIGINT;
-ALTER TABLE blocks ADD COLUMN sha256 BLOB;
-ALTER TABLE tags ADD COLUMN lookup VARCHAR;
-CREATE TABLE settled AS SELECT * FROM readings LIMIT 0;
-CREATE VIEW every AS SELECT *, 0 AS half, rowid AS place FROM settled
-    UNION ALL SELECT *, 1, rowid FROM readings;
-ALTER TABLE blocks ADD COLUMN synchronized BOOLEAN;
-ALTER TABLE gaps ADD COLUMN synchronized BOOLEAN;
-CREATE TABLE corrections(stream UUID, first BIGINT, last BIGINT, offset_ns BIGINT, agent VARCHAR, by_stream UUID,
-    by_sequence BIGINT);
-""",
-}
-"""What each later version of the tables adds to the one before; an older store gets it when it is opened."""
-
 
 _OF_THE_ROWS = (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError, duckdb.NotSupportedError)
 
@@ -113,17 +69,24 @@ class Store:
             raise StoreError(_explain(self.path, reason)) from reason
 
     def _prepare(self) -> str:
-        tables = self._writer.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'meta'").fetchone()
+        found = self._writer.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'meta'").fetchone()
         with self.transaction():
-            if not tables or not tables[0]:
-                self._run(_TABLES)
+            if not found or not found[0]:
+                self._run(tables.FIRST)
                 self.write("INSERT INTO meta VALUES ('schema', '1'), ('client', ?)", [str(uuid4())])
             meta: dict[str, str] = dict(self.rows("SELECT name, value FROM meta"))
             version = meta.get("schema", "")
-            if version not in map(str, range(1, SCHEMA + 1)):
-                raise StoreError(f"{self.path} has tables of version {version}; this program writes {SCHEMA}")
-            for later in range(int(version) + 1, SCHEMA + 1):
-                self._run(_SINCE[later])
+            if version not in map(str, range(1, tables.VERSION + 1)):
+                raise StoreError(f"{self.path} has tables of version {version}; this program writes {tables.VERSION}")
+            if found and found[0] and version != str(tables.VERSION):
+                log.warning(
+                    "the store is laid out anew, from version %s to %d: some seconds for each ten million readings, and"
+                    " room for a second copy meanwhile",
+                    *(version, tables.VERSION),
+                    extra={"event": "store_laid_out", "version": int(version)},
+                )
+            for later in range(int(version) + 1, tables.VERSION + 1):
+                self._run(tables.SINCE[later])
                 if later == 3:
                     self._fill_lookups()
                 self.write("UPDATE meta SET value = ? WHERE name = 'schema'", [str(later)])
@@ -149,27 +112,25 @@ class Store:
         with _committed(self._writer):
             yield
 
-    def settle(self, readings: int) -> int:
-        """Moves that many of the oldest arrivals into a run ordered by tag and time, all or nothing. One thread's.
+    def settle(self, kind: str, readings: int) -> int:
+        """Moves that many of a kind's oldest arrivals into a run ordered by tag and time, all or nothing. One thread's.
 
         Goes on beside the writer, which only appends to what this takes from. Returns how many were moved. Raises
         Unwritable, Broken, or TimeoutError after `stop_settling`.
         """
+        came, run = tables.arrived(kind), tables.settled(kind)
         cursor = self._writer.cursor()
         try:
             with _committed(cursor):
                 self._settling = cursor
                 [(until, moved)] = cursor.execute(
-                    "SELECT max(rowid), count(*) FROM (SELECT rowid FROM readings LIMIT ?)", [readings]
+                    f"SELECT max(rowid), count(*) FROM (SELECT rowid FROM {came} LIMIT ?)",  # noqa: S608 - own names
+                    [readings],
                 ).fetchall()
                 if moved:
-                    names = self._used(cursor, until)
                     # By rowid at last: readings of one tag and time stay in the order in which they came.
-                    cursor.execute(
-                        f"INSERT INTO settled({names}) SELECT {names} FROM readings"  # noqa: S608 - own names
-                        f" WHERE rowid <= {until:d} ORDER BY key, time, rowid"
-                    )
-                    cursor.execute(f"DELETE FROM readings WHERE rowid <= {until:d}")  # noqa: S608 - a number
+                    cursor.execute(f"INSERT INTO {run} FROM {came} WHERE rowid <= {until:d} ORDER BY key, time, rowid")
+                    cursor.execute(f"DELETE FROM {came} WHERE rowid <= {until:d}")  # noqa: S608
         except duckdb.InterruptException as reason:
             raise TimeoutError("settling was stopped") from reason
         finally:
@@ -181,15 +142,6 @@ class Store:
         """Ends a `settle` that runs, from another thread: it moves nothing."""
         if (cursor := self._settling) is not None:
             cursor.interrupt()
-
-    @staticmethod
-    def _used(cursor: duckdb.DuckDBPyConnection, until: int) -> str:
-        """The columns that hold anything up to a row: most kinds of values do not, and would be sorted for nothing."""
-        names = [f'"{name}"' for name, *_ in cursor.execute("DESCRIBE readings").fetchall()]
-        counts = cursor.execute(
-            f"SELECT {', '.join(f'count({name})' for name in names)} FROM readings WHERE rowid <= {until:d}"  # noqa: S608
-        ).fetchall()[0]
-        return ", ".join(name for name, count in zip(names, counts, strict=True) if count)
 
     def write(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Runs one statement of a transaction."""

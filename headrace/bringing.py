@@ -1,4 +1,7 @@
-"""`headrace outbox import FILE CONFIG`: gives an exported file to the data center, as if the broker had brought it."""
+"""`headrace outbox import FILE CONFIG`: gives an exported file to the data center, as if the broker had brought it.
+
+A single block is taken too, as one lies in an agent's quarantine.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from agent import _native, config, export
 from agent.errors import ConfigError, Problem
@@ -17,6 +21,9 @@ from datacenter.ingest import Ingest
 from datacenter.message import Message
 from datacenter.store import Store
 from headrace.progress import CannotDo, Progress, say
+
+BLOCK = b"HDRC"
+"""What a block begins with."""
 
 
 def main(options: argparse.Namespace) -> int:
@@ -28,6 +35,8 @@ def main(options: argparse.Namespace) -> int:
     file = _File(options.file)
     store = Store(found.datacenter.store)
     try:
+        if file.is_block:
+            file.agent = _owner(store, options.file)
         shown = _bring(file, Ingest(store, found.uplink.root), Progress(options, file.expected, "imported"))
     finally:
         store.close()
@@ -41,8 +50,17 @@ def main(options: argparse.Namespace) -> int:
     return 0 if shown["whole"] and not shown["quarantined"] and not shown["refused"] else 1
 
 
+def _owner(store: Store, path: Path) -> str:
+    """Whose stream a single block is of: it does not say so itself."""
+    stream = UUID(bytes=_native.header(path.read_bytes()).stream)
+    found = store.rows("SELECT agent FROM streams WHERE stream = ?", [stream])
+    if not found:
+        raise CannotDo(f"{path}: the data center has nothing of its stream {stream} yet; import an exported file first")
+    return str(found[0][0])
+
+
 class _File:
-    """An exported file. It is read twice: first for whose blocks they are."""
+    """An exported file, or a block. It is read twice: first for whose blocks they are."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,18 +68,20 @@ class _File:
         self.unreadable = 0
         self.expected = 0
         self._agents: dict[int, str] = {}
-        self._agent = ""
+        self.agent = ""
+        with path.open("rb") as opened:
+            self.is_block = opened.read(len(BLOCK)) == BLOCK
         for item in self._items():
             if export.End.is_one(item):
                 end = export.End.decode(item)
-                self.whole, self._agent, self.expected = True, end.agent, end.blocks
+                self.whole, self.agent, self.expected = True, end.agent, end.blocks
             elif item.startswith(b"{"):
                 with contextlib.suppress(ValueError):
                     self._agents[epoch_of(item)] = Catalog.decode(item).agent
 
     def messages(self) -> Iterator[tuple[str, str, bytes]]:
         """(agent, word, payload) as they would come from the broker."""
-        fallback = self._agent or next(iter(self._agents.values()), "unknown")
+        fallback = self.agent or next(iter(self._agents.values()), "unknown")
         self.unreadable = 0
         for item in self._items():
             if export.End.is_one(item):
@@ -77,6 +97,10 @@ class _File:
 
     def _items(self) -> Iterator[bytes]:
         with self.path.open("rb") as opened:
+            if self.is_block:
+                self.whole, self.expected = True, 1
+                yield opened.read(export.MAX_BLOCK)
+                return
             items = export.items(opened)
             first = True
             while True:

@@ -172,18 +172,14 @@ def simulate(options: argparse.Namespace) -> int:
     shown = (options.cert, options.key) if options.cert else None
     config = _warn(configs.check(options.config))
     plant = play(config, options)
+    if options.load:
+        from headrace import load as loads
+
+        return loads.main(config, plant, options, adapted)
     faults = load(options.faults, config) if options.faults else None
 
     def ready() -> None:
-        devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
-        if options.json:
-            show({"ready": True, "devices": devices, **({"config": str(adapted)} if adapted else {})})
-            return
-        for device in devices:
-            print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
-        if adapted is not None:
-            print(f"headrace run {adapted}   reads these devices")
-        print("Ctrl-C stops it.", file=sys.stderr)
+        announce(config, options, adapted)
 
     async def work(stop: asyncio.Event) -> None:
         watch = _watch if options.watch else None
@@ -201,6 +197,21 @@ def simulate(options: argparse.Namespace) -> int:
 
     until_stopped(work)
     return 0
+
+
+def announce(
+    config: configs.Config, options: argparse.Namespace, adapted: Path | None, more: dict[str, Any] | None = None
+) -> None:
+    """Says which virtual devices are there now, and where the config is that was adapted to them."""
+    devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
+    if options.json:
+        show({"ready": True, "devices": devices, **({"config": str(adapted)} if adapted else {}), **(more or {})})
+        return
+    for device in devices:
+        print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
+    if adapted is not None:
+        print(f"headrace run {adapted}   reads these devices")
+    print("Ctrl-C stops it.", file=sys.stderr)
 
 
 async def _watch(simulation: Simulation) -> None:

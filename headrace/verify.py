@@ -112,6 +112,7 @@ def _tag(
     account.tags += 1
     readings: Counter[tuple[int, Any, int]] = Counter()
     mine: set[tuple[int, int, str]] = set()
+    stored: set[int] = set()
     for answer in pages:
         mine.update((gap["from_ns"], gap["to_ns"], gap["reason"]) for gap in answer["gaps"])
         for time_ns, written, quality in answer["readings"]:
@@ -120,18 +121,20 @@ def _tag(
             if oracle.wrong(tag, time_ns, value, quality):
                 account.wrong += 1
                 _example(found, tag, f"is {value!r} at {time_ns}, and never was around then")
+            if value is not None:
+                at = oracle.stepped(tag, time_ns, value)
+                stored.add(time_ns if at is None else at)
     gaps |= mine
     account.stored += readings.total()
     account.duplicates += readings.total() - len(readings)
     told = [(from_ns, to_ns) for from_ns, to_ns, _ in mine] + _bad(readings) + list(oracle.hidden(tag))
-    good = sorted({time_ns for time_ns, value, _ in readings if value is not None})
+    good = sorted(stored)
     if not good:
         account.lost += not told
         account.named += bool(told)
         if not told:
             _example(found, tag, "has no reading")
         return
-    stored = set(good)
     missing = [each for each in oracle.expected_changes(tag, good[0], good[-1]) if each not in stored]
     named = [each for each in missing if any(from_ns <= each <= to_ns for from_ns, to_ns in told)]
     account.named += len(named)

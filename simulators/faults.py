@@ -10,21 +10,21 @@ import asyncio
 import fnmatch
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from agent.config import Config
-from agent.devices import Spans
+from agent.devices import Device, Spans
 from agent.document import Document, dotted
 from agent.errors import ConfigError, Problem
 from agent.quantity import seconds as duration
 from agent.quantity import shown
 from agent.table import Seconds, Table
 from agent.wording import explain, likely
-from simulators.mood import MODBUS, OPCUA, Wrong
+from simulators.mood import MODBUS, OPCUA, Ill, Wrong
 from simulators.proxy import Fault, Kind, Proxy, Way
 
 log = logging.getLogger("headrace.simulators")
@@ -36,6 +36,8 @@ KINDS: dict[str, str] = {
 """Every kind of fault, and what it acts on. Who adds a kind gives `Schedule` a maker for what it acts on."""
 MOST = 1000
 """[[fault]] tables of a file."""
+USUAL = tuple(each.value for each in Wrong if each not in (Wrong.REBOOT, Wrong.CLOCK))
+"""What goes wrong at random where nothing else is said."""
 STREAMS = ("tcp", "tls", "rtu+tcp", "ascii+tcp", "opc.tcp")
 """Schemes of urls whose line is a TCP connection."""
 
@@ -58,16 +60,19 @@ Moment: TypeAlias = Annotated[float, BeforeValidator(_moment)]
 """Seconds, also none."""
 
 
-class FaultTable(Table):
-    """One [[fault]]. Times are in seconds after the start."""
+def _signed(value: object) -> float:
+    if isinstance(value, str) and value.startswith("-"):
+        return -duration(value[1:])
+    return _moment(value)
+
+
+class _What(Table):
+    """What a fault does, whenever it does it. Times are in seconds."""
 
     device: str = Field("*", min_length=1, examples=["press*"])
     """A name, or a pattern with * and ? and [abc]."""
-    kind: Annotated[str, AfterValidator(_kind)] = Field(examples=["stall"])
     at: Moment = Field(0.0, examples=["10s"])
-    lasts: Seconds = Field(alias="for", examples=["3s"])
-    every: Seconds | None = Field(None, examples=["1m"])
-    """Once more each time that this has passed; left out: once."""
+    """After the start."""
     direction: Literal["both", "up", "down"] = Field("both", examples=["up"])
     delay: Moment = Field(0.2, examples=["200ms"])
     jitter: Moment = Field(0.0, examples=["50ms"])
@@ -79,11 +84,49 @@ class FaultTable(Table):
     """Of an exception."""
     addresses: Spans = Field((), examples=[["hr:200-299"]])
     """Whose requests get the exception; left out: all."""
+    offset: Annotated[float, BeforeValidator(_signed)] = Field(0.0, examples=["3s"])
+    """By which a clock is ahead; or behind, with a minus."""
+    drift: float = Field(0.0, ge=-100_000, le=100_000, strict=False, examples=[200])
+    """What a clock gains, in parts per million."""
+
+    def ill(self, kind: str) -> Ill:
+        """The fault of a device."""
+        return Ill(Wrong(kind), self.delay, self.code, self.addresses, self.offset, self.drift)
+
+
+class FaultTable(_What):
+    """One [[fault]]."""
+
+    kind: Annotated[str, AfterValidator(_kind)] = Field(examples=["stall"])
+    lasts: Seconds = Field(alias="for", examples=["3s"])
+    every: Seconds | None = Field(None, examples=["1m"])
+    """Once more each time that this has passed; left out: once."""
+
+
+class RandomTable(_What):
+    """One [[random]]: now and then one of some kinds of faults, for each of its devices by itself."""
+
+    kinds: tuple[Annotated[str, AfterValidator(_kind)], ...] = Field(
+        USUAL, min_length=1, strict=False, examples=[["away", "slow"]]
+    )
+    """Those that a device can have of them."""
+    lasts: Seconds = Field(alias="for", examples=["3s"])
+    """The longest; the shortest is a tenth of it."""
+    every: Seconds = Field(examples=["1m"])
+    """From the end of one to the beginning of the next, on average."""
+
+    def next(self, chance: random.Random, kinds: Sequence[str]) -> tuple[float, FaultTable]:
+        """How long nothing is wrong, and what is after that."""
+        pause = chance.expovariate(1 / self.every)
+        kind, lasts = chance.choice(kinds), chance.uniform(0.1, 1.0) * self.lasts
+        same = {name: getattr(self, name) for name in _What.model_fields}
+        return pause, FaultTable.model_construct(**same, kind=kind, lasts=lasts, every=None)
 
 
 class _File(Table):
     seed: int = Field(1, examples=[1])
     faults: tuple[FaultTable, ...] = Field((), alias="fault", max_length=MOST, strict=False)
+    random: tuple[RandomTable, ...] = Field((), max_length=MOST, strict=False)
 
 
 class Act(Protocol):
@@ -98,15 +141,23 @@ Maker: TypeAlias = Callable[[str, FaultTable], Act]
 
 
 class Faults:
-    """What a file asks for. `tables` has each fault with the names of the devices that it is for."""
+    """What a file asks for. `tables` has each fault with the names of the devices that it is for; `random` what comes
+    now and then to a device, with the kinds that it can have."""
 
-    def __init__(self, seed: int, tables: Sequence[tuple[FaultTable, tuple[str, ...]]]) -> None:
+    def __init__(
+        self,
+        seed: int,
+        tables: Sequence[tuple[FaultTable, tuple[str, ...]]],
+        chances: Sequence[tuple[RandomTable, str, tuple[str, ...]]] = (),
+    ) -> None:
         self.seed = seed
         self.tables = tables
+        self.chances = chances
 
     def on(self, what: str) -> set[str]:
         """The devices that have a fault of a kind that acts on this."""
-        return {name for table, names in self.tables if KINDS[table.kind] == what for name in names}
+        scheduled = {name for table, names in self.tables if KINDS[table.kind] == what for name in names}
+        return scheduled | {name for _, name, kinds in self.chances if any(KINDS[kind] == what for kind in kinds)}
 
 
 def load(path: Path, config: Config) -> Faults:
@@ -118,18 +169,19 @@ def load(path: Path, config: Config) -> Faults:
         found = _File.model_validate(document.raw)
     except ValidationError as reason:
         raise ConfigError([_problem(document, error) for error in reason.errors(include_url=False)]) from None
-    if not found.faults:
+    if not found.faults and not found.random:
         document.wrong(("(file)",), "there is no fault; write a [[fault]] with kind and for")
     tables = [(table, _devices(document, at, table, config)) for at, table in enumerate(found.faults)]
+    chances = [each for at, table in enumerate(found.random) for each in _chances(document, at, table, config)]
     if document.problems:
         raise ConfigError(document.problems)
-    return Faults(found.seed, tables)
+    return Faults(found.seed, tables, chances)
 
 
 def _problem(document: Document, error: Any) -> Problem:
     path = error["loc"]
-    models: dict[str, type[Table]] = {"fault": FaultTable}
-    model = FaultTable if len(path) > 2 else _File
+    models: dict[str, type[Table]] = {"fault": FaultTable, "random": RandomTable}
+    model = models[str(path[0])] if len(path) > 2 else _File
     message, hint = explain(error, model, models)
     if error["type"] == "too_long":
         message, hint = f"more than {MOST} faults", f"write at most {MOST} [[fault]]; every = repeats one"
@@ -142,10 +194,7 @@ def _devices(document: Document, at: int, table: FaultTable, config: Config) -> 
     if table.every is not None and table.every <= table.lasts:
         text = f'it comes again while it still lasts; write every = a duration above "{table.lasts:g}s"'
         document.wrong(("fault", at, "every"), text)
-    named = [each for each in config.devices if fnmatch.fnmatchcase(each.name, table.device)]
-    if not named:
-        nearest = _nearest(table.device, [each.name for each in config.devices])
-        document.wrong(("fault", at, "device"), f"no device is called {shown(table.device)}; {nearest}")
+    named = _named(document, ("fault", at), table, config)
     if KINDS[table.kind] != "line":
         protocol = "modbus" if table.kind in MODBUS else "opcua" if table.kind in OPCUA else None
         may = tuple(each.name for each in named if protocol in (None, each.protocol))
@@ -153,11 +202,39 @@ def _devices(document: Document, at: int, table: FaultTable, config: Config) -> 
             text = f"{table.kind} is for {protocol} devices, which {named[0].name} is not; write the name of one"
             document.wrong(("fault", at, "device"), text)
         return may
-    fit = [each.name for each in named if each.url.partition("://")[0] in STREAMS]
+    fit = [each.name for each in named if _can(table.kind, each)]
     if named and not fit:
         text = f"{named[0].name} has no TCP line, and {table.kind} acts on one; write a device of {', '.join(STREAMS)}"
         document.wrong(("fault", at, "device"), text)
     return tuple(fit)
+
+
+def _named(document: Document, place: tuple[str, int], table: _What, config: Config) -> list[Device]:
+    """The devices of a fault's name or pattern; none is a problem."""
+    named = [each for each in config.devices if fnmatch.fnmatchcase(each.name, table.device)]
+    if not named:
+        nearest = _nearest(table.device, [each.name for each in config.devices])
+        document.wrong((*place, "device"), f"no device is called {shown(table.device)}; {nearest}")
+    return named
+
+
+def _can(kind: str, device: Device) -> bool:
+    """Whether a device can have a fault."""
+    if KINDS[kind] == "line":
+        return device.url.partition("://")[0] in STREAMS
+    return device.protocol == ("modbus" if kind in MODBUS else "opcua" if kind in OPCUA else device.protocol)
+
+
+def _chances(
+    document: Document, at: int, table: RandomTable, config: Config
+) -> Iterator[tuple[RandomTable, str, tuple[str, ...]]]:
+    named = _named(document, ("random", at), table, config)
+    for device in named:
+        if kinds := tuple(kind for kind in table.kinds if _can(kind, device)):
+            yield table, device.name, kinds
+        else:
+            text = f"{device.name} can have none of them; write kinds = one that a {device.protocol} device has"
+            document.wrong(("random", at, "kinds"), text)
 
 
 class Line:
@@ -216,6 +293,8 @@ class Schedule:
                 for name in names:
                     act = make(name, table)
                     group.create_task(self._keep(start, table, name, act), name=f"fault {table.kind} of {name}")
+            for number, (chance, name, kinds) in enumerate(self._faults.chances):
+                group.create_task(self._now_and_then(start, number, chance, name, kinds), name=f"chance of {name}")
 
     async def _keep(self, start: float, table: FaultTable, name: str, act: Act) -> None:
         loop, due = asyncio.get_running_loop(), start + table.at
@@ -227,6 +306,21 @@ class Schedule:
             if table.every is None:
                 return
             due += table.every
+
+    async def _now_and_then(
+        self, start: float, number: int, table: RandomTable, name: str, kinds: Sequence[str]
+    ) -> None:
+        loop, due = asyncio.get_running_loop(), start + table.at
+        chance = random.Random(f"{self._faults.seed} {number} {name}")  # noqa: S311 - to be had again, not a secret
+        while True:
+            pause, fault = table.next(chance, kinds)
+            act = self._makers[KINDS[fault.kind]](name, fault)
+            due += pause
+            await asyncio.sleep(due - loop.time())
+            await self._say("begun", fault, name, act.begin)
+            due += fault.lasts
+            await asyncio.sleep(due - loop.time())
+            await self._say("ended", fault, name, act.end)
 
     async def _say(self, what: str, table: FaultTable, name: str, change: Callable[[], Awaitable[None]]) -> None:
         self._counts[f"faults_{what}"] += 1

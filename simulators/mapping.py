@@ -139,10 +139,12 @@ def _edits(raw: dict[str, object], moved: Moves, config: Path, *, everything: bo
         if not isinstance(device, dict):
             continue
         for key in ("url", "backup"):
-            if isinstance(old := device.get(key), str):
-                new = moved.url(old)
-                yield ("device", at, key), old, new
-        if isinstance(device.get("url"), str) and new != device["url"] and device["url"].startswith("tls:"):
+            found = device.get(key)
+            for old in found if isinstance(found, list) else (found,):
+                if isinstance(old, str):
+                    yield ("device", at, key), old, moved.url(old)
+        url = device.get("url")
+        if isinstance(url, str) and url.startswith("tls:") and moved.url(url) != url:
             # The virtual device shows a certificate of its own, which is made where this file is not.
             for key, value in (("ca", f"{config.stem}.simulated-ca.pem"), ("server_name", "localhost")):
                 if isinstance(old := device.get(key), str):

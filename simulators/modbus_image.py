@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from agent import _native
 from agent.address import ModbusAddress, ModbusTable, registers
+from agent.encoding import Form
 from agent.model import Tag
 from simulators.plant import Plant
 from simulators.registers import encode
@@ -36,20 +38,22 @@ class _Window:
         self._plant = plant
         self._first = first
         self._bits = bits
-        self._fields: dict[int, list[_Field]] = {}
-        self._ks: dict[int, int | None] = {}
+        self._fields: dict[tuple[int, bool], list[_Field]] = {}
+        self._ks: dict[tuple[int, bool], int | None] = {}
         for field in fields:
-            step_ns = plant.step_ns(field.tag)
-            self._fields.setdefault(step_ns, []).append(field)
-            self._ks[step_ns] = None
+            pace = plant.step_ns(field.tag), bool(field.tag.form and Form(field.tag.form).moment)
+            self._fields.setdefault(pace, []).append(field)
+            self._ks[pace] = None
 
-    def at(self, time_ns: int) -> bytearray:
-        for step_ns, last_k in self._ks.items():
-            k = time_ns // step_ns
+    def at(self, time_ns: int, clock_ns: int) -> bytearray:
+        for pace, last_k in self._ks.items():
+            step_ns, is_clock = pace
+            now = clock_ns if is_clock else time_ns
+            k = now // step_ns
             if k != last_k:
-                self._ks[step_ns] = k
-                for field in self._fields[step_ns]:
-                    self._lay(field, time_ns)
+                self._ks[pace] = k
+                for field in self._fields[pace]:
+                    self._lay(field, now)
         return self.bytes
 
     def _lay(self, field: _Field, time_ns: int) -> None:
@@ -106,10 +110,25 @@ class Image:
                 extra={"event": "tags_overlap", "device": device, "tags": overlapping},
             )
 
-    def read(self, table: ModbusTable, first: int, count: int, time_ns: int) -> bytes | None:
-        """The response's value bytes, all for the instant `time_ns`; None where an address is not configured."""
+    def read(
+        self, table: ModbusTable, first: int, count: int, time_ns: int, clock_ns: int | None = None
+    ) -> bytes | None:
+        """The response's value bytes, all for the instant `time_ns`; None where an address is not configured.
+        `clock_ns` is what the device's clock shows, where it is not right."""
         window = self.window(table, first, count)
-        return None if window is None else bytes(window.at(time_ns))
+        return None if window is None else bytes(window.at(time_ns, time_ns if clock_ns is None else clock_ns))
+
+    def spans(self, table: ModbusTable) -> list[tuple[int, int, list[int]]]:
+        """The addresses without a hole between them: first, count, and where each tag of them begins, ascending."""
+        known, begins = self._known[table], sorted(field.first for field in self._fields[table])
+        found, end = [], 0
+        for first in begins:
+            if first < end:
+                continue
+            end = known.find(0, first)
+            end = len(known) if end < 0 else end
+            found.append((first, end - first, begins[bisect_left(begins, first) : bisect_left(begins, end)]))
+        return found
 
     def _window(self, table: ModbusTable, first: int, count: int) -> _Window | None:
         end = first + count

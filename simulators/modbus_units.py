@@ -109,7 +109,10 @@ class Units:
             if (refusal := mood.refusal(table, first, count)) is not None:
                 return refusal
             now = min(now, mood.frozen_ns or now)
-        values = image.read(table, first, count, now)
+        clock = max(
+            (mood.shown_ns(now) for mood in self.moods.get(unit, ())), default=now, key=lambda at: abs(at - now)
+        )
+        values = image.read(table, first, count, now, clock)
         return ILLEGAL_ADDRESS if values is None else bytes((request[0], len(values))) + values
 
 

@@ -11,14 +11,16 @@ A fault of a device has one of these kinds. On a serial line "cut" means silence
     frozen      values and source times stand still, and nothing says so
     bad         values are gone, their status is Bad_SensorFailure (OPC UA)
     one_client  a second client is cut at once (Modbus over TCP and TLS)
+    clock       the device's clock is `offset` ahead, and gains `drift`: source times (OPC UA), datetimes (Modbus)
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -38,11 +40,15 @@ class Wrong(StrEnum):
     FROZEN = "frozen"
     BAD = "bad"
     ONE_CLIENT = "one_client"
+    CLOCK = "clock"
 
 
-HIDING = (Wrong.AWAY, Wrong.REBOOT, Wrong.FROZEN, Wrong.BAD)
+GONE = (Wrong.AWAY, Wrong.REBOOT)
+"""Kinds during which nobody is connected; what was on its way when they began is gone as well."""
+HIDING = (*GONE, Wrong.FROZEN, Wrong.BAD)
 """Kinds during which a device shows no change to anyone."""
-
+REMEMBERED = 32
+"""Faults of a device that are over, of which it still knows when they were."""
 
 MODBUS = (Wrong.SLOW, Wrong.BUSY, Wrong.EXCEPTION, Wrong.GARBLED, Wrong.ONE_CLIENT)
 OPCUA = (Wrong.BAD, Wrong.REBOOT)
@@ -59,6 +65,15 @@ class Ill:
     code: int = 4
     """Exception; of `exception`."""
     addresses: tuple[Span, ...] = ()
+    offset: float = 0.0
+    """Seconds; of `clock`."""
+    drift: float = 0.0
+    """Parts per million; of `clock`."""
+
+
+def ahead(time_ns: int, since_ns: int, offset: float, drift: float) -> int:
+    """How many ns a clock is ahead at a time, that began to be so at `since_ns`."""
+    return int(offset * 1e9) + int((time_ns - since_ns) * drift) // 1_000_000
 
 
 class Mood:
@@ -67,12 +82,31 @@ class Mood:
     def __init__(self, device: str) -> None:
         self.device = device
         self._ills: list[tuple[Ill, int]] = []
+        self._over: deque[tuple[Ill, int, int]] = deque(maxlen=REMEMBERED)
 
     def begin(self, ill: Ill, time_ns: int) -> None:
         self._ills.append((ill, time_ns))
 
-    def end(self, ill: Ill) -> None:
+    def end(self, ill: Ill, time_ns: int) -> None:
+        self._over.extend((each, since, time_ns) for each, since in self._ills if each is ill)
         self._ills = [each for each in self._ills if each[0] is not ill]
+
+    def _lasting(self, kind: Wrong, time_ns: int) -> list[tuple[Ill, int]]:
+        """Those of a kind at a time, with since when: for who is late, and does at once what was due then."""
+        now = [(ill, since) for ill, since in self._ills if ill.kind is kind and since <= time_ns]
+        return now + [
+            (ill, since) for ill, since, until in self._over if ill.kind is kind and since <= time_ns <= until
+        ]
+
+    def at(self, kind: Wrong, time_ns: int) -> bool:
+        """Whether a fault of this kind lasted at that time."""
+        return bool(self._lasting(kind, time_ns))
+
+    def shown_ns(self, time_ns: int) -> int:
+        """What the device's clock shows at a time."""
+        return time_ns + sum(
+            ahead(time_ns, since, ill.offset, ill.drift) for ill, since in self._lasting(Wrong.CLOCK, time_ns)
+        )
 
     def __bool__(self) -> bool:
         return bool(self._ills)
@@ -120,6 +154,22 @@ class Spell:
     kind: Wrong
     from_ns: int
     to_ns: int | None
+    offset: float = 0.0
+    drift: float = 0.0
+    """Of a clock, as in `Ill`."""
+
+    def lasts(self, time_ns: int) -> bool:
+        """Whether it was then."""
+        return self.from_ns <= time_ns <= (time_ns if self.to_ns is None else self.to_ns)
+
+    def shown_ns(self, time_ns: int) -> int:
+        """What a clock like this shows at a time."""
+        return time_ns + ahead(time_ns, self.from_ns, self.offset, self.drift)
+
+    def true_ns(self, shown_ns: int) -> int:
+        """When it shows that, to a microsecond or two."""
+        since = shown_ns - self.from_ns - int(self.offset * 1e9)
+        return self.from_ns + since - int(since * self.drift / (1_000_000 + self.drift))
 
 
 class Record:
@@ -135,18 +185,19 @@ class Record:
         """Where both `simulate` and `verify` of one config find it."""
         return cls(data_dir / "simulator" / "faults.jsonl", clock)
 
-    def began(self, device: str, kind: Wrong) -> int:
+    def began(self, device: str, kind: Wrong, **more: float) -> int:
+        """Returns when, in ns UTC. `more`: a clock's `offset` and `drift`."""
+        return self._write(device, kind, "began", more)
+
+    def ended(self, device: str, kind: Wrong) -> int:
         """Returns when, in ns UTC."""
-        return self._write(device, kind, "began")
+        return self._write(device, kind, "ended", {})
 
-    def ended(self, device: str, kind: Wrong) -> None:
-        self._write(device, kind, "ended")
-
-    def _write(self, device: str, kind: Wrong, what: str) -> int:
+    def _write(self, device: str, kind: Wrong, what: str, more: dict[str, float]) -> int:
         time_ns = self._clock()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"device": device, "kind": kind, what: time_ns}) + "\n")
+            file.write(json.dumps({"device": device, "kind": kind, what: time_ns, **more}) + "\n")
         return time_ns
 
     def spells(self) -> list[Spell]:
@@ -155,7 +206,7 @@ class Record:
             lines = self.path.read_text("utf-8").splitlines()
         except OSError:
             return []
-        open_: dict[tuple[str, Wrong], int] = {}
+        open_: dict[tuple[str, Wrong], Spell] = {}
         found = []
         for line in lines:
             try:
@@ -164,10 +215,11 @@ class Record:
             except (ValueError, KeyError, TypeError):
                 continue
             if isinstance(began := said.get("began"), int):
-                open_.setdefault(key, began)
+                clock = float(said.get("offset", 0.0)), float(said.get("drift", 0.0))
+                open_.setdefault(key, Spell(*key, began, None, *clock))
             elif isinstance(ended := said.get("ended"), int) and key in open_:
-                found.append(Spell(*key, open_.pop(key), ended))
-        return found + [Spell(*key, began, None) for key, began in open_.items()]
+                found.append(replace(open_.pop(key), to_ns=ended))
+        return found + list(open_.values())
 
 
 class Act:
@@ -179,17 +231,18 @@ class Act:
         self._record = record
 
     async def begin(self) -> None:
-        self._mood.begin(self._ill, self._record.began(self._mood.device, self._ill.kind))
+        ill = self._ill
+        more = {"offset": ill.offset, "drift": ill.drift} if ill.kind is Wrong.CLOCK else {}
+        self._mood.begin(ill, self._record.began(self._mood.device, ill.kind, **more))
 
     async def end(self) -> None:
-        self._mood.end(self._ill)
-        self._record.ended(self._mood.device, self._ill.kind)
+        self._mood.end(self._ill, self._record.ended(self._mood.device, self._ill.kind))
 
 
 def hidden(spells: Iterable[Spell], device: str, margin_ns: int) -> Sequence[tuple[int, int]]:
-    """The intervals in which the device showed nobody a change; with a margin before each for what was on its way."""
+    """The intervals in which the device showed nobody a change; with a margin for what was on its way when it went."""
     return [
-        (each.from_ns - margin_ns, each.to_ns if each.to_ns is not None else 2**63 - 1)
+        (each.from_ns - (margin_ns if each.kind in GONE else 0), each.to_ns if each.to_ns is not None else 2**63 - 1)
         for each in spells
         if each.device == device and each.kind in HIDING
     ]

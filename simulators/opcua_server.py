@@ -6,87 +6,35 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
-from uuid import UUID
 
 from asyncua import ua
-from asyncua.common.node import Node
-from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.server import Server
 from asyncua.ua.attribute_ids import AttributeIds
 
 from agent.address import NodeAddress
-from agent.model import StatusCode, Tag, Value, ValueType
-from simulators.mood import Mood, Wrong
+from agent.model import StatusCode, Tag, Value
+from simulators.mood import HIDING, Mood, Wrong
+from simulators.opcua_access import APPLICATION_URI, Access
+from simulators.opcua_history import EPOCH, LONGEST_NS, History
+from simulators.opcua_nodes import Nodes, Variable
+from simulators.opcua_space import Internal, Space, standard
 from simulators.plant import Plant
 
 log = logging.getLogger("headrace.simulators")
 
-APPLICATION_URI = "urn:headrace:simulator"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOOK = 0.05
 """Seconds between two looks at what is wrong."""
 _LONGEST_SLEEP = 1.0
 """Seconds; wall time is read again after it, so a clock that was set back stalls nothing for longer."""
-
-_VARIANTS = {
-    ValueType.BOOL: ua.VariantType.Boolean,
-    ValueType.INT8: ua.VariantType.SByte,
-    ValueType.INT16: ua.VariantType.Int16,
-    ValueType.INT32: ua.VariantType.Int32,
-    ValueType.INT64: ua.VariantType.Int64,
-    ValueType.UINT8: ua.VariantType.Byte,
-    ValueType.UINT16: ua.VariantType.UInt16,
-    ValueType.UINT32: ua.VariantType.UInt32,
-    ValueType.UINT64: ua.VariantType.UInt64,
-    ValueType.FLOAT32: ua.VariantType.Float,
-    ValueType.FLOAT64: ua.VariantType.Double,
-    ValueType.STRING: ua.VariantType.String,
-    ValueType.BYTES: ua.VariantType.ByteString,
-}
-
-
-_CODES = {
-    "°C": "CEL", "K": "KEL", "bar": "BAR", "mbar": "MBR", "kN": "B47", "mm": "MMT", "mm/s": "C16", "%": "P1",
-    "A": "AMP", "V": "VLT", "kW": "KWT", "Hz": "HTZ", "rpm": "RPM", "1/min": "C94", "kWh": "KWH", "m³": "MTQ",
-    "l/min": "L2", "m³/h": "MQH", "°": "DD", "m/min": "2X", "pcs": "H87",
-}  # fmt: skip
-"""Units by their UNECE code (recommendation 20), of which EUInformation has the characters (OPC 10000-8, 5.6.3.3)."""
-
-
-class _Users:
-    """Who may come in; with `anonymous` also those without a name."""
-
-    def __init__(self, passwords: Mapping[str, str], *, anonymous: bool) -> None:
-        self._passwords = passwords
-        self._anonymous = anonymous
-
-    def get_user(
-        self,
-        iserver: object,  # noqa: ARG002  (asyncua calls it so)
-        username: str | None = None,
-        password: str | bytes | None = None,
-        certificate: object = None,  # noqa: ARG002
-    ) -> User | None:
-        said = password.decode(errors="replace") if isinstance(password, bytes) else password
-        known = self._anonymous if username is None else self._passwords.get(username) == said
-        return User(role=UserRole.User, name=username) if known else None
-
-
-@dataclass(slots=True)
-class _Node:
-    tag: Tag
-    id: ua.NodeId
-    variant: ua.VariantType
-    raw: Value = None
+_STANDARD = "http://opcfoundation.org/UA/"
 
 
 class OpcUaServer:
-    """Serves the tags of one or more devices at `url`; `devices` are (name, tags). Without encryption.
+    """Serves the tags of one or more devices at `url`; `devices` are (name, tags).
 
     Every change of every step goes out in order, with `k * step_ns` as its source time, also when the server is late:
     a client that is owed a change can name it.
@@ -98,18 +46,22 @@ class OpcUaServer:
         devices: Sequence[tuple[str, Sequence[Tag]]],
         plant: Plant,
         clock: Callable[[], int] = time.time_ns,
-        users: Mapping[str | None, str] | None = None,
+        access: Access | None = None,
     ) -> None:
-        """`users`: passwords by name, and None for those without one; left out, everybody may come in."""
+        """`access`: left out, everybody may come in, without security."""
         self.url = url
-        self._users = {None: ""} if users is None else dict(users)
+        self._access = access or Access()
         self.changes = 0
         """Changes written since the start, first values included."""
         self._devices = devices
         self._plant = plant
         self._clock = clock
         self._server: Server | None = None
-        self._nodes: dict[int, list[_Node]] = {}
+        self._nodes: dict[int, list[Variable]] = {}
+        """By the length of their steps."""
+        self._by_id: dict[ua.NodeId, Variable] = {}
+        self._born = 0
+        """When it started first, in ns."""
         self._due: list[tuple[int, int]] = []
         self.moods: dict[str, Mood] = {}
         """Of its devices, where anything may be wrong with them."""
@@ -134,30 +86,31 @@ class OpcUaServer:
 
     async def start(self) -> None:
         """Builds the address space with the values of this moment, then listens. Raises OSError for a taken port."""
-        names = {name: password for name, password in self._users.items() if name is not None}
-        server = Server(user_manager=_Users(names, anonymous=None in self._users))  # type: ignore[arg-type]
+        await asyncio.to_thread(standard)
+        server = Server(Internal(user_manager=self._access))  # type: ignore[arg-type]  # it has what is asked of one
         server.allow_remote_admin(False)
         server.set_endpoint(self.url)
-        # asyncua would take the port last and log a traceback; and without these two it warns of missing certificates
+        # asyncua would take the port last and log a traceback
         if self._behind is not None:
             server.socket_address = (self.host, self._behind)
         else:
             await _probe(self.host, self.port)
-        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
-        tokens = [ua.AnonymousIdentityToken] if None in self._users else []
-        server.set_identity_tokens([*tokens, *([ua.UserNameIdentityToken] if names else [])])
         server.set_server_name("Headrace simulator")
         await server.init()
         await server.set_application_uri(APPLICATION_URI)
+        await self._access.apply(server)
         self._server = server
-        self._nodes, self._due = {}, []
+        self._nodes, self._by_id, self._due = {}, {}, []
         await self._build(server)
         now = self._clock()
+        self._born = self._born or now
         for step_ns, nodes in self._nodes.items():
             first = now - now % step_ns
             await self._write(server, nodes, first)
             self._due.append((first + step_ns, step_ns))
         heapq.heapify(self._due)
+        history = History(self._change, self._step, self._reach)
+        server.iserver.history_manager.set_storage(history)
         await server.start()
 
     async def listen_behind(self) -> tuple[str, int]:
@@ -230,78 +183,100 @@ class OpcUaServer:
 
     async def _build(self, server: Server) -> None:
         spaces = await self._namespaces(server)
-        home = await server.register_namespace(APPLICATION_URI)
+        space = server.iserver.aspace._nodes
+        assert isinstance(space, Space)
+        nodes = Nodes(space, server.iserver.node_mgt_service, spaces)
         left_out = 0
         for name, tags in self._devices:
-            folder = await server.nodes.objects.add_folder(home, name)
-            for tag in tags:
-                address = NodeAddress.parse(tag.address)
-                node = _Node(tag, _node_id(address.key, spaces[address.namespace]), _VARIANTS[tag.type.element])
-                if server.iserver.aspace.get(node.id) is not None:
-                    left_out += 1
-                    continue
-                value = self._plant.raw(tag, self._clock())
-                title = ua.QualifiedName(tag.name, node.id.NamespaceIndex)
-                made = await folder.add_variable(node.id, title, value, node.variant, _node_id(node.variant.value))
-                await _describe(made, home, tag)
-                self._nodes.setdefault(self._plant.step_ns(tag), []).append(node)
+            found, odd = nodes.device(name, tags)
+            left_out += odd
+            for each in found:
+                self._by_id[each.id] = each
+                self._nodes.setdefault(self._plant.step_ns(each.tag), []).append(each)
         if left_out:
             log.warning(
                 "Some nodes are there already, from another tag or the standard: they keep their own values.",
                 extra={"event": "tags_overlap", "url": self.url, "tags": left_out},
             )
 
-    async def _namespaces(self, server: Server) -> dict[str | int, int]:
-        """The index of every namespace that an address names. Bare indexes keep theirs: spaces are made up to them."""
-        names = {NodeAddress.parse(tag.address).namespace: None for _, tags in self._devices for tag in tags}
-        indexes = [name for name in names if isinstance(name, int)]
-        for index in range(2, max(indexes, default=0) + 1):
-            await server.register_namespace(f"{APPLICATION_URI}:{index}")
-        spaces: dict[str | int, int] = {index: index for index in indexes}
-        if self._turned and not indexes:  # so that a single namespace has another index as well
-            await server.register_namespace(f"{APPLICATION_URI}:rebooted")
-        texts = [name for name in names if isinstance(name, str)]
-        for name in reversed(texts) if self._turned else texts:
-            spaces[name] = await server.register_namespace(name)
-        return spaces
+    async def _namespaces(self, server: Server) -> dict[str | int | None, int]:
+        """The index of every namespace that an address names, and of ours as None. Bare indexes keep theirs: spaces are
+        made up to them."""
+        addresses = [NodeAddress.parse(tag.address) for _, tags in self._devices for tag in tags]
+        names = dict.fromkeys(each.namespace for each in addresses)
+        steps = {index for each in addresses if each.kind == "path" for index, _ in each.steps if index is not None}
+        indexes = {name for name in names if isinstance(name, int)} | steps
+        uris = [_STANDARD, APPLICATION_URI]
+        uris += [f"{APPLICATION_URI}:{index}" for index in range(2, max(indexes, default=0) + 1)]
+        if self._turned and not indexes - {0, 1}:  # so that a single namespace has another index as well
+            uris.append(f"{APPLICATION_URI}:rebooted")
+        texts = [name for name in names if isinstance(name, str) and name not in uris]
+        uris += reversed(texts) if self._turned else texts
+        await server.nodes.namespace_array.write_value(uris)
+        at = {uri: index for index, uri in enumerate(uris)}
+        return (
+            {None: 1}
+            | {index: index for index in indexes}
+            | {each: at[each] for each in names if isinstance(each, str)}
+        )
 
-    async def _write(self, server: Server, nodes: list[_Node], time_ns: int) -> None:
-        write = server.iserver.aspace.write_attribute_value
-        source = _EPOCH + timedelta(microseconds=time_ns // 1000)
+    async def _write(self, server: Server, nodes: list[Variable], time_ns: int) -> None:
+        write, space = server.iserver.aspace.write_attribute_value, server.iserver.aspace._nodes
+        assert isinstance(space, Space)
         served = datetime.now(UTC)
         for node in nodes:
-            mood = self.moods.get(node.tag.device)
-            if mood and mood.has(Wrong.FROZEN):
+            if node.shown.SourceTimestamp is not None and self._frozen(node.tag, time_ns):
                 continue
-            raw = None if mood and mood.has(Wrong.BAD) else self._plant.raw(node.tag, time_ns)
-            if raw == node.raw:
+            raw = None if self._bad(node.tag, time_ns) else self._plant.raw(node.tag, time_ns)
+            if raw == node.raw and node.shown.SourceTimestamp is not None:
                 continue
             node.raw = raw
-            value = ua.DataValue(
-                ua.Variant(raw, node.variant) if raw is not None else None,
-                ua.StatusCode(0 if raw is not None else StatusCode.BAD_SENSOR_FAILURE),  # type: ignore[arg-type]
-                SourceTimestamp=source,  # type: ignore[arg-type]
-                ServerTimestamp=served,  # type: ignore[arg-type]
-            )
-            (await write(node.id, AttributeIds.Value, value)).check()
+            node.shown = _shown(node, raw, self._stamp(node.tag, time_ns), served)
+            if space.made(node.id):
+                (await write(node.id, AttributeIds.Value, node.shown)).check()
             self.changes += 1
 
+    def _frozen(self, tag: Tag, time_ns: int) -> bool:
+        """By the time of the step, not by now: the server may be late, and `simulators.oracle` knows times only."""
+        mood = self.moods.get(tag.device)
+        return mood is not None and mood.at(Wrong.FROZEN, time_ns)
 
-def _node_id(key: int | str | UUID | bytes, namespace: int = 0) -> ua.NodeId:
-    return ua.NodeId(key, namespace)  # type: ignore[arg-type]  # asyncua's names for the same builtin types
+    def _bad(self, tag: Tag, time_ns: int) -> bool:
+        mood = self.moods.get(tag.device)
+        return mood is not None and mood.at(Wrong.BAD, time_ns)
+
+    def _stamp(self, tag: Tag, time_ns: int) -> int:
+        """The source time of a step, by the device's clock."""
+        mood = self.moods.get(tag.device)
+        return time_ns if mood is None else mood.shown_ns(time_ns)
+
+    def _step(self, node: ua.NodeId) -> int | None:
+        found = self._by_id.get(node)
+        return None if found is None else self._plant.step_ns(found.tag)
+
+    def _reach(self) -> tuple[int, int]:
+        now = self._clock()
+        return max(self._born, now - LONGEST_NS), now
+
+    def _change(self, node: ua.NodeId, time_ns: int) -> ua.DataValue | None:
+        """What a node's step showed, as its history has it; None where it showed no change."""
+        found = self._by_id[node]
+        mood = self.moods.get(found.tag.device)
+        if mood is not None and any(mood.at(kind, time_ns) for kind in HIDING):
+            return None
+        raw = self._plant.raw(found.tag, time_ns)
+        if raw == self._plant.raw(found.tag, time_ns - 1):
+            return None
+        return _shown(found, raw, self._stamp(found.tag, time_ns), EPOCH + timedelta(microseconds=time_ns // 1000))
 
 
-async def _describe(node: Node, home: int, tag: Tag) -> None:
-    """EURange, of what the node itself has, and EngineeringUnits (OPC 10000-8, 5.3.2.3), where the tag has them."""
-    scale, offset = tag.scale or 1.0, tag.offset or 0.0
-    if tag.low is not None and tag.high is not None:
-        low, high = sorted(((tag.low - offset) / scale, (tag.high - offset) / scale))
-        await node.add_property(_node_id(0, home), ua.QualifiedName("EURange", 0), ua.Range(low, high))
-    if tag.unit:
-        code = int.from_bytes(_CODES[tag.unit].encode(), "big") if tag.unit in _CODES else -1
-        name = ua.LocalizedText(tag.unit)
-        unit = ua.EUInformation("http://www.opcfoundation.org/UA/units/un/cefact", code, name, name)
-        await node.add_property(_node_id(0, home), ua.QualifiedName("EngineeringUnits", 0), unit)
+def _shown(node: Variable, raw: Value, time_ns: int, served: datetime) -> ua.DataValue:
+    return ua.DataValue(
+        ua.Variant(raw, node.variant) if raw is not None else None,
+        ua.StatusCode(ua.UInt32(0 if raw is not None else StatusCode.BAD_SENSOR_FAILURE)),
+        SourceTimestamp=EPOCH + timedelta(microseconds=time_ns // 1000),  # type: ignore[arg-type]
+        ServerTimestamp=served,  # type: ignore[arg-type]
+    )
 
 
 async def _probe(host: str, port: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from agent.config import Config
+from agent.encoding import Form
 from agent.model import Tag, Value
 from simulators.mood import Spell, Wrong, hidden
 from simulators.plant import Plant
@@ -14,6 +15,8 @@ _THINNING = ("deadband", "swinging_door")
 """Filters that leave out changes on purpose."""
 _BAD = 0x8000_0000
 """The severity bit of a StatusCode that says a value can't be used."""
+_STAMP_NS = 2000
+"""A source time has whole microseconds."""
 
 
 class Oracle:
@@ -30,6 +33,10 @@ class Oracle:
             device.name: int(device.timeout * 1e9 / 2) if device.protocol == "modbus" else 0
             for device in config.devices
         }
+        self._clocks: dict[str, list[Spell]] = {device.name: [] for device in config.devices}
+        for each in spells:
+            if each.kind is Wrong.CLOCK and each.device in self._clocks:
+                self._clocks[each.device].append(each)
         self._polled = {device.name: device.poll for device in config.devices if device.protocol == "modbus"}
 
     def wrong(self, tag: Tag, time_ns: int, value: Value, quality: int) -> bool:
@@ -41,13 +48,38 @@ class Oracle:
         if value is None:
             return not quality & _BAD
         slack_ns = self._slack_ns[tag.device]
-        if self._equal(tag, time_ns, value):
+        if self.stepped(tag, time_ns, value) is not None:
             return False
         step_ns = self._plant.step_ns(tag)
         steps = range((time_ns - slack_ns) // step_ns, (time_ns + slack_ns) // step_ns + 1)
         if any(self._equal(tag, k * step_ns, value) for k in steps):
             return False
-        return not any(self._equal(tag, since_ns, value) for since_ns in self._frozen(tag, time_ns, slack_ns))
+        if any(self._equal(tag, since_ns, value) for since_ns in self._frozen(tag, time_ns, slack_ns)):
+            return False
+        return not self._shows(tag, time_ns, value, slack_ns)
+
+    def stepped(self, tag: Tag, time_ns: int, value: Value) -> int | None:
+        """When the plant had a value that was read with a source time: another time where the device's clock is wrong.
+        None where it never had."""
+        step_ns = self._plant.step_ns(tag)
+        for clock in self._clocks[tag.device] if tag.device not in self._polled else ():
+            at = (clock.true_ns(time_ns) + step_ns // 2) // step_ns * step_ns
+            exact = clock.lasts(at) and abs(clock.shown_ns(at) - time_ns) < _STAMP_NS
+            if exact and self._equal(tag, at, value):
+                return at
+        return time_ns if self._equal(tag, time_ns, value) else None
+
+    def _shows(self, tag: Tag, time_ns: int, value: Value, slack_ns: int) -> bool:
+        """Whether a value is what a clock shows that is wrong."""
+        if not (tag.form and Form(tag.form).moment):
+            return False
+        step_ns = self._plant.step_ns(tag)
+        for clock in self._clocks[tag.device]:
+            if clock.from_ns <= time_ns + slack_ns and (clock.to_ns is None or clock.to_ns >= time_ns - slack_ns):
+                first, last = (clock.shown_ns(time_ns + each) // step_ns for each in (-slack_ns, slack_ns))
+                if any(self._equal(tag, k * step_ns, value) for k in range(first, last + 1)):
+                    return True
+        return False
 
     def _frozen(self, tag: Tag, time_ns: int, slack_ns: int) -> list[int]:
         """Since when the device stood still at this time, if it did."""
@@ -66,17 +98,24 @@ class Oracle:
     def expected_changes(self, tag: Tag, first_ns: int, last_ns: int) -> list[int]:
         """The times strictly between two stored readings of an OPC UA tag at which its value changed: each is owed.
 
-        Empty for a polled tag, which may miss a change between two polls, and for one whose filter leaves changes out.
+        After a device stood still it is what it shows that counts: where that is what it showed before, whoever watches
+        sees no change, although the plant went there and back. Empty for a polled tag, which may miss a change between
+        two polls, and for one whose filter leaves changes out.
         """
         if tag.device in self._polled or tag.filter.startswith(_THINNING):
             return []
         step_ns = self._plant.step_ns(tag)
+        still = [each for each in self._spells if each.device == tag.device and each.kind is Wrong.FROZEN]
         owed = []
-        before = self._plant.value(tag, first_ns)
+        before = shown = self._plant.value(tag, first_ns)
         for time_ns in range((first_ns // step_ns + 1) * step_ns, last_ns, step_ns):
             now = self._plant.value(tag, time_ns)
-            if now != before:
+            if any(each.lasts(time_ns) for each in still):
+                if now != before:
+                    owed.append(time_ns)
+            elif now != shown:
                 owed.append(time_ns)
+                shown = now
             before = now
         return owed
 

@@ -26,6 +26,7 @@ from simulators.modbus_place import Place
 from simulators.modbus_pty import PtyServer
 from simulators.modbus_server import ModbusServer, Server
 from simulators.mood import Act, Ill, Mood, Record, Wrong
+from simulators.opcua_access import Access
 from simulators.opcua_server import OpcUaServer
 from simulators.plant import Plant
 
@@ -76,9 +77,13 @@ class Simulation:
         self._opcua: list[tuple[str, OpcUaServer]] = []
         lines: dict[Place, dict[int, list[ModbusDevice]]] = {}
         endpoints: dict[tuple[str, int], list[OpcUaDevice]] = {}
+        redundant: dict[tuple[str, int], list[tuple[str, OpcUaDevice]]] = {}
         for device, place in _places(config):
             if isinstance(device, OpcUaDevice):
                 endpoints.setdefault((place.host, place.port), []).append(device)
+                for url in device.backup:
+                    other = _opcua_place(url)
+                    redundant.setdefault((other.host, other.port), []).append((url, device))
             else:
                 lines.setdefault(place, {}).setdefault(device.unit, []).append(device)
         for place, by_unit in lines.items():
@@ -89,11 +94,14 @@ class Simulation:
             self._modbus.append((names, server))
             self._homes |= {each.name: (server, unit) for unit, devices in by_unit.items() for each in devices}
         for devices in endpoints.values():
-            folders = [(device.name, device.tags) for device in devices]
-            users = {each.username: each.password or "" for each in devices}
-            opcua = OpcUaServer(devices[0].url, folders, self.plant, clock, users)
+            opcua = self._opcua_server(devices[0].url, devices, clock)
             self._opcua.append((_names(devices), opcua))
             self._homes |= {each.name: opcua for each in devices}
+        for end, others in redundant.items():
+            # What is wrong with a device is wrong with its own server: for that there are the others.
+            if end not in endpoints:
+                names = ", ".join(f"{each.name} (backup)" for _, each in others)
+                self._opcua.append((names, self._opcua_server(others[0][0], [each for _, each in others], clock)))
         makers: dict[str, Maker] = {"line": self._lines.make, "device": self._make}
         self._schedule = Schedule(faults, makers) if faults else None
 
@@ -110,11 +118,16 @@ class Simulation:
         return found
 
     def _make(self, device: str, table: FaultTable) -> Act:
-        return self.act(device, Ill(Wrong(table.kind), table.delay, table.code, table.addresses))
+        return self.act(device, table.ill(table.kind))
 
     def act(self, device: str, ill: Ill) -> Act:
         """A fault of a device that can begin and end, and is on record for `headrace verify`."""
         return Act(self.mood(device), ill, self.record)
+
+    def _opcua_server(self, url: str, devices: list[OpcUaDevice], clock: Callable[[], int]) -> OpcUaServer:
+        access = Access.of(devices, self._usual.with_name("opcua.der"))
+        access.trusted_by(devices)
+        return OpcUaServer(url, [(device.name, device.tags) for device in devices], self.plant, clock, access)
 
     def _context(self, trusts: list[Path]) -> ssl.SSLContext:
         """What TLS devices show: what they were given, what their config trusts if its key is there, or one made."""
@@ -229,7 +242,11 @@ def _places(config: Config) -> list[tuple[ModbusDevice | OpcUaDevice, Place]]:
     problems: list[Problem] = []
     for index, device in enumerate(config.devices):
         try:
-            places.append((device, _opcua_place(device.url) if device.protocol == "opcua" else Place.of(device.url)))
+            if device.protocol == "opcua":
+                found = [_opcua_place(each) for each in (device.url, *device.backup)]
+                places.append((device, found[0]))
+            else:
+                places.append((device, Place.of(device.url)))
         except ValueError as wrong:
             parts = urlsplit(device.url)
             usual = 4840 if device.protocol == "opcua" else 502

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-from agent import _native, config, tables
-from agent import delivery as delivery_module
+from agent import _native, config, tables, traffic
 from agent.budget import Limit
 from agent.collectors.base import Inlet
 from agent.config import Config, Device
@@ -43,8 +42,9 @@ class Crashed(BaseException):
 class Disk:
     """One connection to SQLite, called instead of asked, that a crash ends."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, failing: Callable[[], bool]) -> None:
         self.alive = True
+        self._failing = failing
         self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0, check_same_thread=False)
 
     @property
@@ -54,6 +54,10 @@ class Disk:
     async def execute_fetchall(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         if not self.alive:
             raise Crashed
+        if sql.startswith(("BEGIN", "COMMIT")) and self._failing():
+            reason = sqlite3.OperationalError("disk I/O error")
+            reason.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise reason
         return self._db.execute(sql, parameters).fetchall()
 
     async def close(self) -> None:
@@ -74,18 +78,20 @@ class SimOutbox(Gate):
 
     crashed = False
     disk: Disk | None = None
+    failing = False
+    """Whether its disk takes no writes now."""
 
     async def _connect(self) -> Any:
         if self.crashed:
             raise Crashed
-        self.disk = Disk(self.path)
+        self.disk = Disk(self.path, lambda: self.failing)
         return self.disk
 
     def crash(self) -> None:
         self.crashed = True
         if self.disk is not None:
             self.disk.crash()
-        self._session.lock.release()
+        self._contents.session.lock.release()
 
 
 class Readings:
@@ -192,7 +198,9 @@ class SimUplink(Uplink):
         alive = number == self.number and world.broker_up
         if alive or (world.broker_up and world.chance(0.5)):
             world.publish(topic, body)
-        if alive and not world.chance(world.lost_pubacks):
+        if alive and world.chance(world.lost_pubacks):
+            self.cut()  # nothing is lost on a line that goes on
+        elif alive:
             asyncio.get_running_loop().call_later(world.latency(), self._puback, number, then)
 
     def _puback(self, number: int, then: Then | None) -> None:
@@ -367,6 +375,15 @@ class World:
                 self.given_up |= values(body)
         self.stores.clear()
 
+    def disk_fails(self) -> None:
+        """Nothing can be written; what was can still be read."""
+        assert self.outbox is not None
+        self.outbox.failing = True
+
+    def disk_works(self) -> None:
+        assert self.outbox is not None
+        self.outbox.failing = False
+
     async def crash(self) -> None:
         """kill -9, and a new start after a while."""
         self.uplink.cut()
@@ -417,7 +434,7 @@ class World:
 
     async def live(self, seconds: float) -> None:
         """Faults for so long, then peace until everything is delivered, then judgement."""
-        delivery_module.FEW = self.few
+        traffic.FEW = self.few
         center = asyncio.create_task(self.center())
         self._kept = {center}
         await self.start()
@@ -432,6 +449,8 @@ class World:
             (4.0, self.center_back),
             (0.4, self.center_forgets),
             (2.0, self.crash),
+            (1.0, self.disk_fails),
+            (2.0, self.disk_works),
         ]
         while loop.time() < seconds:
             await asyncio.sleep(self.random.choice([0.1, 1.0, 10.0, 30.0]) * self.random.random())
@@ -442,6 +461,7 @@ class World:
                 await done
         self.broker_up = True
         self.center_back()
+        self.disk_works()
         self.lost_messages = self.lost_pubacks = 0.0
         await asyncio.sleep(3.0)
         self.quiet = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -11,12 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from agent import _native
 from agent.model import Tag, ValueType
+from headrace.commands import parser
 from headrace.facts import moment
 from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
@@ -240,3 +243,10 @@ def _look(screen: int) -> None:
 
 def _wait_for(path: Path, word: str) -> None:
     until(lambda: path.exists() and word in path.read_text(errors="replace"), 30)
+
+
+def test_every_command_is_there() -> None:
+    (commands,) = [each for each in parser()._actions if isinstance(each, argparse._SubParsersAction)]
+    for name, command in commands.choices.items():
+        module, function = command.get_default("run").args
+        assert callable(getattr(import_module(f"headrace.{module}"), function)), name

@@ -197,7 +197,7 @@ def correction(stream: UUID, sequence: int, first: int, last: int, offset_ns: in
 
 def times(rig: Rig, tag: int) -> list[int]:
     with rig.store.snapshot() as view:
-        query = "SELECT r.time FROM readings r JOIN tags t USING (key) WHERE t.identifier = ? ORDER BY r.sequence"
+        query = "SELECT r.time FROM every r JOIN tags t USING (key) WHERE t.identifier = ? ORDER BY r.sequence"
         return [time_ns for (time_ns,) in view.rows(query, [TAGS[tag].identifier])]
 
 
@@ -359,3 +359,38 @@ async def test_steps_of_the_clock_lose_nothing_and_every_time_is_right_in_the_en
     events = [each.__dict__.get("event") for each in caplog.records]
     assert (events.count("clock_stepped"), events.count("times_corrected")) == (4, 3)
     assert "device_lost" not in events
+
+
+async def test_times_on_the_way_of_level_3_are_corrected_too(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    press = Device(
+        "press",
+        f'protocol = "modbus"\nurl = "tcp://127.0.0.1:{free_port()}"\npoll = "100ms"',
+        ["temp,hr:0,float32,ABCD,1", "recipe,hr:2,float32,ABCD,3"],
+        "name,address,type,order,level",
+    )
+    wall = FakeWall(-HOUR)
+    with ExitStack() as running:
+        broker = running.enter_context(Mosquitto(tmp_path / "broker"))
+        inner = Plant.write(tmp_path / "inner", broker.url, [])
+        level3 = f'[egress]\nlevel3 = {{ url = "{broker.url}" }}\n'
+        plant = Plant.write(tmp_path, mosquitto.url, [press], level3)
+        running.enter_context(gateway(wall))
+        running.enter_context(simulator(tmp_path, plant, SEED))
+        running.enter_context(data_center(tmp_path, plant))
+        running.enter_context(data_center(tmp_path / "inner", inner))
+        pipeline, stop = Pipeline(config.load(plant.path)), asyncio.Event()
+        began_ns = time.time_ns()
+        work = asyncio.create_task(pipeline.run(stop, drain=20.0))
+        centers = {"temp": plant, "recipe": inner}
+        for name, center in centers.items():
+            await until(lambda: len(center.readings(f"88.118.8/press.{name}")["readings"]) > 5)  # noqa: B023
+        wall.off_ns, wall.synchronized = 0, True
+        await until(lambda: pipeline.facts()["clock"]["corrections"] == 2)
+        stop.set()
+        await work
+        for name, center in centers.items():
+            readings = center.readings(f"88.118.8/press.{name}")["readings"]
+            assert min(time_ns for time_ns, *_ in readings) > began_ns - SECOND
+            [account] = json.loads(fetch(center.url, "/v1/completeness"))["streams"]
+            assert [abs(each["offset_ns"] - HOUR) < STEP_NS for each in account["corrections"]] == [True]
+            assert account["readings_in_doubt"] == 0

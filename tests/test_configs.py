@@ -14,6 +14,8 @@ import pytest
 
 from agent import config
 from headrace.demo import settle
+from headrace.query import fetch
+from simulators.faults import load
 from tests.peers.brokers import Mosquitto
 from tests.rig import Plant, agent, data_center, simulator, until
 
@@ -40,6 +42,16 @@ def settled(tmp_path: Path, source: Path, broker: Mosquitto) -> Plant:
     return Plant(path, found.datacenter.http)
 
 
+def test_there_are_configs() -> None:
+    """Every file that is a config is one of those that are run."""
+    tables = {
+        path for path in CONFIGS[0].parent.parent.rglob("*.toml") if "[agent]" in path.read_text(encoding="utf-8")
+    }
+    assert tables == set(CONFIGS)
+    assert len(CONFIGS) >= 3
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("source", CONFIGS, ids=lambda path: path.parent.name)
 def test_a_config_of_the_repository_loses_doubles_and_alters_nothing(
     source: Path, tmp_path: Path, mosquitto: Mosquitto
@@ -61,3 +73,37 @@ def test_a_config_of_the_repository_loses_doubles_and_alters_nothing(
     assert all(each["stored"] >= each["tags"] for each in found["devices"])
     assert other == 1, "a plant with another seed is not the one that was read"
     assert wrong["wrong"] > 0
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("source", CONFIGS, ids=lambda path: path.parent.name)
+def test_with_its_faults_a_config_loses_nothing_without_a_name(
+    source: Path, tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    plant = settled(tmp_path, source, mosquitto)
+    found = config.load(plant.path)
+    wanted = load(source.with_name("faults.toml"), found)
+    faults = sum(len(names) for _, names in wanted.tables)
+
+    with (
+        data_center(tmp_path, plant),
+        simulator(tmp_path, plant, SEED, "--faults", str(source.with_name("faults.toml"))) as plants,
+        agent(tmp_path, plant, "--drain", "15") as process,
+    ):
+        until(lambda: plants.events().count("fault_ended") == faults, 60)
+        since_ns = time.time_ns()
+
+        def goes_on(device: str) -> bool:
+            """Whether any tag of a device has a good reading of the time after the faults."""
+            tags = [tag.identifier for tag in found.tags if tag.device == device]
+            answers = (fetch(plant.url, "/v1/readings", id=each, limit=10, **{"from": since_ns}) for each in tags)
+            return any(not quality for each in answers for _, _, quality in json.loads(each)["readings"])
+
+        until(lambda: all(goes_on(device.name) for device in found.devices), 60)
+        process.stop()
+        code, verdict = verified(plant, "--seed", str(SEED))
+    assert (code, verdict["lost"], verdict["duplicates"], verdict["wrong"], verdict["awaited"]) == (0, 0, 0, 0, 0), (
+        verdict
+    )
+    assert all(each["stored"] >= each["tags"] for each in verdict["devices"])
+    assert verdict["named"], "what nobody could see is told"

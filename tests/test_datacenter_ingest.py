@@ -17,7 +17,7 @@ from agent.model import Tag, ValueType
 from agent.wire import ROOT, State, epoch_of
 from datacenter import ledger
 from datacenter.store import Store, StoreError
-from tests.datacenter_rig import AGENT, BEGIN, EPOCH, REAL, TAGS, Rig, block, catalog, gap
+from tests.datacenter_rig import AGENT, EPOCH, REAL, TAGS, Rig, block, catalog, gap
 
 
 def test_a_block_is_stored_once_however_often_it_comes(tmp_path: Path) -> None:
@@ -304,43 +304,3 @@ def test_a_store_that_is_none_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="can't be opened"):
         Store(tmp_path / "file")
-
-
-def test_a_store_of_version_1_gets_the_columns_that_came_later(tmp_path: Path) -> None:
-    stream = uuid4()
-    with Rig(tmp_path) as rig:
-        rig.send(catalog(), word="catalog")
-        rig.send(block(stream, 1))
-        with rig.store.transaction():
-            for kind in ("boolean_array", "integer_array", "unsigned_array", "real_array", "text_array", "bytes_array"):
-                rig.store.write(f"ALTER TABLE readings DROP COLUMN {kind}")
-            rig.store.write("ALTER TABLE readings DROP COLUMN bytes")
-            rig.store.write("DROP VIEW every")
-            rig.store.write("DROP TABLE settled")
-            rig.store.write("ALTER TABLE tags DROP COLUMN lookup")
-            for name in ("epoch", "received_ns", "sha256"):
-                rig.store.write(f"ALTER TABLE blocks DROP COLUMN {name}")
-            rig.store.write("ALTER TABLE blocks DROP COLUMN synchronized")
-            rig.store.write("ALTER TABLE gaps DROP COLUMN synchronized")
-            rig.store.write("DROP TABLE corrections")
-            rig.store.write("UPDATE meta SET value = '1' WHERE name = 'schema'")
-    array = next(tag.index for tag in TAGS if tag.type is ValueType.INT16_ARRAY)
-    with Rig(tmp_path) as rig:
-        rig.send(block(stream, 2, [(array, BEGIN, [1, -2], 0)]))
-        assert rig.values(array) == [[1, -2]]
-        assert rig.values() == [1.0, 1.1, 1.2]
-    with Rig(tmp_path) as rig:
-        assert rig.values(array) == [[1, -2]]
-
-
-def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    client = store.client
-    store.close()
-    store = Store(tmp_path)
-    assert store.client == client
-    with store.transaction():
-        store.write("UPDATE meta SET value = '7' WHERE name = 'schema'")
-    store.close()
-    with pytest.raises(StoreError, match="version 7"):
-        Store(tmp_path)

@@ -261,7 +261,7 @@ async def test_lineage_leads_back_to_the_very_block(rig: Rig, http: httpx.AsyncC
         assert found["catalog_sha256"] == hashlib.sha256(body).hexdigest()
         assert (found["device"], found["source"]) == ("press1", MODBUS)
         assert found["sealed_ns"] <= found["received_ns"] <= found["stored_ns"]
-    rig.store.settle(10)
+    assert rig.store.settle("real", 10) == 2
     assert (await http.get("/v1/lineage", params={"id": "88.1/b", "time": str(START)})).json()["readings"] == [found]
     missing = await http.get("/v1/lineage", params={"id": "88.1/a", "time": str(START + 1)})
     assert (missing.status_code, "nanosecond" in missing.json()["detail"]) == (404, True)

@@ -38,7 +38,7 @@ def live(seed: int) -> None:
 @pytest.mark.timeout(60 + SEEDS)
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_nothing_is_lost_in_any_life(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.delivery.FEW", 32)
+    monkeypatch.setattr("agent.traffic.FEW", 32)
     logging.getLogger("headrace").setLevel(logging.CRITICAL)
     try:
         for seed in [int(ONE)] if ONE else range(group, SEEDS, GROUPS):

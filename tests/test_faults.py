@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -56,9 +56,13 @@ def test_the_example_of_the_docs_acts_and_loses_nothing(tmp_path: Path) -> None:
         until(lambda: Counter(simulator.events())["fault_ended"] == 4)
         before = Committed.of(made)
         counts = {tag: len(readings) for tag, readings in before.readings.items()}
-        until(
-            lambda: all(len(r) > counts.get(tag, 0) + 5 for tag, r in Committed.of(made).readings.items() if tag < 20)
-        )
+        tags = range(len(config.load(made.path).tags))
+
+        def all_go_on() -> bool:
+            now = Committed.of(made).readings
+            return all(len(now.get(tag, ())) > (counts.get(tag, 0) + 5 if tag < 20 else 0) for tag in tags)
+
+        until(all_go_on, 40)
         process.stop()
         simulator.stop()
         last = next(line for line in simulator.lines() if line.get("event") == "simulation_stopped")
@@ -174,3 +178,73 @@ async def test_a_kind_of_another_part_has_its_own_maker(monkeypatch: pytest.Monk
 def test_chance_repeats_itself() -> None:
     assert seeds(7, "press1") == seeds(7, "press1")
     assert len({seeds(7, "press1"), seeds(8, "press1"), seeds(7, "press2")}) == 3
+
+
+CHANCES = """
+seed = 5
+[[random]]
+device = "press*"
+every = "300ms"
+for = "200ms"
+kinds = ["busy", "frozen", "reboot", "split"]
+[[random]]
+device = "furnace"
+every = "300ms"
+for = "200ms"
+"""
+
+
+async def test_chance_repeats_itself_and_gives_a_device_what_it_can_have(tmp_path: Path) -> None:
+    found = config.load(plant(tmp_path).path)
+    file = tmp_path / "chances.toml"
+    file.write_text(CHANCES, encoding="utf-8")
+    faults = load(file, found)
+    can = {name: set(kinds) for _, name, kinds in faults.chances}
+    assert can["press1"] == {"busy", "frozen", "split"}
+    assert {"bad", "away", "frozen"} <= can["furnace"]
+    assert can["furnace"].isdisjoint({"busy", "garbled", "reboot", "clock", "one_client"})
+    assert faults.on("line") == {"press1", "press2"}
+
+    async def run(seconds: float) -> list[tuple[str, str]]:
+        seen: list[tuple[str, str]] = []
+
+        class Noted:
+            def __init__(self, name: str, table: FaultTable) -> None:
+                self.what = name, table.kind
+                assert 0.02 <= table.lasts <= 0.2
+
+            async def begin(self) -> None:
+                seen.append(self.what)
+
+            async def end(self) -> None: ...
+
+        schedule = Schedule(faults, {"line": Noted, "device": Noted})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await schedule.run()
+        return seen
+
+    first, second = await asyncio.gather(run(2.0), run(3.0))
+    for device in ("press1", "press2", "furnace"):
+        one, other = ([kind for name, kind in seen if name == device] for seen in (first, second))
+        assert len(one) >= 2
+        assert other[: len(one)] == one
+    assert [kind for name, kind in second if name == "press1"] != [kind for name, kind in second if name == "press2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[random]]\nevery = "1s"\nfor = "1s"\nkinds = ["awya"]', "random[0].kinds[0]"),
+        ('[[random]]\ndevice = "oven"\nevery = "1s"\nfor = "1s"', "random[0].device"),
+        ('[[random]]\ndevice = "furnace"\nevery = "1s"\nfor = "1s"\nkinds = ["busy"]', "random[0].kinds"),
+        ('[[random]]\nfor = "1s"', "random[0].every"),
+    ],
+)
+def test_what_is_wrong_with_a_chance_is_said(text: str, said: str, tmp_path: Path) -> None:
+    found = config.load(plant(tmp_path).path)
+    file = tmp_path / "chances.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(file, found)
+    assert said in [problem.field for problem in caught.value.problems]

@@ -25,9 +25,11 @@ def listed(folder: Path, cell: str, kind: str = "float64", low: str = "", high: 
     return Tag(0, "d", row.name, "i=7", it.type.type, "x", low=it.low, high=it.high, filter=it.filter)
 
 
-def write(folder: Path, cell: str, kind: str = "float64", low: str = "", high: str = "") -> Path:
+def write(
+    folder: Path, cell: str, kind: str = "float64", low: str = "", high: str = "", *, address: str = "i=7"
+) -> Path:
     path = folder / "tags.csv"
-    path.write_text(f'name,address,type,low,high,filter\na,i=7,{kind},{low},{high},"{cell}"\n')
+    path.write_text(f'name,address,type,low,high,filter\na,{address},{kind},{low},{high},"{cell}"\n')
     return path
 
 
@@ -149,7 +151,6 @@ def test_canonical_forms_are_what_the_core_reads(tmp_path: Path, cell: str, cano
         ("grid=0", "int16", "a grid of zero leaves nothing out", "write grid=0.05, or nothing"),
         ("grid=2%", "float64", "a grid has no percent", "in the tag's unit, such as grid=0.05"),
         ("swinging_door=2%", "float64", "a swinging door has no percent", "such as swinging_door=0.5"),
-        ("deadband=2%", "float64", "2% of a range that is not known", "write the tag's low and high"),
         ("deadband=101%", "float64", "a deadband of 101 % is more than the range", "up to 100%"),
         ("deadband=1e999", "float64", "'1e999' is not a number", "one such as"),
         ("deadband=1", "bool", "a bool has no deadband", "write on_change, or nothing"),
@@ -175,13 +176,40 @@ def test_a_filter_that_can_not_be_says_what_to_write(
     assert hint in one.hint
 
 
+def test_a_percentage_needs_a_range_that_somebody_knows(tmp_path: Path) -> None:
+    assert read(write(tmp_path, "deadband=2%"), "opcua").problems == []  # the server's EURange
+    (one,) = read(write(tmp_path, "deadband=2%", address="hr:1"), "modbus").problems
+    assert "2% of a range that is not known" in one.message
+    assert "write the tag's low and high" in one.hint
+
+
+def test_a_range_that_comes_later_makes_the_filter() -> None:
+    buffer = Buffer([Tag(0, "d", "a", "i=7", ValueType.FLOAT64, "x", filter="deadband=2%")])
+    with pytest.raises(ValueError, match="without the tag's low and high"):
+        buffer.set_range(0, 5.0, 5.0)
+    buffer.push([(0, 1, 1.0, 0), (0, 2, 1.5, 0)])
+    buffer.set_range(0, 0.0, 50.0)
+    assert buffer.push([(0, at, value, 0) for at, value in enumerate((2.0, 3.0, 3.5), 3)]) == 2
+    buffer.set_filtering([0], theirs=True)
+    assert buffer.push([(0, 6, 3.6, 0)]) == 1
+    buffer.set_filtering([0], theirs=False)  # it begins anew: what it knew is from before
+    assert buffer.push([(0, 7, 3.7, 0), (0, 8, 3.8, 0)]) == 1
+    block = buffer.seal()
+    assert block is not None
+    assert [value for _, _, value, _ in decode(block.data).rows()] == [1.0, 1.5, 2.0, 3.5, 3.6, 3.7]
+    with pytest.raises(IndexError):
+        buffer.set_range(1, 0.0, 1.0)
+    with pytest.raises(IndexError):
+        buffer.set_filtering([1], theirs=True)
+
+
 def test_a_wrong_limit_is_one_problem(tmp_path: Path) -> None:
     problems = read(write(tmp_path, "deadband=2%", low="x", high="10"), "opcua").problems
     assert [problem.field for problem in problems] == ["low"]
 
 
 @pytest.mark.parametrize(
-    "wrong", ["deadband=0", "grid=inf", "swinging_door=nan", "deadband=2%", "on_change; heartbeat=0s"]
+    "wrong", ["deadband=0", "grid=inf", "swinging_door=nan", "deadband=0%", "on_change; heartbeat=0s"]
 )
 def test_the_core_refuses_what_no_config_lets_through(wrong: str) -> None:
     with pytest.raises(ValueError, match=r"no filter .*; write on_change, deadband=0\.1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -10,16 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from asyncua import ua
+from asyncua.client.client import Client
 
 from agent import config
 from agent.address import ModbusTable
 from agent.limits import Span
 from headrace.verify import verify
-from simulators.mood import Act, Ill, Mood, Record, Wrong, hidden
+from simulators.mood import Act, Ill, Mood, Record, Spell, Wrong, hidden
+from simulators.opcua_server import OpcUaServer
+from simulators.oracle import Oracle
+from simulators.plant import Plant as Signals
 from simulators.run import Simulation
 from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 from tests.rig import Device, Plant, agent, data_center, until
+from tests.test_simulators import Seen
+from tests.test_simulators import until as soon
 
 SEED = 11
 S = 1_000_000_000
@@ -27,6 +35,7 @@ S = 1_000_000_000
 
 def devices() -> list[Device]:
     press = [f"temp{at},ir:{2 * at},float32" for at in range(8)] + [f"count{at},hr:{2 * at},uint32" for at in range(4)]
+    press.append("clock,hr:20,datetime[unix32]")
     one = ['protocol = "modbus"', 'poll = "200ms"', 'timeout = "500ms"']
     two = ['protocol = "opcua"', 'security = "None"', 'publish = "200ms"', 'sampling = "100ms"', 'timeout = "3s"']
     oven = [f"zone{at},nsu=urn:test:oven;s=zone{at},float64" for at in range(6)]
@@ -88,6 +97,11 @@ ROUNDS: list[dict[str, Ill]] = [
     {"press": Ill(Wrong.GARBLED), "gauge": Ill(Wrong.SLOW, delay=0.3), "oven": Ill(Wrong.FROZEN)},
     {"press": Ill(Wrong.FROZEN), "gauge": Ill(Wrong.AWAY), "oven": Ill(Wrong.REBOOT)},
     {"press": Ill(Wrong.BUSY), "gauge": Ill(Wrong.EXCEPTION, code=4), "oven": Ill(Wrong.AWAY)},
+    {
+        "press": Ill(Wrong.CLOCK, offset=-90.0),
+        "gauge": Ill(Wrong.CLOCK, drift=40_000),
+        "oven": Ill(Wrong.CLOCK, offset=0.1, drift=500),
+    },
 ]
 
 
@@ -121,6 +135,54 @@ def test_nothing_is_altered_or_doubled_and_what_is_missing_has_a_name(tmp_path: 
     assert bad, "a device that is away reads bad"
 
 
+async def test_a_freeze_between_two_equal_values_owes_nobody_a_change(tmp_path: Path) -> None:
+    """The value went there and back while it stood still: a client sees no change at its end. Found by a run of the
+    test above that called this one lost."""
+    step = S // 4
+    start = now = 1_760_000_000 * S + 7
+    signal = """
+[[simulation.signal]]
+tags = "oven.door"
+shape = "states"
+states = [{ value = false, for = "250ms" }, { value = true, for = "250ms" }]
+"""
+    lines = f'protocol = "opcua"\nsecurity = "None"\nurl = "opc.tcp://127.0.0.1:{free_port()}"'
+    rows = ["door,nsu=urn:test:oven;s=door,bool", "temp,nsu=urn:test:oven;s=temp,float64"]
+    written = Plant.write(tmp_path, "mqtt://127.0.0.1:1883", [Device("oven", lines, rows)], signal)
+    found = config.load(written.path)
+    plant = Signals.of(found, SEED)
+    server = OpcUaServer(found.devices[0].url, [("oven", found.tags)], plant, lambda: now)
+    mood, spells = server.moods.setdefault("oven", Mood("oven")), []
+    for first, last in ((2, 4), (6, 9), (20, 21)):
+        spell = Spell("oven", Wrong.FROZEN, start + first * step + step // 2, start + last * step + step // 2)
+        mood.begin(ill := Ill(Wrong.FROZEN), spell.from_ns)
+        mood.end(ill, spell.to_ns or 0)  # all of them are over when the server, which is late, gets there
+        spells.append(spell)
+    seen = Seen()
+    await server.start()
+    running = asyncio.create_task(server.run())
+    try:
+        async with Client(server.url) as client:
+            subscription = await client.create_subscription(50, seen)
+            space = await client.get_namespace_index("urn:test:oven")
+            nodes = {tag.name: ua.NodeId(ua.String(tag.name), ua.Int16(space)) for tag in found.tags}
+            await subscription.subscribe_data_change([client.get_node(each) for each in nodes.values()], queuesize=1000)
+            await soon(lambda: len(seen.values) == len(nodes), 20)
+            now += 40 * step
+            await soon(lambda: seen.values[nodes["temp"]][-1][0] == now // step * step, 20)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await server.stop()
+    oracle = Oracle(plant, found, spells)
+    for tag in found.tags:
+        times = [time_ns for time_ns, _ in seen.values[nodes[tag.name]]]
+        hides = oracle.hidden(tag)
+        owed = oracle.expected_changes(tag, times[0], now + 1)
+        assert times[1:] == [at for at in owed if not any(first <= at <= last for first, last in hides)], tag.name
+    assert len(seen.values[nodes["door"]]) == 1 + 40 - (2 + 3 + 1) - 2, "two of the three ended with an equal value"
+
+
 def test_a_record_survives_restarts_and_rubbish(tmp_path: Path) -> None:
     now = iter(range(100, 200, 10))
     record = Record.beside(tmp_path, lambda: next(now))
@@ -137,8 +199,25 @@ def test_a_record_survives_restarts_and_rubbish(tmp_path: Path) -> None:
         ("b", "slow", 110, None),
         ("a", "frozen", 130, None),
     ]
-    assert hidden(spells, "a", 10) == [(90, 120), (120, 2**63 - 1)]
+    assert hidden(spells, "a", 10) == [(90, 120), (130, 2**63 - 1)]
     assert hidden(spells, "b", 10) == [], "a slow device hides nothing"
+
+
+def test_a_wrong_clock_can_be_turned_back(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    for _ in range(1000):
+        start = 1_760_000_000 * S + chance.randrange(S)
+        spell = Spell("a", Wrong.CLOCK, start, start + 3600 * S, chance.uniform(-9, 9), chance.uniform(-1e5, 1e5))
+        at = start + chance.randrange(3600 * S)
+        assert abs(spell.true_ns(spell.shown_ns(at)) - at) <= 2
+    record = Record.beside(tmp_path)
+    record.began("a", Wrong.CLOCK, offset=1.5, drift=-20.0)
+    [found] = record.spells()
+    assert (found.offset, found.drift) == (1.5, -20.0)
+    mood = Mood("a")
+    mood.begin(Ill(Wrong.CLOCK, offset=1.0), 100 * S)
+    mood.begin(Ill(Wrong.CLOCK, drift=1000), 200 * S)
+    assert [mood.shown_ns(at * S) - at * S for at in (99, 100, 200, 300)] == [0, S, S, S + S // 10]
 
 
 def test_moods_overlap_and_are_taken_back_one_by_one() -> None:
@@ -147,12 +226,14 @@ def test_moods_overlap_and_are_taken_back_one_by_one() -> None:
     mood.begin(first, 1)
     mood.begin(second, 2)
     assert (mood.delay, mood.kinds) == (0.3, (Wrong.SLOW,))
-    mood.end(second)
+    mood.end(second, 4)
     assert mood.delay == 0.1
     some = Ill(Wrong.EXCEPTION, code=2, addresses=(Span.parse("hr:10-19"),))
     mood.begin(some, 3)
     asked = [(ModbusTable.HR, 0, 10), (ModbusTable.HR, 0, 11), (ModbusTable.HR, 19, 5), (ModbusTable.IR, 12, 1)]
     assert [mood.refusal(*each) for each in asked] == [None, 2, 2, None]
-    mood.end(first)
-    mood.end(some)
+    mood.end(first, 5)
+    mood.end(some, 6)
     assert not mood
+    assert [mood.at(Wrong.SLOW, at) for at in range(7)] == [False, True, True, True, True, True, False]
+    assert not mood.at(Wrong.FROZEN, 3)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.address import NodeAddress
 from agent.collectors.opcua.memory import LAST, MOST_BAD, Memory, after, ahead
-from agent.collectors.opcua.profile import CHUNK, S7_CHUNK, Limits, deadband, queue_size
+from agent.collectors.opcua.profile import CHUNK, S7_CHUNK, Deadband, Limits, deadband, of_readings, queue_size
 from agent.config import OpcUaDevice
 from agent.model import Tag, ValueType
 
@@ -65,13 +65,26 @@ def test_a_queue_covers_the_outage() -> None:
 
 def test_a_server_takes_over_the_deadband_that_is_the_same_there() -> None:
     found = device()
-    assert deadband(found, tag("deadband=0.5")) == 0.5
-    assert deadband(found, tag("deadband=0.5", scale=0.1)) == pytest.approx(5.0)
-    assert deadband(found, tag("deadband=2%", low=-50.0, high=150.0)) == pytest.approx(4.0)
-    for ours in ("", "on_change", "swinging_door=1", "deadband=0.5; heartbeat=60s"):
-        assert deadband(found, tag(ours)) == 0
-    assert deadband(found, tag("deadband=1", ValueType.STRING)) == 0
-    assert deadband(device(deadband="agent"), tag("deadband=0.5")) == 0
+    assert deadband(found, tag("deadband=0.5")) == Deadband(0.5)
+    assert deadband(found, tag("deadband=0.5", scale=0.1)) == Deadband(0.5 / 0.1)
+    assert deadband(found, tag("deadband=2%", low=-50.0, high=150.0)) == Deadband(0.02 * 200.0)
+    for ours in ("", "on_change", "swinging_door=1", "deadband=0.5; heartbeat=60s", "deadband=2%; heartbeat=60s"):
+        assert deadband(found, tag(ours), (0.0, 1.0)) is None
+    assert deadband(found, tag("deadband=1", ValueType.STRING)) is None
+    assert deadband(device(deadband="agent"), tag("deadband=0.5")) is None
+
+
+def test_a_percentage_is_of_the_servers_range_unless_the_tag_has_another() -> None:
+    found = device()
+    assert deadband(found, tag("deadband=2%")) is None
+    assert deadband(found, tag("deadband=2%"), (0.0, 50.0)) == Deadband(2.0, percent=True)
+    assert deadband(found, tag("deadband=2%", low=0.0, high=50.0), (0.0, 50.0)) == Deadband(2.0, percent=True)
+    # The same range, in the unit of the readings: 0.1 turns it round and makes it smaller.
+    scaled = tag("deadband=2%", low=-5.0, high=0.0, scale=-0.1)
+    assert deadband(found, scaled, (0.0, 50.0)) == Deadband(2.0, percent=True)
+    assert of_readings(scaled, (0.0, 50.0)) == (-5.0, 0.0)
+    # The server's would leave out what the tag list asks for.
+    assert deadband(found, tag("deadband=2%", low=0.0, high=10.0), (0.0, 50.0)) == Deadband(0.02 * 10.0)
 
 
 def test_limits_are_the_servers_or_the_products() -> None:

@@ -449,10 +449,10 @@ async def test_file_is_private_and_durable(tmp_path: Path) -> None:
     async with opened(path) as outbox:
         await outbox.append(block(outbox), 1)
         assert {stat.S_IMODE(found.st_mode) for _, found in files(tmp_path)} == {0o600}
-        assert await outbox._rows("PRAGMA synchronous") == [(2,)]
-        assert await outbox._rows("PRAGMA journal_mode") == [("wal",)]
-        assert await outbox._rows("PRAGMA secure_delete") == [(0,)]
-        assert await outbox._rows("PRAGMA page_size") == [(4096,)]
+        assert await outbox._contents.rows("PRAGMA synchronous") == [(2,)]
+        assert await outbox._contents.rows("PRAGMA journal_mode") == [("wal",)]
+        assert await outbox._contents.rows("PRAGMA secure_delete") == [(0,)]
+        assert await outbox._contents.rows("PRAGMA page_size") == [(4096,)]
 
 
 async def test_cancelled_append_leaves_no_half_transaction(tmp_path: Path) -> None:

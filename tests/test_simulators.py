@@ -24,6 +24,7 @@ from agent.errors import ConfigError
 from agent.model import Tag, Value, ValueType
 from simulators.modbus_image import Image
 from simulators.modbus_server import ModbusServer
+from simulators.opcua_access import Access
 from simulators.opcua_server import OpcUaServer
 from simulators.oracle import Oracle
 from simulators.plant import Plant
@@ -318,7 +319,7 @@ async def test_nodes_have_a_range_and_a_unit() -> None:
 async def test_only_its_user_comes_in() -> None:
     tag = Tag(0, "oven", "x", "nsu=urn:x;s=x", ValueType.INT16, "id/x")
     server = OpcUaServer(
-        f"opc.tcp://{HOST}:{free_port()}", [("oven", [tag])], Plant([tag], 1), users={"reader": "secret"}
+        f"opc.tcp://{HOST}:{free_port()}", [("oven", [tag])], Plant([tag], 1), access=Access(users={"reader": "secret"})
     )
     await server.start()
     try:

@@ -134,13 +134,13 @@ async def test_a_block_that_no_broker_bears_is_set_aside(
         assert (center.committed, center.gaps) == (5, {3: 200})
     [lost] = events(caplog, "readings_lost")
     assert (lost.levelno, lost.__dict__["lost"], lost.__dict__["sequence"]) == (logging.ERROR, 200, 3)
-    assert [path.name for path in (tmp_path / "quarantine").iterdir()] == ["block-3.hdr"]
+    assert [path.name for path in (tmp_path / "quarantine").iterdir()] == [f"block-{outbox.stream.hex[:8]}-3.hdr"]
 
 
 async def test_a_block_that_the_data_center_never_takes_holds_nothing(
     mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("agent.delivery.NOT_TAKEN", 2)
+    monkeypatch.setattr("agent.traffic.NOT_TAKEN", 2)
     with Center(mosquitto) as center:
         center.deaf_to.add(3)
         async with delivering(uplink(mosquitto), outbox, resend_after=0.5) as delivery:

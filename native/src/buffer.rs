@@ -32,6 +32,8 @@ struct Slot {
     latest: Last,
     /// Set while the first value of a fresh OPC UA subscription is to come: what is not after this time (ns) is known.
     awaited: opcua::Awaited,
+    /// Whether its server filters: then ours does not, for two deadbands in a row keep neither's bound.
+    theirs: bool,
     /// Whose blocks it shares; 0 until `regroup` says otherwise.
     group: u8,
 }
@@ -39,9 +41,28 @@ struct Slot {
 impl Slot {
     fn new(spec: Arc<TagSpec>) -> Result<Self> {
         let kind = spec.reading_type();
-        let filter = Filter::parse(&spec.filter, kind, spec.range)?.map(Box::new);
-        let mut column = Column::new(kind);
-        column.note = filter.as_ref().map(|filter| {
+        let mut found = Self {
+            spec,
+            filter: None,
+            column: Column::new(kind),
+            latest: Last::default(),
+            awaited: opcua::Awaited::Nothing,
+            theirs: false,
+            group: 0,
+        };
+        // A share of a range that only the server knows waits for `Buffer::set_range`.
+        if found.spec.range.is_none() && Filter::is_share(&found.spec.filter) {
+            Filter::parse(&found.spec.filter, kind, Some((0.0, 1.0)))?;
+        } else {
+            found.filtered()?;
+        }
+        Ok(found)
+    }
+
+    /// Makes the filter that the spec asks for.
+    fn filtered(&mut self) -> Result<()> {
+        let filter = Filter::parse(&self.spec.filter, self.spec.reading_type(), self.spec.range)?.map(Box::new);
+        self.column.note = filter.as_ref().map(|filter| {
             let (kind, bound) = filter.bound();
             let kind = match kind {
                 Kind::OnChange => NoteKind::OnChange,
@@ -51,7 +72,8 @@ impl Slot {
             };
             Note { kind, bound }
         });
-        Ok(Self { spec, filter, column, latest: Last::default(), awaited: opcua::Awaited::Nothing, group: 0 })
+        self.filter = filter;
+        Ok(())
     }
 
     /// Everything up to now, and an empty column in its place.
@@ -171,6 +193,36 @@ impl Buffer {
         })
     }
 
+    /// Says of which range a tag's filter in percent takes its share: low and high of its readings. Until then such a tag
+    /// lets everything through, if its spec has no range. The same range again changes nothing.
+    pub fn set_range(&mut self, tag: u32, low: f64, high: f64) -> Result<()> {
+        self.spec(tag)?;
+        let Some(slot) = self.slots.get_mut(tag as usize) else { return Ok(()) };
+        let before = Arc::make_mut(&mut slot.spec).range.replace((low, high));
+        if before == Some((low, high)) || !Filter::is_share(&slot.spec.filter) {
+            return Ok(());
+        }
+        slot.filtered().inspect_err(|_| Arc::make_mut(&mut slot.spec).range = before)
+    }
+
+    /// Says of tags whether their server filters (`theirs`), so that all of it is kept, or we do. Ours begins anew.
+    pub fn set_filtering(&mut self, tags: &[u32], theirs: bool) -> Result<()> {
+        for tag in tags {
+            self.spec(*tag)?;
+            let Some(slot) = self.slots.get_mut(*tag as usize) else { continue };
+            if std::mem::replace(&mut slot.theirs, theirs) == theirs || slot.filter.is_none() {
+                continue;
+            }
+            if let Some(filter) = &mut slot.filter {
+                filter.flush(|time_ns, value, quality| {
+                    slot.column.push(time_ns, value, quality);
+                });
+            }
+            slot.filtered()?;
+        }
+        Ok(())
+    }
+
     /// Prepares the decoding of one Modbus request.
     pub fn modbus_plan(&mut self, fields: Vec<Field>, bits: bool) -> Result<usize> {
         for field in &fields {
@@ -279,6 +331,7 @@ fn take(slot: &mut Slot, stats: &mut Stats, max_bytes: usize, time_ns: i64, valu
     stats.accepted += 1;
     let grown = match &mut slot.filter {
         None => Some(slot.column.push(time_ns, value, quality)),
+        Some(_) if slot.theirs => Some(slot.column.push(time_ns, value, quality)),
         Some(filter) => filtered(filter, &mut slot.column, &slot.latest, time_ns, value, quality),
     };
     slot.latest.remember(time_ns, value, quality);

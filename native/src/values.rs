@@ -81,6 +81,20 @@ impl Values {
         true
     }
 
+    /// No values, of the same form.
+    fn none(&self) -> Self {
+        match self {
+            Self::Bool(_) => Self::Bool(Vec::new()),
+            Self::Integer(_) => Self::Integer(Vec::new()),
+            Self::Unsigned(_) => Self::Unsigned(Vec::new()),
+            Self::Real32(_) => Self::Real32(Vec::new()),
+            Self::Real64(_) => Self::Real64(Vec::new()),
+            Self::Text(_) => Self::Text(Texts::default()),
+            Self::Bytes(_) => Self::Bytes(Blobs::default()),
+            Self::Array(arrays) => Self::Array(Arrays { ends: Vec::new(), elements: Box::new(arrays.elements.none()) }),
+        }
+    }
+
     /// Forgets every value, and keeps the memory.
     pub(crate) fn clear(&mut self) {
         match self {
@@ -240,12 +254,14 @@ impl PartialEq for Items<'_> {
                 slice(left, a) == slice(right, b)
             }
             (Values::Real32(left), Values::Real32(right)) => {
-                let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-                a.len() == b.len() && bits(slice(left, a)) == bits(slice(right, b))
+                let (left, right) = (slice(left, a), slice(right, b));
+                let differs = |found: u32, (a, b): (&f32, &f32)| found | (a.to_bits() ^ b.to_bits());
+                left.len() == right.len() && left.iter().zip(right).fold(0, differs) == 0
             }
             (Values::Real64(left), Values::Real64(right)) => {
-                let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-                a.len() == b.len() && bits(slice(left, a)) == bits(slice(right, b))
+                let (left, right) = (slice(left, a), slice(right, b));
+                let differs = |found: u64, (a, b): (&f64, &f64)| found | (a.to_bits() ^ b.to_bits());
+                left.len() == right.len() && left.iter().zip(right).fold(0, differs) == 0
             }
             (Values::Text(left), Values::Text(right)) => same(left, a, right, b),
             (Values::Bytes(left), Values::Bytes(right)) => same(left, a, right, b),
@@ -287,8 +303,7 @@ impl<'a> Items<'a> {
 
     /// The elements by themselves.
     pub fn to_values(self) -> Values {
-        let mut own = self.values.clone();
-        own.clear();
+        let mut own = self.values.none();
         own.extend(self);
         own
     }

@@ -80,8 +80,8 @@ class Peer(ABC):
     def ready(self) -> bool:
         """Whether it answers now; asked again and again until it does."""
 
-    def start(self) -> None:
-        """Starts it and waits until it answers. Raises AssertionError with the end of its log where it does not."""
+    def start(self, *, wait: bool = True) -> None:
+        """Starts it, and waits until it answers. Raises AssertionError with the end of its log where it does not."""
         if self.running():
             raise RuntimeError(f"{type(self).__name__} runs already")
         self.log.write_bytes(b"")
@@ -89,6 +89,11 @@ class Peer(ABC):
             self._process = subprocess.Popen(
                 self.command(), cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until it answers, as `start` does."""
         deadline = time.monotonic() + START_SECONDS
         while not self.ready():
             if not self.running() or time.monotonic() > deadline:

@@ -10,9 +10,10 @@ Both Modbus servers have the same 200 items of each table:
 The OPC UA server has `nsu=urn:headrace:test;s=NAME` for each name in OPCUA_VALUES, besides:
 
     Counter  Int32: 0, 1, 2, ... one every 100 ms; its source times are exactly 100 ms apart
+    Ramp     Double, the same, with an EURange of 0 to 200; Bare without one
     Bad      Double without a value and with the status OPCUA_BAD_STATUS
 
-The second OPC UA server has Counter, Fast (the same every 10 ms) and Still (never changes).
+The second OPC UA server has Counter, Fast (the same every 10 ms), Ramp and Still (never changes).
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ link         one secure channel and session, from asyncua; requests with deadlin
 publishing   the PublishRequests: sequence, Republish, acknowledgement, silence
 memory       what survives a connection, and with the outbox's marks the process
 items        which nodes are monitored, and how
+ranges       the EURange of nodes
+reads        read requests, and calls of no more nodes than a server takes
 endpoints    what a server offers, and which of it is taken
 security     certificates, keys and users of a connection
 browsing     the address space, for `headrace browse`

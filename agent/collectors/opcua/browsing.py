@@ -16,8 +16,8 @@ from asyncua.ua.object_ids import ObjectIdNames, ObjectIds
 from asyncua.ua.status_codes import StatusCodes
 
 from agent.address import NodeAddress
-from agent.collectors.opcua.items import chunks, read_request
 from agent.collectors.opcua.link import Link
+from agent.collectors.opcua.reads import chunks, read_request
 from agent.collectors.opcua.transport import MESSAGE
 from agent.model import ValueType
 

@@ -201,6 +201,7 @@ class OpcUaCollector:
         self._server = await self._items.look(link)
         if self._device.mode == "poll" or not await self._subscribed(link, resumed=resumed):
             self._poller = Poller(self._inlet, self._items, self._leftover)
+            self._items.filtering(subscribed=False)
             await self._poller.begin(link, self._server, self._device.tags)
             self._due = asyncio.get_running_loop().time()
             return
@@ -217,6 +218,9 @@ class OpcUaCollector:
         memory, items = self._memory, self._items
         core = self._inlet.opcua_subscription(items.handles)
         self._publisher.begin(link, core)
+        if memory.subscription:
+            await items.measure(link, self._server)
+            items.filtering(subscribed=True)
         if await self._recovered(link, resumed=resumed):
             self._inlet.opcua_resumed(core)
             if self._spoken_for():

@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
@@ -21,7 +21,19 @@ from agent.clock import now_ns
 from agent.collectors.base import Inlet
 from agent.collectors.opcua.link import Link, nanoseconds, session_seconds
 from agent.collectors.opcua.memory import Memory
-from agent.collectors.opcua.profile import EVERY_CHANGE, Limits, deadband, queue_size
+from agent.collectors.opcua.profile import (
+    EVERY_CHANGE,
+    Deadband,
+    Limits,
+    Range,
+    deadband,
+    of_readings,
+    own_range,
+    queue_size,
+    share,
+)
+from agent.collectors.opcua.ranges import eu_ranges
+from agent.collectors.opcua.reads import chunks, read_request
 from agent.config import OpcUaDevice
 from agent.model import StatusCode, Tag
 
@@ -52,7 +64,6 @@ _FILTER_REFUSED = (
 )
 _TOO_MANY = (StatusCodes.BadTooManyMonitoredItems, StatusCodes.BadTooManyOperations)
 """What a server says that has no room for the items of one call; it may have some for those of the next."""
-Each = TypeVar("Each")
 
 
 @dataclass(slots=True)
@@ -64,10 +75,6 @@ class Server:
     product: str = ""
 
 
-def chunks(items: Sequence[Each], size: int) -> Iterator[Sequence[Each]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
 class Items:
     """The nodes of one device's tags."""
 
@@ -77,6 +84,8 @@ class Items:
         self._memory = memory
         self._counters = counters
         self._told: set[int] = set()
+        self._ranges: dict[int, Range] = {}
+        """The server's EURange of tags with a percentage, in its own unit."""
 
     @property
     def fingerprint(self) -> str:
@@ -85,7 +94,8 @@ class Items:
         known = [device.publish, device.sampling, device.outage, device.trigger, device.deadband, device.keep_alive]
         digest = hashlib.blake2b(repr(known).encode(), digest_size=16)
         for tag in device.tags:
-            digest.update(repr((tag.index, tag.address, tag.type, tag.filter, tag.scale)).encode())
+            span = own_range(tag) if "%" in tag.filter else None
+            digest.update(repr((tag.index, tag.address, tag.type, tag.filter, tag.scale, span)).encode())
         return digest.hexdigest()
 
     @property
@@ -217,7 +227,42 @@ class Items:
                     found.append((tag, result.Targets[0].TargetId))
                 else:
                     bad[tag.index] = result.StatusCode.value or StatusCode.BAD_NODE_ID_UNKNOWN
-        return found
+        return await self._measured(link, server, found, bad)
+
+    async def measure(self, link: Link, server: Server) -> None:
+        """Finds out of which ranges the percentages are that only the server can tell: before anything is decoded for
+        a subscription that goes on. Raises FAULTS."""
+        unknown = [
+            tag for tag in self._device.tags if share(tag) and not own_range(tag) and tag.index not in self._ranges
+        ]
+        if unknown:
+            await self.resolve(link, server, unknown, {})
+
+    async def _measured(
+        self, link: Link, server: Server, nodes: list[tuple[Tag, ua.NodeId]], bad: dict[int, int]
+    ) -> list[tuple[Tag, ua.NodeId]]:
+        """Reads the ranges of those that have a percentage; without any range such a tag is a bad one."""
+        shares = [(tag, node) for tag, node in nodes if share(tag)]
+        if not shares:
+            return nodes
+        rangeless: list[Tag] = []
+        stated = await eu_ranges(link, server.limits, [node for _, node in shares])
+        for (tag, _), found in zip(shares, stated, strict=True):
+            self._ranges.pop(tag.index, None)
+            if found is not None:
+                self._ranges[tag.index] = found
+            if own_range(tag) is None:
+                if found is not None:
+                    self._inlet.set_range(tag.index, *of_readings(tag, found))
+                else:
+                    bad[tag.index] = StatusCodes.BadDeadbandFilterInvalid
+                    rangeless.append(tag)
+        if new := [tag for tag in rangeless if tag.index not in self._told]:
+            names = ", ".join(f"{tag.name} ({tag.filter})" for tag in new[:10])
+            text = "%s: no range for the percentage of these tags: their nodes have no EURange; write low and high: %s"
+            facts = {"event": "no_range", "device": self._device.name, "count": len(new)}
+            log.warning(text, self._device.name, names, extra=facts)
+        return [(tag, node) for tag, node in nodes if tag.index not in bad]
 
     async def _create(
         self,
@@ -229,6 +274,7 @@ class Items:
         filtered: bool,
     ) -> None:
         again: list[tuple[Tag, ua.NodeId]] = []
+        theirs: list[int] = []
         for chunk in chunks(nodes, server.limits.items):
             request = ua.CreateMonitoredItemsRequest()
             request.Parameters.SubscriptionId = self._memory.subscription
@@ -244,20 +290,41 @@ class Items:
             for (tag, node), result in zip(chunk, results, strict=True):
                 if result.StatusCode.is_good():
                     self._revised(result)
+                    if filtered and self._deadband(tag):
+                        theirs.append(tag.index)
                 elif filtered and result.StatusCode.value in _FILTER_REFUSED:
                     again.append((tag, node))  # the core's filter does it
                 else:
                     bad[tag.index] = result.StatusCode.value
+        self._inlet.set_filtering(theirs, theirs=True)
+        ours = [tag.index for tag, _ in nodes] if not filtered else []
+        self._inlet.set_filtering(ours, theirs=False)
+        self._memory.ours = sorted({*self._memory.ours, *ours})
         if again:
             await self._create(link, server, again, bad, filtered=False)
 
+    def _deadband(self, tag: Tag) -> Deadband | None:
+        return deadband(self._device, tag, self._ranges.get(tag.index))
+
+    def filtering(self, *, subscribed: bool) -> None:
+        """Tells the core who filters: of a subscription that goes on the server, but for those tags where it refused
+        to; of a poll nobody but us."""
+        ours = set(self._memory.ours)
+        filtered = [tag for tag in self._device.tags if tag.filter]
+        theirs = [tag.index for tag in filtered if subscribed and tag.index not in ours and self._deadband(tag)]
+        self._inlet.set_filtering(theirs, theirs=True)
+        known = set(theirs)
+        self._inlet.set_filtering([tag.index for tag in filtered if tag.index not in known], theirs=False)
+
     def _item(self, tag: Tag, node: ua.NodeId, *, filtered: bool) -> ua.MonitoredItemCreateRequest:
         device = self._device
-        band = deadband(device, tag) if filtered else 0.0
+        band = self._deadband(tag) if filtered else None
         asked = None
-        if filtered and (band or device.trigger != "value"):
-            kind = ua.DeadbandType.Absolute if band else ua.DeadbandType.None_
-            asked = ua.DataChangeFilter(_TRIGGERS[device.trigger], kind, band)
+        if band is not None:
+            kind = ua.DeadbandType.Percent if band.percent else ua.DeadbandType.Absolute
+            asked = ua.DataChangeFilter(_TRIGGERS[device.trigger], kind, band.size)
+        elif filtered and device.trigger != "value":
+            asked = ua.DataChangeFilter(_TRIGGERS[device.trigger], ua.DeadbandType.None_, 0.0)
         return ua.MonitoredItemCreateRequest(
             ItemToMonitor=ua.ReadValueId(NodeId=node, AttributeId=AttributeIds.Value),
             MonitoringMode=ua.MonitoringMode.Reporting,
@@ -280,16 +347,6 @@ class Items:
         count["covered_seconds"] = min(count.get("covered_seconds") or covered, covered)
 
 
-def read_request(
-    nodes: Sequence[ua.NodeId], stamps: ua.TimestampsToReturn, attribute: AttributeIds = AttributeIds.Value
-) -> ua.ReadRequest:
-    """A read of one attribute of each node."""
-    request = ua.ReadRequest()
-    request.Parameters.TimestampsToReturn = stamps
-    request.Parameters.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=attribute) for node in nodes]
-    return request
-
-
 def _numeric(number: int) -> ua.NodeId:
     return ua.NodeId(ua.Int32(number), ua.Int16(0))
 
@@ -309,4 +366,4 @@ def _browse_path(address: NodeAddress, index: int) -> ua.BrowsePath:
     return ua.BrowsePath(_numeric(ObjectIds.RootFolder), ua.RelativePath(elements))
 
 
-__all__ = ["Items", "Server", "UaError", "chunks", "read_request"]
+__all__ = ["Items", "Server", "UaError"]

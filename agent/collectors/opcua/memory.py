@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 LAST = 2**32 - 1
 """The last sequence number; 1 follows it (OPC 10000-4, 7.26 Counter)."""
 MOST_BAD = 10_000
-"""Bad nodes that a mark lists. With more there is no resuming after a crash: it would be most of the mark's bytes."""
+"""Bad nodes, and refused deadbands, that a mark lists. With more there is no resuming after a crash: it would be most
+of the mark's bytes."""
 
 
 def after(sequence: int) -> int:
@@ -47,12 +48,14 @@ class Memory:
     """When the server sent the last message that left nothing behind: whatever is missing is not older."""
     bad: list[int] = field(default_factory=list)
     """Tags whose node the server refused."""
+    ours: list[int] = field(default_factory=list)
+    """Tags whose deadband the server refused."""
 
     def encode(self) -> bytes:
         """All but the place."""
         known = asdict(self)
-        if len(self.bad) > MOST_BAD:
-            known |= {"subscription": 0, "bad": []}
+        if len(self.bad) + len(self.ours) > MOST_BAD:
+            known |= {"subscription": 0, "bad": [], "ours": []}
         known |= {"token": self.token.hex(), "nonce": self.nonce.hex(), "sequence": 0}
         return json.dumps(known).encode()
 
@@ -84,7 +87,7 @@ class Memory:
 
     def forget_subscription(self) -> None:
         """`clean_ns` stays: it is where the gap begins."""
-        self.subscription, self.sequence, self.bad, self.items = 0, 0, [], ""
+        self.subscription, self.sequence, self.bad, self.ours, self.items = 0, 0, [], [], ""
 
     def forget_session(self) -> None:
         self.token = self.nonce = b""

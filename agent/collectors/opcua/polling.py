@@ -12,8 +12,9 @@ from asyncua.ua.ua_binary import struct_from_binary
 from agent._native import Published
 from agent.clock import now_ns
 from agent.collectors.base import Inlet
-from agent.collectors.opcua.items import Items, Server, chunks, read_request
+from agent.collectors.opcua.items import Items, Server
 from agent.collectors.opcua.link import FAULTS, Link
+from agent.collectors.opcua.reads import chunks, read_request
 from agent.errors import NotConnected
 from agent.model import Tag
 

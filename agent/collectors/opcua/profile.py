@@ -44,20 +44,49 @@ def queue_size(outage: float, sampling: float) -> int:
     return min(MOST_QUEUED, math.ceil(outage / (max(sampling, 0.001) if sampling else EVERY_CHANGE)) + 1)
 
 
-def deadband(device: OpcUaDevice, tag: Tag) -> float:
-    """The absolute deadband, in the device's units, that a server may apply for a tag; 0 for none.
+Range = tuple[float, float]
+"""Low and high."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadband:
+    """What a server is asked to leave out: changes up to `size`, in the device's units or in percent of its EURange."""
+
+    size: float
+    percent: bool = False
+
+
+def share(tag: Tag) -> float:
+    """The percentage of its range that a tag's deadband is; 0 where it is no percentage."""
+    rule = tag.filter.partition(";")[0].strip()
+    return float(rule.removeprefix("deadband=")[:-1]) if rule.startswith("deadband=") and rule.endswith("%") else 0.0
+
+
+def own_range(tag: Tag) -> Range | None:
+    """The range that the tag list gives it, in the unit of its readings."""
+    return None if tag.low is None or tag.high is None else (tag.low, tag.high)
+
+
+def of_readings(tag: Tag, stated: Range) -> Range:
+    """The server's range in the unit of the tag's readings."""
+    ends = [end * (1.0 if tag.scale is None else tag.scale) + (tag.offset or 0.0) for end in stated]
+    return min(ends), max(ends)
+
+
+def deadband(device: OpcUaDevice, tag: Tag, stated: Range | None = None) -> Deadband | None:
+    """What a server may leave out for a tag; None where only our filter may. `stated` is the EURange of its node.
 
     Ours is the same rule (docs/filters.md). It stays where a heartbeat has to come also without a change. A percentage
-    is of the tag's own range, not of the server's EURange, which may be another.
+    is the server's (OPC 10000-8, 6.2) where its range is the tag's; where the tag list gives the tag another range, it
+    is an absolute deadband of that one, so that no reading which the list asks for is left out.
     """
     rule, _, heartbeat = tag.filter.partition(";")
     word, _, bound = rule.strip().partition("=")
     if device.deadband != "server" or word != "deadband" or heartbeat or tag.type in _NO_DEADBAND:
-        return 0.0
-    if bound.endswith("%"):
-        if tag.low is None or tag.high is None:
-            return 0.0
-        size = float(bound[:-1]) / 100 * (tag.high - tag.low)
-    else:
-        size = float(bound)
-    return size / abs(tag.scale or 1.0)
+        return None
+    if not (percent := share(tag)):
+        return Deadband(float(bound) / abs(tag.scale or 1.0))
+    own = own_range(tag)
+    if stated is not None and own in (None, of_readings(tag, stated)):
+        return Deadband(percent, percent=True)
+    return own and Deadband(percent / 100 * (own[1] - own[0]) / abs(tag.scale or 1.0))

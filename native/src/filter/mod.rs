@@ -54,6 +54,11 @@ impl Filter {
         Ok(found.map(|(rule, heartbeat)| Self { rule, heartbeat, passed: Last::default() }))
     }
 
+    /// Whether a `filter` column is a share of its tag's range, without which it can't be read.
+    pub fn is_share(text: &str) -> bool {
+        spec::is_share(text)
+    }
+
     /// Which filter this is, and its bound E in the unit of the readings.
     pub fn bound(&self) -> (Kind, f64) {
         match &self.rule {

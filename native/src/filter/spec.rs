@@ -7,6 +7,11 @@ use crate::tag::ValueType;
 
 const UNITS: [(&str, f64); 4] = [("ms", 1e6), ("s", 1e9), ("m", 6e10), ("h", 3.6e12)];
 
+/// Whether a filter is a share of its tag's range.
+pub(super) fn is_share(text: &str) -> bool {
+    text.split(';').next().is_some_and(|rule| rule.trim_end().ends_with('%'))
+}
+
 /// The rule and the heartbeat in ns, or `None` for an empty text.
 pub(super) fn parse(text: &str, kind: ValueType, range: Option<(f64, f64)>) -> Result<Option<(Rule, Option<u64>)>> {
     if text.trim().is_empty() {

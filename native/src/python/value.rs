@@ -10,6 +10,9 @@ use crate::error::Error;
 use crate::tag::{Family, Scale, TagSpec, Value, ValueType};
 use crate::values::{Items, MAX_LENGTH, Values};
 
+/// A reading: tag, time in ns UTC, value, quality.
+pub(super) type Row<'py> = (u32, i64, Bound<'py, PyAny>, u32);
+
 /// What is read of a tag.
 #[derive(FromPyObject)]
 pub(super) struct Tag {

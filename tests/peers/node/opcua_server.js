@@ -87,7 +87,17 @@ function addVariables(server) {
     StatusCodes.BadSensorFailure,
     started,
   );
-  count(variable("Counter", DataType.Int32));
+  count(variable("Counter", DataType.Int32), DataType.Int32);
+  count(variable("Bare", DataType.Double), DataType.Double);
+  const ramp = ours.addAnalogDataItem({
+    componentOf: device,
+    browseName: "Ramp",
+    nodeId: "s=Ramp",
+    dataType: DataType.Double,
+    engineeringUnitsRange: { low: 0, high: 200 },
+    minimumSamplingInterval: 0,
+  });
+  count(ramp, DataType.Double);
   if (many) addMany(space, ours, Number(many[1]));
   space.findNode("i=2267").bindVariable({ get: () => new Variant({ dataType: DataType.Byte, value: level() }) }, true);
 }
@@ -124,11 +134,11 @@ function addMany(space, ours, number) {
 
 // Change n has the value n and the source time (first source time + n periods), also where a timer was late: whoever
 // reads it can tell from a value which change it is, and from the time whether it is the right one.
-function count(counter) {
+function count(counter, dataType) {
   const first = mirror ? Number(mirror[1]) : Date.now();
   let change = Math.floor((Date.now() - first) / PERIOD_MS);
   const set = () => {
-    const value = new Variant({ dataType: DataType.Int32, value: change });
+    const value = new Variant({ dataType, value: change });
     counter.setValueFromSource(value, StatusCodes.Good, new Date(first + change * PERIOD_MS));
     change += 1;
     setTimeout(set, Math.max(0, first + change * PERIOD_MS - Date.now()));

@@ -1,8 +1,8 @@
 //! An OPC UA server made with async-opcua: `opcua-server PORT STORE [secure]`. Prints "ready PORT" once it listens.
 //!
 //! `nsu=urn:headrace:test;s=Counter` is an Int32 that grows by one every 100 ms, with source times exactly 100 ms
-//! apart, and `s=Fast` the same every 10 ms. `s=Still` never changes.
-
+//! apart, and `s=Fast` the same every 10 ms. `s=Still` never changes. `s=Ramp` is the counter as a Double, with an EURange
+//! of 0 to 200.
 //!
 //! `secure`: every current policy, with STORE/server.der and server.pem; users are reader/s3cret or STORE/user.der; every
 //! client's certificate is taken.
@@ -17,7 +17,9 @@ use opcua::server::address_space::VariableBuilder;
 use opcua::server::diagnostics::NamespaceMetadata;
 use opcua::server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
 use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerHandle, ServerUserToken};
-use opcua::types::{DataTypeId, DataValue, DateTime, MessageSecurityMode, NodeId, ObjectId, StatusCode, Variant};
+use opcua::types::{
+    DataTypeId, DataValue, DateTime, ExtensionObject, MessageSecurityMode, NodeId, ObjectId, Range, StatusCode, Variant,
+};
 
 const NAMESPACE: &str = "urn:headrace:test";
 
@@ -31,7 +33,7 @@ fn stamp(ms: i64) -> DateTime {
 }
 
 /// Change n has the value n and the source time (first + n periods), also where the timer was late.
-async fn count(manager: Arc<SimpleNodeManager>, handle: ServerHandle, id: NodeId, period_ms: i64) {
+async fn count(manager: Arc<SimpleNodeManager>, handle: ServerHandle, id: NodeId, period_ms: i64, real: bool) {
     let first = now_ms();
     let mut change: i64 = 0;
     loop {
@@ -41,7 +43,7 @@ async fn count(manager: Arc<SimpleNodeManager>, handle: ServerHandle, id: NodeId
             tokio::time::sleep(Duration::from_millis(wait as u64)).await;
         }
         let value = DataValue {
-            value: Some(Variant::Int32(change as i32)),
+            value: Some(if real { Variant::Double(change as f64) } else { Variant::Int32(change as i32) }),
             status: Some(StatusCode::Good),
             source_timestamp: Some(stamp(due)),
             server_timestamp: Some(DateTime::now()),
@@ -107,19 +109,24 @@ async fn main() {
     let (server, handle) = builder.build().expect("the configuration is right");
     let manager = handle.node_managers().get_of_type::<SimpleNodeManager>().expect("it was just added");
     let namespace = handle.get_namespace_index(NAMESPACE).expect("it was just added");
-    let variables = [("Counter", 100), ("Fast", 10), ("Still", 0)];
+    let variables = [("Counter", 100, false), ("Fast", 10, false), ("Still", 0, false), ("Ramp", 100, true)];
     {
         let mut space = manager.address_space().write();
-        for (name, _) in variables {
+        for (name, _, real) in variables {
             VariableBuilder::new(&NodeId::new(namespace, name), name, name)
-                .data_type(DataTypeId::Int32)
-                .value(0i32)
+                .data_type(if real { DataTypeId::Double } else { DataTypeId::Int32 })
+                .value(if real { Variant::Double(0.0) } else { Variant::Int32(0) })
                 .organized_by(ObjectId::ObjectsFolder)
                 .insert(&mut *space);
         }
+        VariableBuilder::new(&NodeId::new(namespace, "Ramp/EURange"), "EURange", "EURange")
+            .data_type(DataTypeId::Range)
+            .value(ExtensionObject::from_message(Range { low: 0.0, high: 200.0 }))
+            .property_of(NodeId::new(namespace, "Ramp"))
+            .insert(&mut *space);
     }
-    for (name, period_ms) in variables.into_iter().filter(|(_, period_ms)| *period_ms > 0) {
-        tokio::spawn(count(manager.clone(), handle.clone(), NodeId::new(namespace, name), period_ms));
+    for (name, period_ms, real) in variables.into_iter().filter(|(_, period_ms, _)| *period_ms > 0) {
+        tokio::spawn(count(manager.clone(), handle.clone(), NodeId::new(namespace, name), period_ms, real));
     }
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("the port is free");
     println!("ready {port}");
