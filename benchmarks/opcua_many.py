@@ -1,10 +1,11 @@
 """How soon many OPC UA items are subscribed, and how much memory they take.
 
 `python -m benchmarks.opcua_many [ITEMS ...]` runs the agent as it is (`headrace run`) with a tag list of so many items
-against the compiled server `opcua-load`, on which each of them changes every 5 s, and a real Mosquitto. The time is from
-the start of the process, with its imports and the check of the tag list, until the agent says that it is subscribed. The
-memory is what is resident (as the kernel counts it, in MB of 10^6 bytes): the most that it ever was, and what it is
-`SETTLED` seconds after every item has had two values.
+against the compiled server `opcua-load`, on which each of them changes every 5 s, and a real Mosquitto.
+
+The time is from the start of the process, with its imports and the check of the tag list, until the agent says that it
+is subscribed. The memory is what is resident (as the kernel counts it, in MB of 10^6 bytes): the most that it ever was,
+and what it is `SETTLED` seconds after every item has had two values.
 """
 
 from __future__ import annotations
