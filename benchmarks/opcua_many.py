@@ -99,14 +99,17 @@ def results(counts: tuple[int, ...] = (FEW, MANY, MOST)) -> Iterator[Result]:
     for items in counts:
         run = held(items)
         name = f"{items:,} OPC UA items"
-        soon = {"asked": 5.0} if items == MANY else {"itself": run.subscribed}
-        most = {"asked": 250.0} if items == MOST else {"itself": run.peak_mb}
+        soon = {"asked": 5.0} if items == MANY else {"nothing asked": run.subscribed}
+        most = {"asked": 250.0} if items == MOST else {"nothing asked": run.peak_mb}
         rows = [
             *less(f"{name}, subscribed after", run.subscribed, "s", **soon),
-            *less(f"{name}, CPU until they are subscribed", run.cpu, "s", itself=run.cpu),
+            *less(f"{name}, CPU until they are subscribed", run.cpu, "s", **{"nothing asked": run.cpu}),
             *less(f"{name}, most memory", run.peak_mb, "MB", **most),
             *less(
-                f"{name}, memory then", run.steady_mb, "MB", **(most if "asked" in most else {"itself": run.steady_mb})
+                f"{name}, memory then",
+                run.steady_mb,
+                "MB",
+                **(most if "asked" in most else {"nothing asked": run.steady_mb}),
             ),
         ]
         yield from (replace(one, command=COMMAND) for one in rows)
