@@ -62,8 +62,10 @@ class Split:
         bodies = {}
         for uplink in (MAIN, LEVEL3):
             wanted = [way.uplink == uplink for way in ways]
-            everything: Sequence[CatalogTag] = catalog.tags if all(wanted) else [*compress(catalog.tags, wanted)]
-            bodies[uplink] = _only(catalog, everything).packed()
+            tags: Sequence[CatalogTag] = catalog.tags if all(wanted) else ()
+            if any(wanted) and not tags:
+                tags = [*compress(catalog.tags, wanted)]
+            bodies[uplink] = _only(catalog, tags).packed()
         return cls(catalog, bytes(groups), parts, bodies)
 
     def epoch(self, uplink: str) -> int:

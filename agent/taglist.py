@@ -19,6 +19,7 @@ from agent.tagrow import OWN, TagRow, Traits, fits, own_text
 from agent.wording import explain, keys, likely
 
 MAX_BYTES = 64 * 1024 * 1024
+_PIECE = 64 * 1024
 MAX_ROWS = 200_000
 MAX_PROBLEMS = 1000
 """Per file: a wrong column would otherwise give as many problems as there are rows."""
@@ -61,7 +62,7 @@ def read(path: Path, protocol: str) -> TagList:
     """Reads and checks a tag list. Raises OSError where the file can't be read; everything else is in `problems`."""
     found = TagList(str(path))
     with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
+        content = b"".join(islice(iter(lambda: file.read(_PIECE), b""), MAX_BYTES // _PIECE + 1))
     if len(content) > MAX_BYTES:
         found.wrong(None, "(file)", f"larger than {MAX_BYTES >> 20} MiB; write several devices with a list each")
         return found

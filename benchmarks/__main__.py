@@ -16,7 +16,21 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from benchmarks import core, drain, modbus, opcua, opcua_decode, page, query, signals, sizes, speed, tagging, writes
+from benchmarks import (
+    core,
+    drain,
+    modbus,
+    opcua,
+    opcua_decode,
+    opcua_many,
+    page,
+    query,
+    signals,
+    sizes,
+    speed,
+    tagging,
+    writes,
+)
 from benchmarks.result import Result
 
 MODBUS, OPCUA, WRITES = "modbus", "opcua", "writes"
@@ -68,6 +82,7 @@ def _speeds(wanted: list[str], *, core_too: bool, store_too: bool, drain_too: bo
         yield from modbus.results()
     if OPCUA in wanted:
         yield from opcua.results()
+        yield from opcua_many.results()
     if WRITES in wanted:
         yield from writes.results()
 

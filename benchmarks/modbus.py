@@ -92,8 +92,17 @@ def cpu_seconds(pid: int) -> float:
 
 def peak_mb(pid: int) -> float:
     """The most resident memory that a process ever had, in MB of 10^6 bytes."""
+    return _memory_mb(pid, "VmHWM")
+
+
+def resident_mb(pid: int) -> float:
+    """The resident memory of a process now, in MB of 10^6 bytes."""
+    return _memory_mb(pid, "VmRSS")
+
+
+def _memory_mb(pid: int, word: str) -> float:
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+    return int(lines[word].split()[0]) * 1024 / 1e6
 
 
 def written(pid: int) -> int:

@@ -116,14 +116,6 @@ def results() -> Iterator[Result]:
             *more(f"OPC UA end to end, {fed}, delivered", found.delivered / found.seconds, "values/s", asked=5e4),
         ]
         yield from (replace(one, command=COMMAND) for one in rows)
-    yield from (
-        replace(one, command=COMMAND) for one in less("100,000 OPC UA items, most memory", memory(), "MB", asked=250.0)
-    )
-
-
-def memory() -> float:
-    """The most memory of the agent in MB, with 100,000 items that do not change."""
-    return agent(100_000, 0, 1000, window=2, warm=25).peak_mb
 
 
 def main() -> None:

@@ -13,11 +13,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent import allocator
 from agent import config as configs
 from agent.errors import ConfigError, Problem
 from agent.wording import halves
 
 if TYPE_CHECKING:
+    from agent.health import Facts
+    from agent.status import Status
     from simulators.plant import Plant
     from simulators.run import Simulation
 
@@ -72,16 +75,17 @@ def _warn(checked: configs.Checked) -> configs.Config:
 
 def agent(options: argparse.Namespace) -> int:
     """`headrace run`: with `--json`, a status line a second, and a last one that says how it ended."""
+    allocator.share_one_pool()
     config = _warn(configs.check(options.config))
     if not config.devices:
         raise ConfigError(
             [Problem(str(config.path), "device", "there is no [[device]]", "write at least one [[device]]")]
         )
-    from agent import status
+    from agent import health
     from agent.pipeline import Pipeline
 
     pipeline = Pipeline(config)
-    face = status.Status(config.status.http, pipeline.facts, config.seal.after) if config.status else None
+    face = _face(config.status.http, pipeline.facts, config.seal.after) if config.status else None
 
     async def work(stop: asyncio.Event) -> None:
         started, hung_up = asyncio.Event(), asyncio.Event()
@@ -95,7 +99,7 @@ def agent(options: argparse.Namespace) -> int:
         async def beside() -> None:
             await started.wait()
             await asyncio.gather(
-                status.notify(pipeline.facts, config.seal.after),
+                health.notify(pipeline.facts, config.seal.after),
                 _reload(hung_up, options, pipeline.reload),
                 *([_report(pipeline.facts)] if options.json else []),
             )
@@ -115,6 +119,13 @@ def agent(options: argparse.Namespace) -> int:
 
     until_stopped(work)
     return 0
+
+
+def _face(http: str, facts: Facts, seal_after: float) -> Status:
+    """Only a config with [status] loads what it takes: 5 MB."""
+    from agent.status import Status
+
+    return Status(http, facts, seal_after)
 
 
 async def _reload(

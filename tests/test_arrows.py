@@ -35,6 +35,7 @@ PARTS = {
     "words": Part(
         (
             "agent",
+            "agent.allocator",
             "agent.clock",
             "agent.envelope",
             "agent.model",
@@ -104,6 +105,7 @@ PARTS = {
             for name in (
                 "pipeline",
                 "intake",
+                "health",
                 "status",
                 "delivery",
                 "backlog",

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.status import STUCK, health
+from agent.health import STUCK, health
 from tests.peers.process import free_port
 from tests.rig import Command, Device, Plant, until
 

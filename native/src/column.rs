@@ -37,6 +37,8 @@ impl NoteKind {
 
 /// The most readings that a fresh column has room for.
 const ROOM: usize = 1024;
+/// So many are pushed before a column asks for memory a second time.
+const FIRST: usize = 4;
 
 /// The readings of one tag.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,12 +71,15 @@ impl Column {
     }
 
     /// An empty column with the same type and note, and with room for as many readings: what was pushed between two seals
-    /// is pushed again before the next one. At most `ROOM`, so that one burst does not hold memory for ever.
+    /// is pushed again before the next one. At most `ROOM`, so that one burst does not hold memory for ever, and none for
+    /// so few that their first push finds it.
     #[must_use]
     pub fn fresh(&self) -> Self {
         let mut fresh = Self { note: self.note, ..Self::new(self.kind) };
-        fresh.times.reserve(self.times.len().min(ROOM));
-        fresh.values.reserve(self.values.len().min(ROOM));
+        if self.len() > FIRST {
+            fresh.times.reserve_exact(self.times.len().min(ROOM));
+            fresh.values.reserve(self.values.len().min(ROOM));
+        }
         fresh
     }
 

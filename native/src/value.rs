@@ -104,7 +104,6 @@ enum Kept {
     Real64(f64),
     Text(String),
     Bytes(Vec<u8>),
-    /// Boxed: few tags have arrays, and every tag has room for one.
     Array(Box<Values>),
 }
 

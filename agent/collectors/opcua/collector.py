@@ -22,11 +22,12 @@ from asyncua.ua.uaerrors import UaError
 
 from agent._native import Published
 from agent.collectors.base import Inlet, Row
-from agent.collectors.opcua.items import Items, Server
+from agent.collectors.opcua.items import AT_ONCE, Items, Server
 from agent.collectors.opcua.link import FAULTS, Link, lost, said, within
 from agent.collectors.opcua.memory import Memory
 from agent.collectors.opcua.polling import Poller
 from agent.collectors.opcua.publishing import Publisher, SubscriptionLost, is_unsupported, mark_of, place_of
+from agent.collectors.opcua.reads import chunks
 from agent.collectors.opcua.standby import Poorer, Standby, level_of, opened
 from agent.config import OpcUaDevice
 from agent.errors import NotConnected
@@ -294,9 +295,10 @@ class OpcUaCollector:
     async def _say_again(self, link: Link) -> None:
         """Reads every value once: those that did not change are not published again."""
         bad = {tag.index for tag in self._items.bad}
-        once = Poller(self._inlet, self._items, self._leftover)
-        await once.begin(link, self._server, [tag for tag in self._device.tags if tag.index not in bad], register=False)
-        await once.read()
+        for some in chunks([tag for tag in self._device.tags if tag.index not in bad], AT_ONCE):
+            once = Poller(self._inlet, self._items, self._leftover)
+            await once.begin(link, self._server, some, register=False)
+            await once.read()
 
     async def _publish(self, link: Link) -> None:
         try:

@@ -77,12 +77,12 @@ impl Digits {
     }
 
     /// Exceptions of 64 values.
-    fn strange(&self) -> usize {
-        self.exceptions.len() * 64 / self.integers.len().max(1)
+    fn strange(&self) -> u8 {
+        (self.exceptions.len() * 64 / self.integers.len().max(1)) as u8
     }
 
     /// With the exponent that did last, if it still does; or with the one that a sample asks for.
-    fn find<T: Real>(values: &[T], known: Option<(u8, usize)>) -> Option<Self> {
+    fn find<T: Real>(values: &[T], known: Option<(u8, u8)>) -> Option<Self> {
         let again = known.and_then(|(exponent, strange)| {
             Self::of(values, exponent.into()).filter(|found| found.strange() <= strange)
         });

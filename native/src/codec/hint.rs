@@ -24,7 +24,7 @@ pub struct Hint {
     /// Of integers, times, and the digits of decimals.
     form: Option<Form>,
     /// Of floats: the power of ten, and of 64 values those that were no such decimals.
-    pub(super) power: Option<(u8, usize)>,
+    pub(super) power: Option<(u8, u8)>,
     /// Of floats: whether pcodec was tried, and took clearly more.
     pub(super) pco_lost: bool,
     /// Of floats that are nearly decimals: the same of `Nudged`.
@@ -40,7 +40,7 @@ pub(super) struct Form {
     pub(super) based: bool,
     pub(super) unit: i64,
     /// 64ths of a bit a value that its Rice codes take or would take: they tell how well the prediction does.
-    pub(super) each: usize,
+    pub(super) each: u32,
 }
 
 impl Hint {
@@ -71,12 +71,13 @@ impl Hint {
 }
 
 /// 64ths of a bit a value.
-pub(super) fn each(bits: usize, values: usize) -> usize {
-    bits * PARTS / values.max(1)
+pub(super) fn each(bits: usize, values: usize) -> u32 {
+    u32::try_from(bits * PARTS / values.max(1)).unwrap_or(u32::MAX)
 }
 
 /// Whether a form that took `known` 64ths of a bit a value, and now takes `now`, still does as it did: what takes far less
 /// has changed as much as what takes more, and may now be a run.
-pub(super) fn holds(known: usize, now: usize) -> bool {
-    now <= known + known / 16 + PARTS / 16 && now + PARTS / 16 >= known - known / 16
+pub(super) fn holds(known: u32, now: u32) -> bool {
+    let (known, now, part) = (u64::from(known), u64::from(now), PARTS as u64 / 16);
+    now <= known + known / 16 + part && now + part >= known - known / 16
 }
