@@ -17,7 +17,6 @@ from agent import clock
 from agent.config import Config
 from agent.delivery import Delivery
 from agent.doubts import Doubts
-from agent.findings import uplinks
 from agent.gate import Gate
 from agent.outbox import Outbox
 from agent.policy import LEVEL3, MAIN, Policy
@@ -62,7 +61,7 @@ class Lanes:
     ) -> None:
         """`open_outbox` gives a Gate, and `deliver` what empties it: others are for simulations."""
         self._open, self._deliver = open_outbox, deliver
-        self.policy = Policy(config.egress, uplinks(config.egress, config.uplink))
+        self.policy = Policy(config.egress, config.uplink)
         self.split: Split
         self._lanes: dict[str, Lane] = {}
         self._allowed: Counter[str] = Counter()

@@ -23,7 +23,6 @@ from agent.config import Config, Device
 from agent.delivery import Delivery
 from agent.doubts import MARK
 from agent.errors import OutboxFull
-from agent.findings import uplinks
 from agent.gate import Gate
 from agent.intake import Intake
 from agent.lanes import Deliver, Lane, Lanes
@@ -328,7 +327,7 @@ class Pipeline:
             reloaded, self._reloaded = self._reloaded, False
             if reloaded:
                 await self._lookup.load(self._config)
-            policy = Policy(self._config.egress, uplinks(self._config.egress, self._config.uplink))
+            policy = Policy(self._config.egress, self._config.uplink)
             self._asked = await self._split(policy), policy
             self._intake.ripe.set()
 

@@ -36,6 +36,7 @@ PARTS = {
         (
             "agent",
             "agent.clock",
+            *("agent.backoff", "agent.durable"),
             "agent.model",
             "agent.errors",
             "agent.wire",
