@@ -170,8 +170,12 @@ class Outbox:
     async def catalog(self, epoch: int) -> bytes | None:
         """The catalog of an epoch that still has entries, or is one of the last few."""
         with contextlib.suppress(OutboxFull):
-            return await self._alone(lambda: self._contents.catalog(epoch))
+            return await self._kept_catalog(epoch)
         return None
+
+    async def _kept_catalog(self, epoch: int) -> bytes | None:
+        """Raises OutboxFull while the disk can't be read."""
+        return await self._alone(lambda: self._contents.catalog(epoch))
 
     async def flush(self) -> None:
         """Deletes what is confirmed, now."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent import _native, config, export
+from agent.errors import OutboxFull
 from agent.gate import Gate
 from agent.model import Tag, ValueType
 from agent.outbox import Outbox
@@ -232,5 +233,29 @@ async def test_a_policy_that_changes_while_blocks_are_judged_holds_for_them(tmp_
             was_done = task.done()
             entries = await task
             assert was_done or [(entry.readings, entry.gap) for entry in entries] == [(1, False), (1, True)]
+    finally:
+        await outbox.close()
+
+
+async def test_a_catalog_that_can_not_be_read_now_withholds_nothing_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = config.load(plant(tmp_path, DENY + "levels = [3]\n"))
+    outbox = await gate(tmp_path / "outbox.db", Policy(found.egress, found.uplink), found.catalog())
+
+    async def failing(epoch: int) -> bytes:
+        raise OutboxFull(f"the disk does not give back the catalog of {epoch}")
+
+    try:
+        await fill(outbox, {0}, {1})
+        with monkeypatch.context() as broken:
+            broken.setattr(outbox._contents, "catalog", failing)
+            assert await outbox.peek(0, 10, MEBIBYTE) == []
+        assert [entry.gap for entry in await outbox.peek(0, 10, MEBIBYTE)] == [False, False]
+        # Where it is gone for good its blocks can't leave, and somebody is told.
+        await fill(outbox, {0}, epoch=77)
+        assert [entry.gap for entry in await outbox.peek(0, 10, MEBIBYTE)] == [False, False, True]
+        (told,) = [each for each in caplog.records if each.levelname == "ERROR"]
+        assert told.__dict__["epoch"] == f"{77:016x}"
     finally:
         await outbox.close()
