@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from agent import _native
 from agent.disk import Room
 from agent.entry import COLUMNS, INSERT, Damaged, Entry, Totals, from_row, is_whole, joined, to_row
-from agent.errors import OutboxFull
+from agent.errors import OutboxFull, TooLarge
 from agent.outbox_file import PAGE, SHM_BYTES
 from agent.streams import Streams
 
@@ -21,6 +21,8 @@ BATCH = 256
 """Rows that one step deletes or drops at most, so that none takes long."""
 LARGE = 4 * 1024 * 1024
 """Up to this size (and to an eighth of the quota) no block takes the outbox past its quota, even for a moment."""
+SPARE = 8 * PAGE
+"""Bytes that blocks leave free, so that a gap can say what no block could be stored for."""
 DROPPED = "outbox full: oldest dropped"
 ROTTEN = "the disk gave back other bytes than were stored"
 
@@ -51,8 +53,8 @@ class Quota:
     def measure(self, size: int, room: Room) -> None:
         """To be called before `size` bytes of bodies are stored. Raises OutboxFull where nothing helps."""
         self._kept_bytes = self._most_kept
-        if self._kept_bytes + _cost(size) + 8 * PAGE > self._max_bytes:
-            raise OutboxFull(f"a block of {size} bytes can't fit in outbox.max_bytes = {self._max_bytes}")
+        if self._kept_bytes + _cost(size) + 8 * PAGE + SPARE > self._max_bytes:
+            raise TooLarge(f"a block of {size} bytes can't fit in outbox.max_bytes = {self._max_bytes}")
         self._limit = min(self._max_bytes, room.occupied + room.free)
         self.pressed = room.free + room.log < self._kept_bytes + _cost(size)
         if self.pressed:
@@ -79,14 +81,14 @@ class Quota:
         return self.disk_bytes
 
     async def make_room(
-        self, now: Totals, size: int, trash: bool, handed: int, *, drop_oldest: bool
+        self, now: Totals, size: int, trash: bool, handed: int, *, drop_oldest: bool, spare: int = 0
     ) -> tuple[Totals, bool]:
-        """Within a transaction, deletes and drops until `size` bytes fit. Raises OutboxFull.
+        """Within a transaction, deletes and drops until `size` bytes fit and `spare` are left. Raises OutboxFull.
 
         `trash` is whether confirmed rows may be in the file, `handed` is as for `drop`; returns the first anew.
         """
         wanted = 0
-        while (short := await self.short(size)) > 0:
+        while (short := await self.short(size) + spare) > 0:
             if trash:
                 trash = await delete(self._rows, now.confirmed)
                 continue

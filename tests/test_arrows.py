@@ -102,7 +102,7 @@ PARTS = {
                 *("announced", "traffic"),
                 "receipts",
                 "suspicion",
-                *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "split", "verdict"),
+                *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "sealer", "split", "verdict"),
             )
         ),
         _PIPELINE,
