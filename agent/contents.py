@@ -119,9 +119,9 @@ class Contents:
         self.quota.measure(size, await asyncio.to_thread(disk.room, self._path))
         async with self.session.transaction():
             trash = self.trash and await quota.delete(self.rows, before.confirmed)
-            spare = 0 if all(entry.gap for entry in entries) else quota.SPARE
+            gaps = all(entry.gap for entry in entries)
             now, trash = await self.quota.make_room(
-                before, size, trash, self._handed, drop_oldest=self._drop_oldest, spare=spare
+                before, size, trash, self._handed, drop_oldest=self._drop_oldest, gaps=gaps
             )
             for entry in entries:
                 await self.rows(f"INSERT {INSERT}", to_row(entry))
