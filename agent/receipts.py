@@ -21,6 +21,8 @@ FREE_PLACES = 256
 RENEW_SECONDS = 60.0
 """A new stream is begun at most so often, whatever a data center claims to have."""
 FILL_SECONDS = 2.0
+"""So long a data center must stand still behind what was confirmed: one that is only slower than another one that has
+the same blocks, or whose receipt was late, goes on."""
 
 
 class Receipts:
@@ -36,7 +38,7 @@ class Receipts:
         self._news = False
         self._freed = Ranges()  # places beyond `confirmed` whose entries are gone
         self._freed_at = clock()
-        self._filled = -FILL_SECONDS
+        self._behind = (-1, 0.0)  # how far a data center is that lacks what was confirmed, and since when
         self._renewed = -RENEW_SECONDS
         self._known_stream = outbox.stream
 
@@ -81,7 +83,7 @@ class Receipts:
                 await self._renew(furthest)
                 return True, None
             if outbox.streams.of(before) == outbox.stream and receipt.committed < before:
-                lost = await self._forgotten(receipt.committed + 1, before)
+                lost = await self._forgotten(receipt.committed, before)
         await self._confirm(before)
         return news, lost
 
@@ -100,13 +102,15 @@ class Receipts:
         self.confirmed += await outbox.mark_delivered(beyond)
         self._freed = has.copy()
 
-    async def _forgotten(self, first: int, last: int) -> Block | None:
+    async def _forgotten(self, committed: int, last: int) -> Block | None:
         """A data center whose store is new waits for places that were confirmed long ago: it is told that they are
         gone, or it could confirm nothing more. One that has them after all takes no notice of such a gap."""
         now, outbox = self._clock(), self._outbox
-        if now - self._filled < FILL_SECONDS:
+        if committed != self._behind[0]:
+            self._behind = (committed, now)
+        if now - self._behind[1] < FILL_SECONDS:
             return None
-        self._filled = now
+        first, self._behind = committed + 1, (-1, 0.0)
         held = await outbox.peek(last, 1, 1)
         log.warning(
             "The data center no longer has blocks %d to %d, which it confirmed: is its store a new one?",

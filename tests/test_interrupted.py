@@ -15,13 +15,17 @@ from agent import _native, config
 from agent.collectors.base import Collector, Inlet
 from agent.config import Device
 from agent.delivery import Delivery
-from agent.errors import OutboxFull
+from agent.errors import NotConnected, OutboxFull
+from agent.flight import Flight
 from agent.gate import Gate
+from agent.intake import MOST_REASONS, Intake
 from agent.lanes import Deliver
 from agent.outbox import Outbox
 from agent.pipeline import Pipeline
+from agent.receipts import Receipts
 from agent.sealer import FULL_AT_END, TOO_LARGE
 from agent.verdict import WITHHELD
+from agent.wire import Receipt
 from tests.test_outbox import MEBIBYTE, block, everything, opened
 
 
@@ -247,3 +251,54 @@ async def test_stopping_with_a_full_outbox_leaves_a_gap(tmp_path: Path) -> None:
     gaps = [(each.readings, _native.header(each.body).reason) for each in entries if each.gap]
     assert {reason for readings, reason in gaps if readings} == {FULL_AT_END}
     assert sum(each.readings for each in entries) == 2 * rig.pushed + pushed
+
+
+async def test_a_collector_that_can_not_even_be_closed_ends_nobody(tmp_path: Path) -> None:
+    class Stubborn(Collecting):
+        async def read(self) -> None:
+            await super().read()
+            if self.counters["pushed"] == 3:
+                raise NotConnected("away")
+
+        async def close(self) -> None:
+            raise ValueError("a mistake of the collector's")
+
+    found = plant(tmp_path)
+    pipeline = Pipeline(found, collect=lambda devices, inlet: [Stubborn(each, inlet) for each in devices])
+    stop = asyncio.Event()
+    running = asyncio.create_task(pipeline.run(stop))
+    await asyncio.sleep(0.3)
+    assert not running.done()
+    stop.set()
+    await running
+
+
+def test_what_collectors_lose_is_told_in_bounded_many_gaps(tmp_path: Path) -> None:
+    intake = Intake(plant(tmp_path).tags, 1000)
+    for number in range(1000):
+        intake.lost(number, number + 1, 1, f"press: reason {number}")
+    _, _, losses = intake.cut()
+    assert len(losses) == MOST_REASONS + 1
+    assert sum(loss.count for loss in losses) == 1000
+    assert (min(loss.from_ns for loss in losses), max(loss.to_ns for loss in losses)) == (0, 1000)
+
+
+async def test_a_data_center_that_is_only_slower_has_forgotten_nothing(tmp_path: Path) -> None:
+    """Two data centers have the same blocks: the slower one's receipts come behind what the other let us forget."""
+    now = [0.0]
+    async with opened(tmp_path / "outbox.db") as outbox:
+        receipts = Receipts(outbox, Flight(10.0), lambda: now[0])
+        for place in range(1, 41):
+            await outbox.append(block(outbox), 7)
+            now[0] += 1.0
+            receipts.hear(Receipt(outbox.stream, place))
+            assert (await receipts.settle())[1] is None
+            receipts.hear(Receipt(outbox.stream, place - 1))
+            assert (await receipts.settle())[1] is None
+        lost = None
+        for _ in range(5):  # and one whose store is new stands still
+            now[0] += 1.0
+            receipts.hear(Receipt(outbox.stream, 7))
+            lost = lost or (await receipts.settle())[1]
+        assert lost is not None
+        assert (_native.header(lost.data).sequence, _native.header(lost.data).last_sequence) == (8, 40)
