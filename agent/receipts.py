@@ -39,6 +39,7 @@ class Receipts:
         self._freed = Ranges()  # places beyond `confirmed` whose entries are gone
         self._freed_at = clock()
         self._behind = (-1, 0.0)  # how far a data center is that lacks what was confirmed, and since when
+        self._lagging = False  # whether that was the last word
         self._renewed = -RENEW_SECONDS
         self._known_stream = outbox.stream
 
@@ -73,6 +74,7 @@ class Receipts:
         if outbox.stream != self._known_stream:
             # The outbox began a new one by itself, and may have put its blocks at other places.
             self._known_stream = outbox.stream
+            self._behind, self._lagging = (-1, 0.0), False
             flight.forget(outbox.facts()["confirmed"])
         before = outbox.facts()["confirmed"]
         flight.arrive(1, before, self._clock())
@@ -82,8 +84,12 @@ class Receipts:
             if furthest > outbox.last:
                 await self._renew(furthest)
                 return True, None
-            if outbox.streams.of(before) == outbox.stream and receipt.committed < before:
-                lost = await self._forgotten(receipt.committed, before)
+            self._lagging = outbox.streams.of(before) == outbox.stream and receipt.committed < before
+            if self._lagging and receipt.committed != self._behind[0]:
+                self._behind = (receipt.committed, self._clock())
+        if self._lagging and self._clock() - self._behind[1] >= FILL_SECONDS:
+            lost = await self._forgotten(self._behind[0] + 1, before)
+            self._behind, self._lagging = (-1, 0.0), False
         await self._confirm(before)
         return news, lost
 
@@ -102,15 +108,10 @@ class Receipts:
         self.confirmed += await outbox.mark_delivered(beyond)
         self._freed = has.copy()
 
-    async def _forgotten(self, committed: int, last: int) -> Block | None:
+    async def _forgotten(self, first: int, last: int) -> Block:
         """A data center whose store is new waits for places that were confirmed long ago: it is told that they are
         gone, or it could confirm nothing more. One that has them after all takes no notice of such a gap."""
-        now, outbox = self._clock(), self._outbox
-        if committed != self._behind[0]:
-            self._behind = (committed, now)
-        if now - self._behind[1] < FILL_SECONDS:
-            return None
-        first, self._behind = committed + 1, (-1, 0.0)
+        outbox = self._outbox
         held = await outbox.peek(last, 1, 1)
         log.warning(
             "The data center no longer has blocks %d to %d, which it confirmed: is its store a new one?",

@@ -214,7 +214,7 @@ class Ingest:
                 self._add(message.agent, message.payload, now, counted, receipts)
             for message in (message for message in batch if message.word == "state" and message.payload):
                 self._note_state(message, now, states, receipts)
-            self._ledger.flush()
+            self._ledger.close()
         self._states |= states
         self.counters.commits += 1
         for name in ("stored", "duplicates", "quarantined", "refused", "catalogs"):
