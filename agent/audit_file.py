@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from agent import audit
+from agent import audit, durable
 from agent.audit import AuditError, Ends, Head
 
 log = logging.getLogger("headrace.audit")
@@ -137,7 +137,7 @@ class AuditFile:
             path = self.folder / f"{self.name}-{self._head.n + 1:012d}.jsonl"
             self._file = path.open("ab", buffering=0)
             self._file_bytes, self._file_since_ns = 0, now
-            _sync_folder(self.folder)
+            durable.sync(self.folder)
         try:
             written = 0
             while written < len(body):
@@ -244,11 +244,3 @@ def _first(path: Path) -> audit.Record | None:
 def _first_ns(path: Path) -> int | None:
     record = _first(path)
     return record.time_ns if record else None
-
-
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

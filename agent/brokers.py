@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Iterator, Sequence
 
+from agent import backoff
 from agent.errors import NotConnected
 from agent.suspicion import Suspicion
 from agent.uplink import Renewed, TakenOver, Uplink
@@ -117,8 +117,7 @@ class Brokers:
             if self._failures % len(self._uplinks):
                 return 0.0  # each of them is tried before there is a pause
         most = SEARCHING_PAUSE if self.suspicion.careful else LONGEST_PAUSE
-        longest: float = min(most, 0.2 * 2 ** min(self._failures // len(self._uplinks), 10))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 -- only so that a thousand agents don't come at once
+        return backoff.pause(1 + self._failures // len(self._uplinks), 0.2, most)
 
     def _judge(self, reason: NotConnected, lasted: float, was_connected: bool) -> bool:
         """Says once that another agent seems to have our id. Returns whether the broker said so itself."""

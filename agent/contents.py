@@ -45,6 +45,8 @@ class Contents:
         self.quota: Quota
         self.past: set[bytes] = set()
         """Streams that this process wrote to before the current one."""
+        self.moved: set[bytes] = set()
+        """Those of them whose blocks are in another stream now."""
         self.trash = True
         """Whether confirmed rows may still be in the file."""
         self.written = 0.0
@@ -106,6 +108,7 @@ class Contents:
                 outbox_file.save(db, self.stream, self.totals)  # what is confirmed is not in the file yet
                 renewal.renew(db, self.session.lock, why, moved_from=max(self._opened_at, self.totals.first))
 
+        self.moved.add(self.stream.bytes)
         await self.session.guard(lambda: self.session.apart(surgery))
 
     async def _store(self, group: list[Waiting]) -> int:
@@ -116,7 +119,10 @@ class Contents:
         self.quota.measure(size, await asyncio.to_thread(disk.room, self._path))
         async with self.session.transaction():
             trash = self.trash and await quota.delete(self.rows, before.confirmed)
-            now, trash = await self.quota.make_room(before, size, trash, self._handed, drop_oldest=self._drop_oldest)
+            gaps = all(entry.gap for entry in entries)
+            now, trash = await self.quota.make_room(
+                before, size, trash, self._handed, drop_oldest=self._drop_oldest, gaps=gaps
+            )
             for entry in entries:
                 await self.rows(f"INSERT {INSERT}", to_row(entry))
             for each in group:

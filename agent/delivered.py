@@ -7,11 +7,10 @@ and one whose store is new learns why it will not get them.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
-from agent import _native, disk
+from agent import _native, durable
 from agent.entry import COLUMNS, INSERT, Entry, Totals, from_row, to_row
 from agent.quota import Rows, gap_for
 from agent.streams import Streams
@@ -102,11 +101,7 @@ def keep_aside(outbox: Path, entry: Entry) -> Path | None:
         path = folder / f"block-{entry.body[7:11].hex()}-{entry.sequence}.hdr"
         if not path.exists() and sum(1 for _ in folder.iterdir()) >= MOST_ASIDE:
             return None
-        with path.open("wb") as file:
-            file.write(entry.body)
-            file.flush()
-            os.fsync(file.fileno())
-        disk.sync_directory(folder)
+        durable.write(path, entry.body)
     except OSError:
         return None
     return path

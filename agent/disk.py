@@ -76,15 +76,6 @@ def inode(path: Path) -> int:
     return path.stat().st_ino if mount(path)[0] in STEADY else 0
 
 
-def sync_directory(folder: Path) -> None:
-    """Makes renames and new names in a directory durable."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
 class Reserve:
     """A file that only holds space, so that a disk filled by others still takes what the outbox must write.
 

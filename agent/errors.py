@@ -5,6 +5,7 @@ HeadraceError
  + NotConnected    try again after a pause
  + Rejected        this entry can never be delivered: set it aside, count it, go on
  + OutboxFull      nothing more may be stored now: stop collecting until there is room
+   + TooLarge      this will never fit: a gap takes its place
  + BlockError      bytes that are not a valid block (raised by the core; also a ValueError)
 """
 
@@ -15,7 +16,16 @@ from typing import Any
 
 from agent._native import BlockError, HeadraceError
 
-__all__ = ["BlockError", "ConfigError", "HeadraceError", "NotConnected", "OutboxFull", "Problem", "Rejected"]
+__all__ = [
+    "BlockError",
+    "ConfigError",
+    "HeadraceError",
+    "NotConnected",
+    "OutboxFull",
+    "Problem",
+    "Rejected",
+    "TooLarge",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +68,7 @@ class Rejected(HeadraceError):
 
 class OutboxFull(HeadraceError):
     """The outbox has no room and its policy is `stop_collecting`, or the disk itself is full."""
+
+
+class TooLarge(OutboxFull):
+    """No room would ever be enough: the outbox's quota is smaller than what is to be stored."""

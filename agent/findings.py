@@ -8,25 +8,12 @@ from collections.abc import Iterator, Sequence
 from agent import quantity
 from agent.labels import LabelRules
 from agent.model import Tag
-from agent.policy import LEVEL3, MAIN, TLS, Labelled, Policy, Way
+from agent.policy import MAIN, TLS, Labelled, Policy, Way
 from agent.sharing import Egress, Resolver
 from agent.table import is_file
 from agent.tables import DataCenter, Uplink
 from agent.taglist import TagList
 from agent.wire import Broker
-
-
-def uplinks(egress: Egress | None, uplink: Uplink) -> dict[str, bool]:
-    """The uplinks that there are, each with whether it uses TLS."""
-    found = {MAIN: _all_tls(uplink)}
-    if egress and egress.level3:
-        found[LEVEL3] = _all_tls(egress.level3)
-    return found
-
-
-def _all_tls(uplink: Uplink) -> bool:
-    """A backup without TLS is a way out without TLS."""
-    return all(Broker.parse(url).tls for url in (uplink.url, *uplink.backup))
 
 
 def label_problems(tags: Sequence[Tag], lists: Sequence[TagList], rules: LabelRules) -> Iterator[tuple[TagList, str]]:
@@ -52,7 +39,7 @@ def egress_findings(
     tags: Sequence[Labelled], egress: Egress | None, uplink: Uplink
 ) -> Iterator[tuple[tuple[str, ...], str, bool]]:
     """(field, text, whether it is a problem and not only a warning)."""
-    policy = Policy(egress, uplinks(egress, uplink))
+    policy = Policy(egress, uplink)
     ways: Counter[Way] = Counter()
     first: dict[Way, str] = {}
     for tag in tags:

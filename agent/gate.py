@@ -11,7 +11,7 @@ import logging
 
 from agent import verdict
 from agent.entry import Entry
-from agent.errors import BlockError
+from agent.errors import BlockError, OutboxFull
 from agent.outbox import Outbox
 from agent.policy import Policy
 from agent.split import Split
@@ -39,7 +39,10 @@ class Gate(Outbox):
         entries = await super().peek(after, limit, max_bytes)
         while True:
             verdicts = self._verdicts
-            passed = [await self._pass(entry, verdicts) for entry in entries]
+            try:
+                passed = [await self._pass(entry, verdicts) for entry in entries]
+            except OutboxFull:
+                return []  # a catalog can't be read now; that is no reason to hold anything back for ever
             if verdicts is self._verdicts:  # else the policy changed in the meantime
                 return passed
 
@@ -57,7 +60,7 @@ class Gate(Outbox):
         if entry.gap:
             return entry
         if entry.epoch not in verdicts:
-            await _judge(verdicts, entry.epoch, await super().catalog(entry.epoch))
+            await _judge(verdicts, entry.epoch, await self._kept_catalog(entry.epoch))
         judged = verdicts.of(entry.epoch)
         if judged is None:
             return entry
@@ -71,7 +74,14 @@ class Gate(Outbox):
 
 async def _judge(verdicts: Verdicts, epoch: int, body: bytes | None) -> None:
     """Which tags of an epoch may leave. Where nobody knows what they are, none may unless everything may."""
-    if refused := await asyncio.to_thread(verdicts.learn, epoch, body):
+    refused = await asyncio.to_thread(verdicts.learn, epoch, body)
+    if body is None and verdicts.of(epoch):
+        log.error(
+            "There is no catalog of epoch %016x, so nobody knows what of its blocks may leave: gaps go in their place.",
+            epoch,
+            extra={"event": "egress_withheld", "epoch": f"{epoch:016x}", "lost": -1},
+        )
+    if refused:
         log.warning(
             "%d tags of epoch %016x may no longer leave; their readings are taken out of the blocks that wait.",
             refused,

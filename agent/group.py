@@ -16,9 +16,9 @@ MOST = 64
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """An append until its commit."""
+    """An append until its commit. Its blocks are stored together, or not at all."""
 
-    block: _native.Block
+    blocks: Sequence[_native.Block]
     epoch: int
     marks: Mapping[str, bytes]
     done: bool = False
@@ -30,7 +30,7 @@ def first(waiting: Sequence[Waiting], most_bytes: int) -> list[Waiting]:
     size = 0
     group: list[Waiting] = []
     for each in waiting[:MOST]:
-        size += len(each.block)
+        size += sum(map(len, each.blocks))
         if group and size > most_bytes:
             break
         group.append(each)
@@ -40,12 +40,12 @@ def first(waiting: Sequence[Waiting], most_bytes: int) -> list[Waiting]:
 async def addressed(group: Sequence[Waiting], rows: Rows, place: int, stream: UUID) -> list[Entry]:
     """The group's entries at the places that they get from `place` on: their own, unless a new stream has begun."""
     entries = []
-    for each in group:
-        body, at = each.block.data, each.block.sequence
+    for epoch, block in ((each.epoch, block) for each in group for block in each.blocks):
+        body, at = block.data, block.sequence
         if at < place and await rows("SELECT 1 FROM entry WHERE sequence = ? AND body = ?", (at, body)):
             continue  # its commit was reported as failed, and had reached the disk all the same
         if at != place or body[7:23] != stream.bytes:
             body = readdressed(body, stream.bytes, place)
-        entries.append(replace(from_block(body), epoch=each.epoch))
+        entries.append(replace(from_block(body), epoch=epoch))
         place += 1
     return entries

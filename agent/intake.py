@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64 * 1024 * 1024
 """Memory of readings that are not sealed yet. Past it they are refused, counted, and recorded as a gap."""
+MOST_REASONS = 64
+"""Different losses that are told apart between two seals; what is more is told as one."""
+MORE = "several collectors lost readings, for more reasons than can be told apart"
 ENOUGH = MAX_BYTES // 2
 """Collectors stop reading here, so that what they already asked for still fits."""
 
@@ -95,6 +98,8 @@ class Intake:
         return self._marks.get(name)
 
     def lost(self, from_ns: int, to_ns: int, count: int, reason: str) -> None:
+        if reason not in self._losses and len(self._losses) >= MOST_REASONS:
+            reason = MORE
         loss = Loss(from_ns, max(from_ns, to_ns), count, reason)
         known = self._losses.get(reason)
         self._losses[reason] = known.joined(loss) if known else loss

@@ -17,7 +17,6 @@ from agent import clock
 from agent.config import Config
 from agent.delivery import Delivery
 from agent.doubts import Doubts
-from agent.findings import uplinks
 from agent.gate import Gate
 from agent.outbox import Outbox
 from agent.policy import LEVEL3, MAIN, Policy
@@ -62,7 +61,7 @@ class Lanes:
     ) -> None:
         """`open_outbox` gives a Gate, and `deliver` what empties it: others are for simulations."""
         self._open, self._deliver = open_outbox, deliver
-        self.policy = Policy(config.egress, uplinks(config.egress, config.uplink))
+        self.policy = Policy(config.egress, config.uplink)
         self.split: Split
         self._lanes: dict[str, Lane] = {}
         self._allowed: Counter[str] = Counter()
@@ -94,11 +93,16 @@ class Lanes:
         return self._lanes[MAIN]
 
     async def switch(self, split: Split, policy: Policy) -> None:
-        """From here on, what is sealed belongs to this split; what waits is judged by this policy."""
+        """From here on, what is sealed belongs to this split; what waits is judged by this policy.
+
+        Raises OutboxFull where a catalog can't be stored: then the policy holds all the same, and the split does not.
+        """
         for lane in self._lanes.values():
             lane.outbox.admit(lane.name, policy, split)
+        for lane in self._lanes.values():
+            await lane.outbox.keep_catalog(split.epoch(lane.name), split.bodies[lane.name][0])
+        for lane in self._lanes.values():
             lane.epoch = split.epoch(lane.name)
-            await lane.outbox.keep_catalog(lane.epoch, split.bodies[lane.name][0])
         self.split, self.policy = split, policy
 
     def lane(self, group: Group) -> Lane | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -60,7 +61,11 @@ class Lookup:
     async def load(self, config: Config) -> None:
         """Takes the identifiers of a changed config."""
         if self._source:
-            await self._source.load([tag.identifier for tag in config.tags])
+            try:
+                await self._source.load([tag.identifier for tag in config.tags])
+            except (sqlite3.Error, OSError) as reason:
+                text = "the resolver's cache can't be used (%s): new identifiers stay unresolved until the next change"
+                log.error(text, reason, extra={"event": "cache_unusable", "lost": 0})
 
     def catalog(self, base: Catalog) -> Catalog:
         """The catalog with what is known; takes long where there are many tags, so it is called in a thread."""

@@ -89,6 +89,10 @@ class Outbox:
         """All streams that have places here."""
         return self._contents.streams
 
+    def has_moved(self, stream: bytes) -> bool:
+        """Whether what this process stored under a stream is under another one now (`renew`)."""
+        return stream in self._contents.moved
+
     @property
     def newest_epoch(self) -> int | None:
         """The epoch whose catalog was kept last."""
@@ -97,7 +101,7 @@ class Outbox:
     @property
     def next_sequence(self) -> int:
         """The place that the next appended block must carry, those that wait for their commit counted."""
-        return self._contents.totals.next_sequence + len(self._waiting)
+        return self._contents.totals.next_sequence + sum(len(each.blocks) for each in self._waiting)
 
     @property
     def last(self) -> int:
@@ -116,10 +120,19 @@ class Outbox:
         it, or the disk takes no writes (then nothing is stored, nothing dropped for it, and those that wait behind it
         fail as well), and ValueError where the block does not carry `next_sequence`. A block of a stream that has been
         followed by another since it was sealed is stored under the new one.
+
+        Raises TooLarge where no room would ever be enough.
         """
-        if block.sequence != self.next_sequence and block.data[7:23] not in self._contents.past:
-            raise ValueError(f"the block carries sequence {block.sequence}; next is {self.next_sequence}")
-        waiting = Waiting(block, epoch, kept or {})
+        await self.append_all([block], epoch, kept)
+
+    async def append_all(
+        self, blocks: Sequence[_native.Block], epoch: int, kept: Mapping[str, bytes] | None = None
+    ) -> None:
+        """As `append`, for blocks that follow each other: all of them are stored with the marks, or nothing is."""
+        for place, block in enumerate(blocks, self.next_sequence):
+            if block.sequence != place and block.data[7:23] not in self._contents.past:
+                raise ValueError(f"the block carries sequence {block.sequence}; next is {place}")
+        waiting = Waiting(blocks, epoch, kept or {})
         self._waiting.append(waiting)
         await asyncio.shield(self._append(waiting))
 
@@ -170,8 +183,12 @@ class Outbox:
     async def catalog(self, epoch: int) -> bytes | None:
         """The catalog of an epoch that still has entries, or is one of the last few."""
         with contextlib.suppress(OutboxFull):
-            return await self._alone(lambda: self._contents.catalog(epoch))
+            return await self._kept_catalog(epoch)
         return None
+
+    async def _kept_catalog(self, epoch: int) -> bytes | None:
+        """Raises OutboxFull while the disk can't be read."""
+        return await self._alone(lambda: self._contents.catalog(epoch))
 
     async def flush(self) -> None:
         """Deletes what is confirmed, now."""

@@ -16,7 +16,7 @@ import uuid
 from dataclasses import astuple
 from pathlib import Path
 
-from agent import _native, disk
+from agent import _native, durable
 from agent.entry import TOTALS, Damaged, Totals
 from agent.entry import check as check_of
 from agent.errors import HeadraceError
@@ -142,7 +142,7 @@ def check(path: Path) -> None:
             # Made before WAL is switched on: the schema is whole in the file itself, or not there at all.
             db.execute(f"PRAGMA page_size = {PAGE}")
             db.executescript(_schema(uuid.uuid4()))
-            disk.sync_directory(path.parent)
+            durable.sync(path.parent)
         if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
             raise Damaged("it is a database of something else")
         version = db.execute("PRAGMA user_version").fetchone()[0]

@@ -9,37 +9,32 @@ A reading is accepted when the core's buffer took it. It is safe when its block 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from agent import _native, clock
-from agent.clock import Look
+from agent import clock
 from agent.collectors import collectors
 from agent.collectors.base import Collector, DeviceState, Inlet, supervise
 from agent.config import Config, Device
 from agent.delivery import Delivery
 from agent.doubts import MARK
-from agent.errors import OutboxFull
-from agent.findings import uplinks
 from agent.gate import Gate
 from agent.intake import Intake
-from agent.lanes import Deliver, Lane, Lanes
+from agent.lanes import Deliver, Lanes
 from agent.ledgers import Ledgers
 from agent.lookup import Lookup
 from agent.outbox import Outbox
 from agent.policy import Policy
 from agent.reload import changes, needs_restart
-from agent.split import Group, Split
+from agent.sealer import Sealer
+from agent.split import Split
 
 log = logging.getLogger("headrace.agent")
 
-RETRY = 0.5
-"""Seconds between attempts to store a block that the outbox has no room for."""
-STOPPED = "collection stopped: the outbox is full"
-REFUSED = "readings refused: the buffer was full"
+LAST_SEAL = 10.0
+"""Seconds that the last block may take where the agent ends by a mistake."""
 
 
 class Pipeline:
@@ -60,18 +55,14 @@ class Pipeline:
         self._ledgers = Ledgers()
         self._lookup = Lookup(config, self._ledgers.configured)
         self._stale = asyncio.Event()
-        self._asked: tuple[Split, Policy] | None = None
         self._collectors: list[tuple[Collector, DeviceState]] = [
             (each, DeviceState(each.device.name, counters=each.counters))
             for each in collect(config.devices, self._intake)
         ]
         self._reloaded = False
-        self._refused = 0
-        self._clock = clock.GATEWAY
-        self._clock.begin(trusted=config.agent.clock == "trusted")
-        self._corrections = 0
-        self._sealed_ns = self._clock.now_ns()
-        self._started = self._looked = time.monotonic()
+        clock.GATEWAY.begin(trusted=config.agent.clock == "trusted")
+        self._sealer = Sealer(self._intake, self._lanes, self._ledgers, clock.GATEWAY)
+        self._started = time.monotonic()
 
     async def run(self, stop: asyncio.Event, *, drain: float = 1.5, ready: Callable[[], None] = lambda: None) -> None:
         """Collects until `stop` is set, then seals, stores, and delivers for up to `drain` seconds more.
@@ -99,15 +90,41 @@ class Pipeline:
             log.info("stopped", extra={"event": "agent_stopped"})
 
     async def _work(self, stop: asyncio.Event, drain: float, ready: Callable[[], None]) -> None:
-        halt_sealing, halt_sending = asyncio.Event(), asyncio.Event()
+        halt = asyncio.Event()
+        seal = self._config.seal
+        # Not one of the group: where another task fails, or we are cancelled, what was accepted is stored all the same.
+        sealing = asyncio.create_task(self._sealer.run(halt, after=seal.after, size=seal.bytes), name="sealer")
+        try:
+            await self._work_beside(sealing, halt, stop, drain, ready)
+        finally:
+            halt.set()
+            self._intake.ripe.set()
+            await asyncio.wait([sealing], timeout=LAST_SEAL)
+            if sealing.done():
+                sealing.cancelled() or sealing.exception()  # whoever waited for it has raised it
+            else:
+                lost = self._intake.buffer.stats()["pending_readings"]
+                text = "the last block could not be stored within %g s"
+                log.error(text, LAST_SEAL, extra={"event": "readings_lost", "lost": lost or -1})
+                sealing.cancel()
+
+    async def _work_beside(
+        self,
+        sealing: asyncio.Task[None],
+        halt: asyncio.Event,
+        stop: asyncio.Event,
+        drain: float,
+        ready: Callable[[], None],
+    ) -> None:
+        halt_sending = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            looking = group.create_task(self._lookup.run(halt_sealing, self._stale.set), name="lookup")
+            group.create_task(_outcome(sealing), name="sealer's outcome")
+            looking = group.create_task(self._lookup.run(halt, self._stale.set), name="lookup")
             binding = group.create_task(self._bind_loop(), name="binder")
             await self._lookup.settle()
             sending = [
                 group.create_task(lane.delivery.run(halt_sending), name=f"uplink {lane.name}") for lane in self._lanes
             ]
-            sealing = group.create_task(self._seal_loop(halt_sealing), name="sealer")
             reading = [
                 group.create_task(supervise(each, self._intake, state), name=f"collector {state.name}")
                 for each, state in self._collectors
@@ -119,195 +136,13 @@ class Pipeline:
             await asyncio.wait(reading)
             # Only now is everything pushed that will be: the last block is sealed, then its delivery is awaited.
             binding.cancel()
-            halt_sealing.set()
+            halt.set()
             self._intake.ripe.set()
-            await sealing
+            await asyncio.shield(sealing)
             await looking
             await asyncio.gather(*(lane.delivery.drain(drain) for lane in self._lanes))
             halt_sending.set()
             await asyncio.gather(*sending)
-
-    async def _seal_loop(self, halt: asyncio.Event) -> None:
-        while not halt.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.seal.after):
-                    await self._intake.ripe.wait()
-            self._intake.ripe.clear()
-            await self._seal(halt)
-        await self._seal(halt)  # what came while the last one was written
-
-    async def _seal(self, halt: asyncio.Event) -> None:
-        self._looked = time.monotonic()
-        # No await among these: whoever waits, the marks, the losses and the readings are of the same moment.
-        waiting = self._intake.waiting()
-        now = self._clock.now_ns()
-        some, marks, losses = self._intake.cut()
-        look = self._clock.look()  # from here on readings have its offset, and go to the next block
-        # Gaps come before the mark that lies behind them: a crash in between may tell of one twice, but hides none.
-        for loss in losses:
-            facts = {"event": "readings_lost", "lost": loss.count, "from_ns": loss.from_ns, "to_ns": loss.to_ns}
-            log.error("%s", loss.reason, extra=facts)
-            await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
-        if some:
-            *others, last = self._lanes.split.parts
-            for group in others:
-                await self._seal_group(group, now, look, halt)
-            # The marks say that all of it is safe: they go with the last block, or after it.
-            if await self._seal_group(last, now, look, halt, marks):
-                marks = {}
-        if marks:
-            await self._keep(marks, halt)
-        await self._report_refused(now, halt)
-        for lane in self._lanes:
-            if lane.doubts.any and self._clock.synchronized:
-                await self._correct(lane, halt)
-        self._sealed_ns = now
-        if self._intake.buffer.pending_bytes < self._config.seal.bytes:
-            self._intake.release()
-        for each in waiting:
-            if not each.done():
-                each.set_result(None)
-        if self._asked is not None:
-            # Everything pushed so far is sealed under the old epoch; what comes from here on is the new one's.
-            (split, policy), self._asked = self._asked, None
-            await self._lanes.switch(split, policy)
-            epochs = {lane.name: f"{lane.epoch:016x}" for lane in self._lanes}
-            self._ledgers.configured("epoch", {"epochs": epochs, "tags": len(split.catalog.tags)})
-            self._intake.buffer.regroup(split.groups)
-
-    async def _seal_group(
-        self, group: Group, now: int, look: Look, halt: asyncio.Event, marks: dict[str, bytes] | None = None
-    ) -> bool:
-        """Seals and stores what was set aside of a group. Returns whether the marks went with it: only `main` keeps
-        any."""
-        lane = self._lanes.lane(group)
-        outbox = (lane or self._lanes.main).outbox
-        # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
-        block = await asyncio.to_thread(
-            self._intake.buffer.seal,
-            stream=outbox.stream.bytes,
-            sequence=outbox.next_sequence,
-            epoch=lane.epoch if lane else 0,
-            sealed_ns=now,
-            synchronized=look.right,
-            group=group.number,
-        )
-        if block is None:
-            return False
-        self._lanes.count(group, block.readings)
-        self._ledgers.sealed(group, block)
-        if lane is None:
-            return False
-        kept = marks or {} if lane is self._lanes.main else {}
-        if look.doubted:
-            kept = {**kept, **lane.doubts.note(outbox.stream.bytes, block.sequence, look.offset_ns)}
-        if stopped_ns := await self._store(block, lane, halt, kept):
-            await self._own_gap(stopped_ns, self._clock.now_ns(), 0, STOPPED, halt, lane=lane)
-        return lane is self._lanes.main
-
-    async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event, lane: Lane | None = None) -> None:
-        lane = lane or self._lanes.main
-        while True:
-            self._looked = time.monotonic()
-            try:
-                return await lane.outbox.keep_marks(marks)
-            except OutboxFull:
-                if halt.is_set():
-                    return None  # whoever reads the older mark asks its device once more for what came since
-                await self._pause(halt)
-
-    async def _store(
-        self, block: _native.Block, lane: Lane, halt: asyncio.Event, marks: dict[str, bytes] | None = None
-    ) -> int:
-        """Returns when the block is committed. While there is no room, collectors wait, and so do we: then it returns
-        since when (ns UTC), otherwise 0."""
-        stopped_ns = 0
-        while True:
-            self._looked = time.monotonic()
-            try:
-                await lane.outbox.append(block, lane.epoch, marks)
-                break
-            except OutboxFull as reason:
-                if halt.is_set():
-                    lost = {"event": "readings_lost", "lost": block.readings}
-                    log.error("stopping with a full outbox: %d readings are lost", block.readings, extra=lost)
-                    return 0
-                if not stopped_ns:
-                    stopped_ns = self._clock.now_ns()
-                    self._intake.hold()
-                    log.warning("%s; collectors wait until there is room", reason, extra={"event": "outbox_full"})
-                await self._pause(halt)
-        lane.delivery.wake()
-        if stopped_ns:
-            log.info("the outbox has room again; collectors go on", extra={"event": "outbox_room"})
-        return stopped_ns
-
-    async def _pause(self, halt: asyncio.Event) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RETRY):
-                await halt.wait()
-
-    async def _report_refused(self, now: int, halt: asyncio.Event) -> None:
-        refused = self._intake.buffer.stats()["refused"] - self._refused
-        if refused:
-            self._refused += refused
-            log.error("%s: %d", REFUSED, refused, extra={"event": "readings_lost", "lost": refused})
-            await self._own_gap(self._sealed_ns, now, refused, REFUSED, halt)
-
-    async def _correct(self, lane: Lane, halt: asyncio.Event) -> None:
-        """The clock is right by now: says in a lane's stream by how much earlier blocks were off."""
-        outbox = lane.outbox
-        for each in lane.doubts.settle(self._clock.offset_ns, outbox.next_sequence - 1):
-            facts = {"event": "times_corrected", "first": each.first, "last": each.last, "offset_ns": each.offset_ns}
-            text = "times in blocks %d to %d (uplink %s) were off by %+.3f s; the data center is told"
-            log.info(text, each.first, each.last, lane.name, each.offset_ns / 1e9, extra={**facts, "uplink": lane.name})
-            block = _native.correction(
-                stream=outbox.stream.bytes,
-                sequence=outbox.next_sequence,
-                epoch=lane.epoch,
-                corrected=each.stream,
-                first=each.first,
-                last=each.last,
-                offset_ns=each.offset_ns,
-                sealed_ns=self._clock.now_ns(),
-            )
-            await self._store(block, lane, halt, {MARK: each.mark})
-            self._corrections += 1
-        await self._keep(lane.doubts.mark(), halt, lane)
-
-    async def _own_gap(
-        self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event, *, lane: Lane | None = None
-    ) -> None:
-        """A gap whose bounds are of this gateway's clock."""
-        right = bool(self._clock.synchronized)
-        await self._gap(from_ns, to_ns, readings, reason, halt, synchronized=right, lane=lane)
-
-    async def _gap(
-        self,
-        from_ns: int,
-        to_ns: int,
-        readings: int,
-        reason: str,
-        halt: asyncio.Event,
-        *,
-        synchronized: bool = True,
-        lane: Lane | None = None,
-    ) -> None:
-        lane = lane or self._lanes.main
-        place = lane.outbox.next_sequence
-        block = _native.gap(
-            stream=lane.outbox.stream.bytes,
-            first=place,
-            last=place,
-            epoch=lane.epoch,
-            from_ns=from_ns,
-            to_ns=to_ns,
-            readings=readings,
-            reason=reason,
-            sealed_ns=self._clock.now_ns(),
-            synchronized=synchronized,
-        )
-        await self._store(block, lane, halt)
 
     def reload(self, config: Config) -> list[str]:
         """Takes a changed config from the next block on. Returns what in it needs a restart: then nothing is taken."""
@@ -328,9 +163,8 @@ class Pipeline:
             reloaded, self._reloaded = self._reloaded, False
             if reloaded:
                 await self._lookup.load(self._config)
-            policy = Policy(self._config.egress, uplinks(self._config.egress, self._config.uplink))
-            self._asked = await self._split(policy), policy
-            self._intake.ripe.set()
+            policy = Policy(self._config.egress, self._config.uplink)
+            self._sealer.ask(await self._split(policy), policy)
 
     async def _split(self, policy: Policy) -> Split:
         # A hundred thousand tags take a second: the loop goes on in the meantime.
@@ -345,9 +179,9 @@ class Pipeline:
             "stream": str(main.outbox.stream),
             "seconds": round(time.monotonic() - self._started, 1),
             "collecting": self._intake.is_open,
-            "since_seal": round(time.monotonic() - self._looked, 1),
+            "since_seal": round(time.monotonic() - self._sealer.looked, 1),
             **stats,
-            "clock": {**self._clock.facts(), "corrections": self._corrections},
+            "clock": {**clock.GATEWAY.facts(), "corrections": self._sealer.corrections},
             "outbox": main.outbox.facts(),
             "uplink": main.delivery.facts(),
             **{lane.name: {"outbox": lane.outbox.facts(), "uplink": lane.delivery.facts()} for lane in others},
@@ -356,3 +190,8 @@ class Pipeline:
             "audit": self._ledgers.facts(),
             "devices": {state.name: state.facts() for _, state in self._collectors},
         }
+
+
+async def _outcome(task: asyncio.Task[None]) -> None:
+    """Ends as a task does, and leaves it alone where it is itself cancelled."""
+    await asyncio.shield(task)

@@ -6,13 +6,15 @@ Deny by any rule wins; then TLS and the broker of level 3 are asked for; then an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import Protocol, TypeAlias
 
 from agent._native import Identifier
 from agent.sharing import Egress, Rule
+from agent.tables import Uplink
+from agent.wire import Broker
 
 MAIN, LEVEL3 = "main", "level3"
 EXPORT = "export"
@@ -61,13 +63,15 @@ _FREE = Way(MAIN)
 
 
 class Policy:
-    """The policy of one config. `uplinks` says of each uplink that there is whether it uses TLS.
+    """The policy of one config: of its [egress] and its [uplink].
 
     A tag without a level counts as level 1: `[labels] required = true` makes sure that there is none.
     """
 
-    def __init__(self, egress: Egress | None, uplinks: Mapping[str, bool]) -> None:
-        self._uplinks = dict(uplinks)
+    def __init__(self, egress: Egress | None, uplink: Uplink) -> None:
+        level3 = egress.level3 if egress else None
+        self._uplinks = {MAIN: _all_tls(uplink), **({LEVEL3: _all_tls(level3)} if level3 else {})}
+        """The uplinks that there are, each with whether it uses TLS."""
         self._default = egress.default == "allow" if egress else True
         self._tls_from = egress.tls_from_level if egress and egress.tls_from_level else 4
         rules = egress.rules if egress else ()
@@ -116,6 +120,11 @@ class Policy:
 
     def _unless_allowed(self, asked: _Asked, way: str) -> str:
         return "" if self._default or any(fits[way](asked) for fits in self._allow) else NO_RULE
+
+
+def _all_tls(uplink: Uplink) -> bool:
+    """A backup without TLS is a way out without TLS."""
+    return all(Broker.parse(url).tls for url in (uplink.url, *uplink.backup))
 
 
 def _asked(tag: Labelled, level: int) -> _Asked:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from agent import _native
 from agent.disk import Room
 from agent.entry import COLUMNS, INSERT, Damaged, Entry, Totals, from_row, is_whole, joined, to_row
-from agent.errors import OutboxFull
+from agent.errors import OutboxFull, TooLarge
 from agent.outbox_file import PAGE, SHM_BYTES
 from agent.streams import Streams
 
@@ -21,6 +21,8 @@ BATCH = 256
 """Rows that one step deletes or drops at most, so that none takes long."""
 LARGE = 4 * 1024 * 1024
 """Up to this size (and to an eighth of the quota) no block takes the outbox past its quota, even for a moment."""
+SLACK = 4 * PAGE
+"""Bytes that blocks leave free, so that a gap can still say what there was no room for."""
 DROPPED = "outbox full: oldest dropped"
 ROTTEN = "the disk gave back other bytes than were stored"
 
@@ -41,7 +43,7 @@ class Quota:
         """Bytes of bodies that may share one transaction."""
         # The log is emptied only after the commit that goes past that, so it is longer by one transaction. The file
         # itself never shrinks: room for the log of a large block must be left before that block comes.
-        kept_bytes = log_pages * (PAGE + 24) + self.group_bytes + SHM_BYTES + reserve + 4 * PAGE
+        kept_bytes = log_pages * (PAGE + 24) + self.group_bytes + SHM_BYTES + reserve + SLACK
         self._rows = rows
         self._streams = streams
         self._max_bytes = max_bytes
@@ -52,7 +54,7 @@ class Quota:
         """To be called before `size` bytes of bodies are stored. Raises OutboxFull where nothing helps."""
         self._kept_bytes = self._most_kept
         if self._kept_bytes + _cost(size) + 8 * PAGE > self._max_bytes:
-            raise OutboxFull(f"a block of {size} bytes can't fit in outbox.max_bytes = {self._max_bytes}")
+            raise TooLarge(f"a block of {size} bytes can't fit in outbox.max_bytes = {self._max_bytes}")
         self._limit = min(self._max_bytes, room.occupied + room.free)
         self.pressed = room.free + room.log < self._kept_bytes + _cost(size)
         if self.pressed:
@@ -79,14 +81,15 @@ class Quota:
         return self.disk_bytes
 
     async def make_room(
-        self, now: Totals, size: int, trash: bool, handed: int, *, drop_oldest: bool
+        self, now: Totals, size: int, trash: bool, handed: int, *, drop_oldest: bool, gaps: bool = False
     ) -> tuple[Totals, bool]:
-        """Within a transaction, deletes and drops until `size` bytes fit. Raises OutboxFull.
+        """Within a transaction, deletes and drops until `size` bytes fit; of gaps with the slack. Raises OutboxFull.
 
         `trash` is whether confirmed rows may be in the file, `handed` is as for `drop`; returns the first anew.
         """
         wanted = 0
-        while (short := await self.short(size)) > 0:
+        slack = SLACK if gaps and not self.pressed else 0
+        while (short := await self.short(size) - slack) > 0:
             if trash:
                 trash = await delete(self._rows, now.confirmed)
                 continue

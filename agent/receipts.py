@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import time_ns
 
 from agent._native import Block, gap
@@ -21,6 +22,19 @@ FREE_PLACES = 256
 RENEW_SECONDS = 60.0
 """A new stream is begun at most so often, whatever a data center claims to have."""
 FILL_SECONDS = 2.0
+"""So long a data center must stand still behind what was confirmed: one that is only slower than another one that has
+the same blocks, or whose receipt was late, goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """A data center that lacks what was confirmed: how far it is, how far it should be, from when on there are entries
+    (ns UTC), and since when it stands there."""
+
+    committed: int
+    last: int
+    until_ns: int
+    since: float
 
 
 class Receipts:
@@ -36,7 +50,8 @@ class Receipts:
         self._news = False
         self._freed = Ranges()  # places beyond `confirmed` whose entries are gone
         self._freed_at = clock()
-        self._filled = -FILL_SECONDS
+        self._behind: _Behind | None = None
+        self._lagging = False  # whether that was the last word
         self._renewed = -RENEW_SECONDS
         self._known_stream = outbox.stream
 
@@ -71,6 +86,7 @@ class Receipts:
         if outbox.stream != self._known_stream:
             # The outbox began a new one by itself, and may have put its blocks at other places.
             self._known_stream = outbox.stream
+            self._behind, self._lagging = None, False
             flight.forget(outbox.facts()["confirmed"])
         before = outbox.facts()["confirmed"]
         flight.arrive(1, before, self._clock())
@@ -80,8 +96,14 @@ class Receipts:
             if furthest > outbox.last:
                 await self._renew(furthest)
                 return True, None
-            if outbox.streams.of(before) == outbox.stream and receipt.committed < before:
-                lost = await self._forgotten(receipt.committed + 1, before)
+            self._lagging = outbox.streams.of(before) == outbox.stream and receipt.committed < before
+            if self._lagging and (self._behind is None or receipt.committed != self._behind.committed):
+                held = await outbox.peek(before, 1, 1)
+                until_ns = held[0].first_ns if held else time_ns()
+                self._behind = _Behind(receipt.committed, before, until_ns, self._clock())
+        if self._lagging and self._behind and self._clock() - self._behind.since >= FILL_SECONDS:
+            lost = self._forgotten(self._behind)
+            self._behind, self._lagging = None, False
         await self._confirm(before)
         return news, lost
 
@@ -100,29 +122,25 @@ class Receipts:
         self.confirmed += await outbox.mark_delivered(beyond)
         self._freed = has.copy()
 
-    async def _forgotten(self, first: int, last: int) -> Block | None:
+    def _forgotten(self, behind: _Behind) -> Block:
         """A data center whose store is new waits for places that were confirmed long ago: it is told that they are
         gone, or it could confirm nothing more. One that has them after all takes no notice of such a gap."""
-        now, outbox = self._clock(), self._outbox
-        if now - self._filled < FILL_SECONDS:
-            return None
-        self._filled = now
-        held = await outbox.peek(last, 1, 1)
+        outbox, first = self._outbox, behind.committed + 1
         log.warning(
             "The data center no longer has blocks %d to %d, which it confirmed: is its store a new one?",
             first,
-            last,
-            extra={"event": "store_forgot", "stream": str(outbox.stream), "first": first, "last": last},
+            behind.last,
+            extra={"event": "store_forgot", "stream": str(outbox.stream), "first": first, "last": behind.last},
         )
-        self._flight.forget(last)
+        self._flight.forget(outbox.facts()["confirmed"])
         self._freed = self._flight.has.copy()
         return gap(
             stream=outbox.stream.bytes,
             first=first,
-            last=last,
+            last=behind.last,
             epoch=outbox.newest_epoch or 0,
             from_ns=0,
-            to_ns=held[0].first_ns if held else time_ns(),
+            to_ns=behind.until_ns,
             readings=0,
             reason=DELIVERED,
             sealed_ns=time_ns(),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import time
 import uuid
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent import _native, disk, outbox_file, salvage
+from agent import _native, disk, durable, outbox_file, salvage
 from agent.entry import COLUMNS, INSERT, TOTALS, Damaged, Entry, Totals, from_block, from_row, readdressed, to_row
 from agent.errors import BlockError
 from agent.outbox_file import BROKEN, UNREADABLE, Lock
@@ -144,10 +143,10 @@ def rebuild(path: Path, lock: Lock, max_bytes: int, why: str, known: Found | Non
             raise
         # Collecting again is worth more than what is saved.
         built = _build(made, path, found, why, room=0, deadline=deadline)
-    _sync(made)
+    durable.sync(made)
     aside = set_aside(path)
     made.rename(path)
-    disk.sync_directory(path.parent)
+    durable.sync(path.parent)
     lock.note(built.stream, built.next_sequence)
     log.error(
         "The outbox is damaged (%s). It was set aside as %s%s. %d readings were saved from it; a new stream begins.",
@@ -208,19 +207,11 @@ def adopt(path: Path) -> None:
         for tail in ("-wal", "-shm", "-journal"):
             path.with_name(path.name + tail).unlink(missing_ok=True)
         made.rename(path)
-        disk.sync_directory(path.parent)
+        durable.sync(path.parent)
 
 
 def _new(path: Path) -> Path:
     return path.with_name(f"{path.name}.new")
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def set_aside(path: Path) -> Path:

@@ -71,6 +71,8 @@ class Traffic:
         self._head = 0  # places up to this one are no longer live
         self._outgoing: deque[tuple[bytes, Sent]] = deque()
         self._in_flight = 0
+        self._unanswered: dict[Sent, int] = {}
+        """How many messages of each entry the broker has not acknowledged; `_in_flight` is their sum."""
         self._held_back: set[int] = set()
         self._not_taken: set[int] = set()
         self._counts = dict.fromkeys(("sent", "resent", "bytes", "pieces", "refused"), 0)
@@ -80,6 +82,7 @@ class Traffic:
         self._in_flight = self.most_sent = 0
         self.heard = False
         self._outgoing.clear()
+        self._unanswered.clear()
         self._held_back.clear()
         self._flight.begin()
         # The newest few go first, and all that comes from now on.
@@ -138,6 +141,7 @@ class Traffic:
         late = self._flight.overdue(self._clock())
         if not late:
             return
+        self._let_go()
         live = [sent.first for sent in late if sent.live]
         self._head = min(self._head, *(first - 1 for first in live)) if live else self._head
         log.info(
@@ -146,7 +150,13 @@ class Traffic:
 
     def settled(self) -> None:
         """There was news of what has arrived."""
+        self._let_go()
         self._not_taken -= {place for place in self._not_taken if place in self._flight.has}
+
+    def _let_go(self) -> None:
+        """What has arrived, or is sent again, waits no more for a broker that lost its word."""
+        for sent in [each for each in self._unanswered if self._flight.sent.get(each.first) is not each]:
+            self._in_flight -= self._unanswered.pop(sent)
 
     def _room(self) -> int:
         """How many more entries may go now."""
@@ -214,6 +224,7 @@ class Traffic:
             body, sent = self._outgoing.popleft()
             self._brokers.current.send(self._topic, body, then=lambda refusal, sent=sent: self._puback(sent, refusal))  # type: ignore[misc]
             self._in_flight += 1
+            self._unanswered[sent] = self._unanswered.get(sent, 0) + 1
             self.most_sent = max(self.most_sent, len(body))
 
     def _hold_back(self, entry: Entry, reason: Rejected) -> None:
@@ -238,8 +249,11 @@ class Traffic:
         )
 
     def _puback(self, sent: Sent, refusal: Rejected | None) -> None:
-        self._in_flight -= 1
         self.heard = True
+        if left := self._unanswered.pop(sent, 0):
+            self._in_flight -= 1
+            if left > 1:
+                self._unanswered[sent] = left - 1
         self._flight.acknowledge(sent, self._clock(), refused=refusal is not None)
         if refusal is not None:
             self._counts["refused"] += 1

@@ -21,8 +21,15 @@ from datacenter.tables import arrived, settled
 
 STAMPED = frozenset({"modbus"})
 """Protocols without times of their own: the gateway stamps what it reads by them."""
+_FLAGS, _CORRECTION = 6, 8
+"""Where a block has its flags, and which one says that it is a correction (docs/block-format.md)."""
 MOST_NS = 2**62
 """146 years: a correction by more is none."""
+
+
+def is_correction(body: bytes) -> bool:
+    """Whether a block changes what is stored already: told by its flags, before anything of it is believed."""
+    return body[:4] == b"HDRC" and len(body) > _FLAGS and bool(body[_FLAGS] & _CORRECTION)
 
 
 class Corrections:

@@ -13,6 +13,7 @@ from uuid import UUID
 from agent.errors import BlockError
 from agent.piece import MAGIC, Assembly
 from agent.wire import MOST_BEYOND, CatalogWanted, Receipt, Rejection, State, Topics
+from datacenter.corrections import is_correction
 from datacenter.ledger import Ledger, Outcome
 from datacenter.message import Message
 from datacenter.quarantine import Quarantine, rejection
@@ -204,7 +205,8 @@ class Ingest:
         receipts: dict[UUID, str] = {}
         states: dict[str, str] = {}
         now = time.time_ns()
-        with self._store.transaction():
+        corrected = any(message.word == "data" and is_correction(message.payload) for message in batch)
+        with self._store.transaction(changes=corrected):
             # Catalogs first: a block may be just behind its own.
             for message in (message for message in batch if message.word == "catalog" and message.payload):
                 self._learn(message, now, counted, receipts)
@@ -212,7 +214,7 @@ class Ingest:
                 self._add(message.agent, message.payload, now, counted, receipts)
             for message in (message for message in batch if message.word == "state" and message.payload):
                 self._note_state(message, now, states, receipts)
-            self._ledger.flush()
+            self._ledger.close()
         self._states |= states
         self.counters.commits += 1
         for name in ("stored", "duplicates", "quarantined", "refused", "catalogs"):

@@ -29,6 +29,7 @@ from datacenter.tables import arrived
 
 PARKED_BYTES = 64 * 1024 * 1024
 PARKED_BLOCKS = 10_000
+TWICE = "another block is stored at this place: is an old copy of the agent's outbox at work?"
 
 
 class Outcome(Enum):
@@ -88,13 +89,15 @@ class Ledger:
         self.parked: dict[tuple[UUID, int], tuple[int, str, int]] = {}
         """(stream, sequence) -> (epoch, agent, bytes) of every block that waits for its catalog."""
         self.losses: list[Loss] = []
+        self._again: list[tuple[Stream, str, _native.Header, bytes]] = []
+        """Blocks of this transaction whose places are filled already."""
         self._corrections = Corrections(store)
         self.reload()
 
     def reload(self) -> None:
         """Reads the accounts from the store. Costs what lies above each stream's mark, not its whole history."""
         rows = self._store.rows
-        self._pending, self.losses = _Pending(), []
+        self._pending, self.losses, self._again = _Pending(), [], []
         self._corrections.reload()
         self._bindings: dict[int, Bound] = {}
         self._epochs = {epoch for (epoch,) in rows("SELECT epoch FROM catalogs")}
@@ -155,6 +158,7 @@ class Ledger:
             return stream, self._add_gap(agent, stream, header)
         account = self.streams.get(stream)
         if account is not None and first in account.places and not self._reopens(account, first):
+            self._again.append((account, agent, header, body))
             return stream, Outcome.DUPLICATE
         if header.kind == "correction":
             return stream, self._add_correction(agent, stream, header, body, received_ns)
@@ -174,7 +178,7 @@ class Ledger:
         return [(agent, body, received_ns) for agent, body, received_ns in rows]
 
     def flush(self) -> None:
-        """Writes what is pending. The last call of a transaction; `stored_ns` is the wall clock right before it."""
+        """Writes what is pending; `stored_ns` is the wall clock right before it."""
         pending, self._pending = self._pending, _Pending()
         now = time.time_ns()
         if pending.readings:
@@ -186,6 +190,26 @@ class Ledger:
         for account in pending.streams.values():
             account.stored_ns = now
             self._write_account(account)
+
+    def close(self) -> None:
+        """The last call of a transaction: writes what is pending, and compares what came again with what is stored."""
+        self.flush()
+        again, self._again = self._again, []
+        for id_ in {account.id for account, *_ in again}:
+            places = {header.sequence: each for each in again if each[0].id == id_ for header in [each[2]]}
+            for sequence, digest, sealed_ns in self._store.rows(
+                "SELECT sequence, sha256, sealed_ns FROM blocks WHERE stream = ? AND list_contains(?, sequence)"
+                " AND sha256 IS NOT NULL",
+                [id_, list(places)],
+            ):
+                account, agent, header, body = places[sequence]
+                if digest == hashlib.sha256(body).digest():
+                    continue
+                # An agent may leave out of a block what may no longer leave its plant: it is the same block then.
+                if sealed_ns == header.sealed_ns + self._corrections.offset(agent, account.stream, sequence):
+                    continue
+                span = (sequence, header.last_sequence)
+                self.losses.append(Loss(agent, account.stream, *span, header.readings, TWICE, body))
 
     def _write_account(self, account: Stream) -> None:
         places = account.places

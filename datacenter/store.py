@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -50,6 +50,7 @@ class Store:
         self.path = folder / "headrace.duckdb"
         self._closed = threading.Event()
         self._settling: duckdb.DuckDBPyConnection | None = None
+        self._moving = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._writer = duckdb.connect(
@@ -104,20 +105,26 @@ class Store:
             self.write(statement)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, changes: bool = False) -> Iterator[None]:
         """All or nothing: commits at its end, rolls back where anything was raised. Writer thread only.
 
-        Raises Unwritable or Broken where the disk or the database, not the caller, is the reason.
+        `changes` is whether readings that are stored already may be changed. Raises Unwritable or Broken where the disk
+        or the database, not the caller, is the reason.
         """
-        with _committed(self._writer):
+        # DuckDB lets one transaction move rows away that another changes, and keeps the move: the change would be gone.
+        with self._moving if changes else nullcontext(), _committed(self._writer):
             yield
 
     def settle(self, kind: str, readings: int) -> int:
         """Moves that many of a kind's oldest arrivals into a run ordered by tag and time, all or nothing. One thread's.
 
-        Goes on beside the writer, which only appends to what this takes from. Returns how many were moved. Raises
+        Goes on beside the writer while that only appends to what this takes from. Returns how many were moved. Raises
         Unwritable, Broken, or TimeoutError after `stop_settling`.
         """
+        with self._moving:
+            return self._move(kind, readings)
+
+    def _move(self, kind: str, readings: int) -> int:
         came, run = tables.arrived(kind), tables.settled(kind)
         cursor = self._writer.cursor()
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
 import ssl
 import threading
@@ -24,6 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from agent import backoff
 from agent.errors import NotConnected
 from agent.tls import Credentials
 from agent.wire import MAX_MESSAGE, Broker, Topics
@@ -96,8 +96,8 @@ class Subscription:
                     return
                 self._report_lost(reason)
                 failures = 0 if monotonic() - started > 10 else failures + 1
-                pause = 30.0 if "taken over" in reason.lower() else min(10.0, 0.2 * 2 ** min(failures, 6))
-                await asyncio.wait([stopping], timeout=pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                first, most = (30.0, 30.0) if "taken over" in reason.lower() else (0.2, 10.0)
+                await asyncio.wait([stopping], timeout=backoff.pause(1 + failures, first, most))
         finally:
             stopping.cancel()
 

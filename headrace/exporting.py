@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent import _native, config, disk, export, salvage, verdict
+from agent import _native, config, durable, export, salvage, verdict
 from agent.audit_file import AuditFile
 from agent.config import Config
 from agent.entry import Entry, from_block, from_row, is_whole
 from agent.errors import BlockError, HeadraceError
-from agent.findings import uplinks
 from agent.policy import Policy
 from agent.ranges import Ranges
 from agent.verdict import Verdicts
@@ -59,7 +58,7 @@ class _Gate:
 
     def __init__(self, found: Config, uplink: str, catalogs: Iterable[bytes]) -> None:
         """`catalogs` are in the order in which they were kept."""
-        policy = Policy(found.egress, uplinks(found.egress, found.uplink))
+        policy = Policy(found.egress, found.uplink)
         kept = list(catalogs)
         bodies = {epoch_of(body): body for body in kept}
         # A record of the resolver may have raised a level: the newest catalog knows, the config does not.
@@ -207,7 +206,7 @@ def _write(
             raise CannotDo(f"{made} reads back as something else than was written: is the medium failing?")
         written.record(found, options.uplink, target)
         made.rename(target)
-        disk.sync_directory(target.parent)
+        durable.sync(target.parent)
     except BaseException:
         made.unlink(missing_ok=True)
         raise

@@ -11,7 +11,6 @@ from typing import Any
 
 from agent import config as configs
 from agent.config import Config
-from agent.findings import uplinks
 from agent.labels import CHINESE
 from agent.policy import Policy
 
@@ -36,7 +35,7 @@ def main(options: argparse.Namespace) -> int:
 
 def inventory(config: Config) -> dict[str, Any]:
     """Every tag with its labels and where the egress policy lets it go, and how many there are of each."""
-    policy = Policy(config.egress, uplinks(config.egress, config.uplink))
+    policy = Policy(config.egress, config.uplink)
     rows = []
     for tag in config.tags:
         way = policy.way(tag)

@@ -13,7 +13,7 @@ import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 from agent import config as configs
@@ -27,32 +27,34 @@ from simulators.plant import Plant
 PAGE = 200_000
 UNKNOWN = 404
 MOST_EXAMPLES = 10
-_COUNTS = ("stored", "lost", "duplicates", "wrong", "late", "named")
 
 
 @dataclass(slots=True)
-class Account:
+class Counts:
+    """Of readings. `lost` are changes that the plant showed and the store does not have."""
+
+    stored: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    wrong: int = 0
+    late: int = 0
+    named: int = 0
+
+
+_COUNTS = tuple(each.name for each in fields(Counts))
+
+
+@dataclass(slots=True)
+class Account(Counts):
     """Of one device."""
 
     tags: int = 0
-    stored: int = 0
-    lost: int = 0
-    duplicates: int = 0
-    wrong: int = 0
-    late: int = 0
-    named: int = 0
 
 
 @dataclass(slots=True)
-class Verdict:
-    """What the comparison found. `lost` counts changes that the plant showed and the store does not have."""
+class Verdict(Counts):
+    """What the comparison found."""
 
-    stored: int = 0
-    lost: int = 0
-    duplicates: int = 0
-    wrong: int = 0
-    late: int = 0
-    named: int = 0
     gaps: int = 0
     awaited: int = 0
     """Blocks of which later ones are stored already: they have not come yet, or never will."""

@@ -484,6 +484,7 @@ class World:
             waits = outbox.facts(), self.delivery.facts()
             assert loop.time() < deadline, f"not delivered in time: {waits}"
             await asyncio.sleep(1.0)
+        await asyncio.sleep(10.0)  # a data center that forgot what it had confirmed is told a moment later
 
     # The oracle.
 

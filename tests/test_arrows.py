@@ -37,7 +37,7 @@ PARTS = {
             "agent",
             "agent.allocator",
             "agent.clock",
-            "agent.envelope",
+            *("agent.backoff", "agent.durable", "agent.envelope"),
             "agent.model",
             "agent.errors",
             "agent.wire",
@@ -115,7 +115,7 @@ PARTS = {
                 *("announced", "traffic"),
                 "receipts",
                 "suspicion",
-                *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "split", "verdict"),
+                *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "sealer", "split", "verdict"),
             )
         ),
         _PIPELINE,

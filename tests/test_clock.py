@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from agent.doubts import MARK, MOST, Doubts
 from agent.pipeline import Pipeline
 from agent.wire import Catalog, CatalogTag, epoch_of
 from datacenter import completeness
+from datacenter.store import Store
 from headrace.query import fetch
 from headrace.verify import verify
 from tests.datacenter_rig import AGENT, BEGIN, TAGS, Rig, gap
@@ -223,6 +225,37 @@ def test_a_correction_is_applied_once_whatever_comes_first(tmp_path: Path, order
             ]
         assert found["corrections"] == [{"first": 1, "last": 2, "offset_ns": BEGIN}]
         assert found["readings_in_doubt"] == 2
+
+
+def test_a_correction_that_comes_while_readings_are_put_in_order_holds_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readings are copied to where they stay, and deleted where they were: the correction must not fall in between."""
+    stream = uuid4()
+    begun, go_on = threading.Event(), threading.Event()
+    used = Store._used
+
+    def slow(*arguments: Any) -> str:
+        begun.set()
+        assert go_on.wait(20.0)
+        return used(*arguments)
+
+    monkeypatch.setattr(Store, "_used", staticmethod(slow))
+    with Rig(tmp_path) as rig:
+        rig.send(stamped_catalog(), word="catalog")
+        rig.send(wrong_block(stream, 1), wrong_block(stream, 2))
+        settling = threading.Thread(target=rig.store.settle, args=(1000,))
+        settling.start()
+        assert begun.wait(20.0)
+        sending = threading.Thread(target=rig.send, args=(correction(stream, 3, 1, 2),))
+        sending.start()
+        sending.join(0.5)  # it is stored now, or waits
+        go_on.set()
+        settling.join(20.0)
+        sending.join(20.0)
+        with rig.store.snapshot() as view:
+            found = view.rows("SELECT time FROM settled ORDER BY sequence, key")
+        assert [time_ns for (time_ns,) in found] == [BEGIN + place * SECOND for place in (1, 1, 2, 2)]
 
 
 def test_a_later_correction_adds_to_the_one_before(tmp_path: Path) -> None:

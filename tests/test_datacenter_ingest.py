@@ -13,11 +13,12 @@ from uuid import uuid4
 import orjson
 import pytest
 
+from agent import _native
 from agent.model import Tag, ValueType
 from agent.wire import ROOT, State, epoch_of
 from datacenter import ledger
 from datacenter.store import Store, StoreError
-from tests.datacenter_rig import AGENT, EPOCH, REAL, TAGS, Rig, block, catalog, gap
+from tests.datacenter_rig import AGENT, BEGIN, EPOCH, REAL, TAGS, Rig, Rows, block, catalog, gap
 
 
 def test_a_block_is_stored_once_however_often_it_comes(tmp_path: Path) -> None:
@@ -177,6 +178,32 @@ def test_a_damaged_block_is_set_aside_and_its_neighbours_go_on(
         assert rig.receipts(stream)[-1] == 3
     events = [record for record in caplog.records if getattr(record, "event", "") == "block_quarantined"]
     assert [record.levelno for record in events] == [logging.ERROR] * 4
+
+
+def test_another_block_at_a_place_that_is_filled_is_told_and_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine that was put back to an old state gives out places again. What it read since must not go in silence."""
+    stream = uuid4()
+    rows: Rows = [(REAL, BEGIN + 77 * 10**9 + at, 0.5, 0) for at in range(5)]
+    buffer = _native.Buffer(TAGS)
+    buffer.push(rows)
+    other = buffer.seal(stream=stream.bytes, sequence=2, epoch=EPOCH, sealed_ns=BEGIN + 78 * 10**9)
+    assert other is not None
+    buffer.push(rows[:1])
+    trimmed = buffer.seal(stream=stream.bytes, sequence=1, epoch=EPOCH, sealed_ns=BEGIN + 10**9)
+    assert trimmed is not None
+    with Rig(tmp_path) as rig:
+        rig.send(catalog(), word="catalog")
+        rig.send(block(stream, 1), block(stream, 2))
+        rig.send(block(stream, 2), block(stream, 1), trimmed.data)  # as they are, and as a policy would leave one
+        assert not [record for record in caplog.records if getattr(record, "event", "") == "readings_lost"]
+        rig.send(other.data)
+        assert rig.values() == [1.0, 1.1, 1.2, 2.0, 2.1, 2.2]
+        (kept,) = (tmp_path / "quarantine").iterdir()
+        assert kept.read_bytes() == other.data
+    (lost,) = [record for record in caplog.records if getattr(record, "event", "") == "readings_lost"]
+    assert (lost.levelno, lost.__dict__["lost"], lost.__dict__["first"]) == (logging.ERROR, 5, 2)
 
 
 def test_a_block_that_its_catalog_does_not_fit_becomes_a_gap(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent import _native, config, export
-from agent.findings import uplinks
+from agent.errors import OutboxFull
 from agent.gate import Gate
 from agent.model import Tag, ValueType
 from agent.outbox import Outbox
@@ -146,7 +146,7 @@ async def test_what_may_not_leave_is_held_back_counted_recorded_and_not_confirme
 )
 def test_which_rules_hold_for_a_file(tmp_path: Path, egress: str, goes: list[int]) -> None:
     found = config.load(plant(tmp_path, egress))
-    policy = Policy(found.egress, uplinks(found.egress, found.uplink))
+    policy = Policy(found.egress, found.uplink)
     tags = list(map(tag, range(3)))
     assert [each.level for each in tags if not policy.export_refusal(each, "main")] == goes
     # What is sealed from now on never shares a block with what a file may not hold.
@@ -205,7 +205,7 @@ async def gate(path: Path, policy: Policy, catalog: Catalog) -> Gate:
 
 async def test_a_correction_passes_whatever_its_epoch_held(tmp_path: Path) -> None:
     found = config.load(plant(tmp_path, DENY + "levels = [3]\n"))
-    policy = Policy(found.egress, uplinks(found.egress, found.uplink))
+    policy = Policy(found.egress, found.uplink)
     outbox = await gate(tmp_path / "outbox.db", policy, found.catalog())
     try:
         await fill(outbox, {0, 2})
@@ -220,8 +220,8 @@ async def test_a_correction_passes_whatever_its_epoch_held(tmp_path: Path) -> No
 
 async def test_a_policy_that_changes_while_blocks_are_judged_holds_for_them(tmp_path: Path) -> None:
     found = config.load(plant(tmp_path, DENY + "levels = [3]\n"))
-    strict = Policy(found.egress, uplinks(found.egress, found.uplink))
-    free = Policy(None, uplinks(None, found.uplink))
+    strict = Policy(found.egress, found.uplink)
+    free = Policy(None, found.uplink)
     outbox = await gate(tmp_path / "outbox.db", free, found.catalog())
     try:
         await fill(outbox, {0, 2}, {2})
@@ -233,5 +233,29 @@ async def test_a_policy_that_changes_while_blocks_are_judged_holds_for_them(tmp_
             was_done = task.done()
             entries = await task
             assert was_done or [(entry.readings, entry.gap) for entry in entries] == [(1, False), (1, True)]
+    finally:
+        await outbox.close()
+
+
+async def test_a_catalog_that_can_not_be_read_now_withholds_nothing_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = config.load(plant(tmp_path, DENY + "levels = [3]\n"))
+    outbox = await gate(tmp_path / "outbox.db", Policy(found.egress, found.uplink), found.catalog())
+
+    async def failing(epoch: int) -> bytes:
+        raise OutboxFull(f"the disk does not give back the catalog of {epoch}")
+
+    try:
+        await fill(outbox, {0}, {1})
+        with monkeypatch.context() as broken:
+            broken.setattr(outbox._contents, "catalog", failing)
+            assert await outbox.peek(0, 10, MEBIBYTE) == []
+        assert [entry.gap for entry in await outbox.peek(0, 10, MEBIBYTE)] == [False, False]
+        # Where it is gone for good its blocks can't leave, and somebody is told.
+        await fill(outbox, {0}, epoch=77)
+        assert [entry.gap for entry in await outbox.peek(0, 10, MEBIBYTE)] == [False, False, True]
+        (told,) = [each for each in caplog.records if each.levelname == "ERROR"]
+        assert told.__dict__["epoch"] == f"{77:016x}"
     finally:
         await outbox.close()

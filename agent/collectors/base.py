@@ -129,7 +129,7 @@ async def supervise(collector: Collector, inlet: Inlet, state: DeviceState) -> N
             state.reason = f"{type(reason).__name__}: {reason}"
         finally:
             was_connected, state.connected = state.connected, False
-            await collector.close()
+            await _close(collector)
         if not told:
             facts = {"event": "device_lost" if was_connected else "device_unreachable", "device": device.name}
             log.warning("%s: %s; trying again until it is back", device.name, state.reason, extra=facts)
@@ -142,6 +142,14 @@ async def supervise(collector: Collector, inlet: Inlet, state: DeviceState) -> N
         state.reconnects += 1
         await asyncio.sleep(random.uniform(0.5, 1.0) * pause)  # noqa: S311
         pause = min(pause * 2, LONGEST_PAUSE)
+
+
+async def _close(collector: Collector) -> None:
+    try:
+        await collector.close()
+    except Exception:
+        device = collector.device.name
+        log.exception("%s: could not be closed", device, extra={"event": "device_error", "device": device})
 
 
 def _push_lost(collector: Collector, inlet: Inlet) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from agent import backoff
 from agent._native import Identifier
 from agent.config import Config
 from agent.errors import HeadraceError
@@ -295,8 +296,7 @@ class Resolver:
     def _when(self, key: str, now: float) -> float:
         """When to ask, in seconds since 1970."""
         if failures := self._failures[key]:
-            pause: float = min(RETRY[0] * 2 ** min(failures - 1, 10), RETRY[1])
-            return now + pause * random.uniform(0.5, 1.0)  # noqa: S311 - only so that not all come at once
+            return now + backoff.pause(failures, *RETRY)
         known = self._known.get(key)
         if known is None or not 0 <= now - known.fetched_at <= known.holds:
             return now

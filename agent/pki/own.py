@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import ipaddress
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from agent import durable
 from agent.pki import certificate as certificates
 from agent.pki.certificate import Names, days_left, self_issued
 
@@ -131,8 +131,8 @@ class Own:
         text = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
         certificate = _self_signed(key, self._uri, now)
         # The key first: a certificate is only there with its key.
-        _write(key_path, text, 0o600)
-        _write(path, certificates.der(certificate), 0o644)
+        durable.write(key_path, text, 0o600)
+        durable.write(path, certificates.der(certificate), 0o644)
         return Pair(path, certificate, [], key)
 
     @contextlib.contextmanager
@@ -214,13 +214,3 @@ def _addresses() -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
             probe.connect((far, 4840))
             found.append(ipaddress.ip_address(str(probe.getsockname()[0]).partition("%")[0]))
     return found
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

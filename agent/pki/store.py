@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from cryptography import x509
 
+from agent import durable
 from agent.pki import certificate as certificates
 
 log = logging.getLogger("headrace.pki")
@@ -84,9 +85,7 @@ class Store:
     def _write(self, name: str, certificate: x509.Certificate) -> Path:
         path = self.place / name / certificates.file_name(certificate)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        fresh = path.with_suffix(".new")
-        fresh.write_bytes(certificates.der(certificate))
-        fresh.replace(path)
+        durable.write(path, certificates.der(certificate), 0o644)
         return path
 
     def _files(self, name: str) -> Iterator[tuple[Path, tuple[str, int, int]]]:

@@ -1,0 +1,302 @@
+"""The sealer: every moment it takes what was pushed, seals it, and stores it; what is missing it tells as gaps.
+
+The blocks of the main lane and the collectors' marks are stored in one transaction: after a crash no collector goes on
+from a place that lies before what is stored, or behind it. The lane of level 3 is another file, and is written first: a
+crash in between may bring its last readings twice, and loses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from agent import _native
+from agent.clock import Clock, Look
+from agent.doubts import MARK
+from agent.errors import OutboxFull, TooLarge
+from agent.intake import Intake
+from agent.lanes import Lane, Lanes
+from agent.ledgers import Ledgers
+from agent.policy import Policy
+from agent.split import Split
+
+log = logging.getLogger("headrace.agent")
+
+RETRY = 0.5
+"""Seconds between attempts to store a block that the outbox has no room for."""
+STOPPED = "collection stopped: the outbox is full"
+REFUSED = "readings refused: the buffer was full"
+TOO_LARGE = "a block too large for outbox.max_bytes"
+FULL_AT_END = "the outbox was full when the agent stopped"
+
+
+class Sealer:
+    """`run` until halted; it seals once more then."""
+
+    def __init__(self, intake: Intake, lanes: Lanes, ledgers: Ledgers, clock: Clock) -> None:
+        self.corrections = 0
+        self.looked = time.monotonic()
+        """When it last went on; monotonic seconds."""
+        self._intake = intake
+        self._lanes = lanes
+        self._ledgers = ledgers
+        self._clock = clock
+        self._asked: tuple[Split, Policy] | None = None
+        self._told_waiting = False
+        self._refused = 0
+        self._sealed_ns = clock.now_ns()
+        self._after = 0.0
+        self._bytes = 0
+
+    def ask(self, split: Split, policy: Policy) -> None:
+        """What is sealed after the next block belongs to this split; what waits is judged by this policy."""
+        self._asked = (split, policy)
+        self._intake.ripe.set()
+
+    async def run(self, halt: asyncio.Event, *, after: float, size: int) -> None:
+        """Seals every `after` seconds, or at `size` bytes. Not to be cancelled: what it has in hand would be lost."""
+        self._after, self._bytes = after, size
+        while not halt.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._after):
+                    await self._intake.ripe.wait()
+            self._intake.ripe.clear()
+            await self._seal(halt)
+        await self._seal(halt)  # what came while the last one was written
+
+    async def _seal(self, halt: asyncio.Event) -> None:
+        self.looked = time.monotonic()
+        # No await among these: whoever waits, the marks, the losses and the readings are of the same moment.
+        waiting = self._intake.waiting()
+        now = self._clock.now_ns()
+        some, marks, losses = self._intake.cut()
+        look = self._clock.look()  # from here on readings have its offset, and go to the next block
+        # Gaps come before the mark that lies behind them: a crash in between may tell of one twice, but hides none.
+        for loss in losses:
+            facts = {"event": "readings_lost", "lost": loss.count, "from_ns": loss.from_ns, "to_ns": loss.to_ns}
+            log.error("%s", loss.reason, extra=facts)
+            await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
+        if some:
+            marks = await self._store_all(await self._seal_all(now, look), marks, look, halt)
+        if marks:
+            await self._keep(marks, halt)
+        await self._report_refused(now, halt)
+        for lane in self._lanes:
+            if lane.doubts.any and self._clock.synchronized:
+                await self._correct(lane, halt)
+        self._sealed_ns = now
+        if self._intake.buffer.pending_bytes < self._bytes:
+            self._intake.release()
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
+        if self._asked is not None:
+            await self._switch()
+
+    async def _switch(self) -> None:
+        """Everything pushed so far is sealed under the old epoch; what comes from here on is the new one's."""
+        asked = self._asked
+        assert asked is not None
+        split, policy = asked
+        try:
+            await self._lanes.switch(split, policy)
+        except OutboxFull as reason:
+            if not self._told_waiting:
+                self._told_waiting = True
+                text = "The new epoch begins when its catalog can be stored: %s. The new policy holds already."
+                log.warning(text, reason, extra={"event": "epoch_waits"})
+            return
+        self._told_waiting = False
+        if self._asked is asked:
+            self._asked = None
+        epochs = {lane.name: f"{lane.epoch:016x}" for lane in self._lanes}
+        self._ledgers.configured("epoch", {"epochs": epochs, "tags": len(split.catalog.tags)})
+        self._intake.buffer.regroup(split.groups)
+
+    async def _seal_all(self, now: int, look: Look) -> dict[str, list[_native.Block]]:
+        """Seals what was set aside, a block for each group. Returns those that go somewhere, by lane."""
+        sealed: dict[str, list[_native.Block]] = {lane.name: [] for lane in self._lanes}
+        for group in self._lanes.split.parts:
+            lane = self._lanes.lane(group)
+            outbox = (lane or self._lanes.main).outbox
+            before = sealed[lane.name] if lane else []
+            # Compression takes milliseconds and releases the GIL: the event loop goes on in the meantime.
+            block = await asyncio.to_thread(
+                self._intake.buffer.seal,
+                stream=outbox.stream.bytes,
+                sequence=outbox.next_sequence + len(before),
+                epoch=lane.epoch if lane else 0,
+                sealed_ns=now,
+                synchronized=look.right,
+                group=group.number,
+            )
+            if block is None:
+                continue
+            self._lanes.count(group, block.readings)
+            self._ledgers.sealed(group, block)
+            before.append(block)
+        return sealed
+
+    async def _store_all(
+        self, sealed: Mapping[str, list[_native.Block]], marks: dict[str, bytes], look: Look, halt: asyncio.Event
+    ) -> dict[str, bytes]:
+        """Stores what was sealed. The marks say that all of it is safe: they go with the last lane. Returns those that
+        are still to be kept."""
+        for lane in [*(each for each in self._lanes if each is not self._lanes.main), self._lanes.main]:
+            blocks = sealed[lane.name]
+            if not blocks:
+                continue
+            kept = {}
+            if lane is self._lanes.main:
+                kept, marks = marks, {}
+            if look.doubted:
+                kept = {**kept, **lane.doubts.note(lane.outbox.stream.bytes, blocks[0].sequence, look.offset_ns)}
+            if stopped_ns := await self._store(blocks, lane, halt, kept):
+                await self._own_gap(stopped_ns, self._clock.now_ns(), 0, STOPPED, halt, lane=lane)
+        return marks
+
+    async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event, lane: Lane | None = None) -> None:
+        lane = lane or self._lanes.main
+        while True:
+            self.looked = time.monotonic()
+            try:
+                return await lane.outbox.keep_marks(marks)
+            except OutboxFull:
+                if halt.is_set():
+                    return None  # whoever reads the older mark asks its device once more for what came since
+                await self._pause(halt)
+
+    async def _store(
+        self,
+        blocks: Sequence[_native.Block],
+        lane: Lane,
+        halt: asyncio.Event,
+        marks: dict[str, bytes] | None = None,
+    ) -> int:
+        """Returns when the blocks are committed. While there is no room, collectors wait, and so do we: then it returns
+        since when (ns UTC), otherwise 0."""
+        stopped_ns = 0
+        while True:
+            self.looked = time.monotonic()
+            try:
+                await lane.outbox.append_all(blocks, lane.epoch, marks)
+                break
+            except TooLarge as reason:
+                if len(blocks) > 1:
+                    for block in blocks:
+                        stopped_ns = await self._store([block], lane, halt, marks if block is blocks[-1] else None)
+                    return stopped_ns
+                await self._give_up(blocks, lane, TOO_LARGE, reason, marks)
+                return stopped_ns
+            except OutboxFull as reason:
+                if halt.is_set():
+                    await self._give_up(blocks, lane, FULL_AT_END, reason)
+                    return 0
+                if not stopped_ns:
+                    stopped_ns = self._clock.now_ns()
+                    self._intake.hold()
+                    log.warning("%s; collectors wait until there is room", reason, extra={"event": "outbox_full"})
+                await self._pause(halt)
+        lane.delivery.wake()
+        if stopped_ns:
+            log.info("the outbox has room again; collectors go on", extra={"event": "outbox_room"})
+        return stopped_ns
+
+    async def _give_up(
+        self,
+        blocks: Sequence[_native.Block],
+        lane: Lane,
+        why: str,
+        reason: OutboxFull,
+        marks: dict[str, bytes] | None = None,
+    ) -> None:
+        """Blocks that can't be stored are a gap, for which room is kept; where even that is gone, only a line in the
+        log."""
+        lost = sum(block.readings for block in blocks)
+        facts = {"event": "readings_lost", "lost": lost, "stream": str(lane.outbox.stream), "reason": why}
+        log.error("%d readings are lost: %s (%s)", lost, why, reason, extra=facts)
+        first, last = min(block.first_ns for block in blocks), max(block.last_ns for block in blocks)
+        with contextlib.suppress(OutboxFull):
+            await lane.outbox.append(self._gap_of(lane, first, last, lost, why), lane.epoch, marks)
+            lane.delivery.wake()
+
+    async def _pause(self, halt: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETRY):
+                await halt.wait()
+
+    async def _report_refused(self, now: int, halt: asyncio.Event) -> None:
+        refused = self._intake.buffer.stats()["refused"] - self._refused
+        if refused:
+            self._refused += refused
+            log.error("%s: %d", REFUSED, refused, extra={"event": "readings_lost", "lost": refused})
+            await self._own_gap(self._sealed_ns, now, refused, REFUSED, halt)
+
+    async def _correct(self, lane: Lane, halt: asyncio.Event) -> None:
+        """The clock is right by now: says in a lane's stream by how much earlier blocks were off."""
+        outbox = lane.outbox
+        for each in lane.doubts.settle(self._clock.offset_ns, outbox.next_sequence - 1):
+            facts = {"first": each.first, "last": each.last, "offset_ns": each.offset_ns, "uplink": lane.name}
+            if outbox.has_moved(each.stream):
+                # At these places of that stream others have their blocks: no one's times are set by a guess.
+                text = "times in blocks %d to %d (uplink %s) stay marked as of a wrong clock: they have moved"
+                log.warning(text, each.first, each.last, lane.name, extra={"event": "times_uncorrected", **facts})
+                continue
+            text = "times in blocks %d to %d (uplink %s) were off by %+.3f s; the data center is told"
+            off = each.offset_ns / 1e9
+            log.info(text, each.first, each.last, lane.name, off, extra={"event": "times_corrected", **facts})
+            block = _native.correction(
+                stream=outbox.stream.bytes,
+                sequence=outbox.next_sequence,
+                epoch=lane.epoch,
+                corrected=each.stream,
+                first=each.first,
+                last=each.last,
+                offset_ns=each.offset_ns,
+                sealed_ns=self._clock.now_ns(),
+            )
+            await self._store([block], lane, halt, {MARK: each.mark})
+            self.corrections += 1
+        await self._keep(lane.doubts.mark(), halt, lane)
+
+    async def _own_gap(
+        self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event, *, lane: Lane | None = None
+    ) -> None:
+        """A gap whose bounds are of this gateway's clock."""
+        right = bool(self._clock.synchronized)
+        await self._gap(from_ns, to_ns, readings, reason, halt, synchronized=right, lane=lane)
+
+    async def _gap(
+        self,
+        from_ns: int,
+        to_ns: int,
+        readings: int,
+        reason: str,
+        halt: asyncio.Event,
+        *,
+        synchronized: bool = True,
+        lane: Lane | None = None,
+    ) -> None:
+        lane = lane or self._lanes.main
+        block = self._gap_of(lane, from_ns, to_ns, readings, reason, synchronized=synchronized)
+        await self._store([block], lane, halt)
+
+    def _gap_of(
+        self, lane: Lane, from_ns: int, to_ns: int, readings: int, reason: str, *, synchronized: bool = True
+    ) -> _native.Block:
+        place = lane.outbox.next_sequence
+        return _native.gap(
+            stream=lane.outbox.stream.bytes,
+            first=place,
+            last=place,
+            epoch=lane.epoch,
+            from_ns=from_ns,
+            to_ns=to_ns,
+            readings=readings,
+            reason=reason,
+            sealed_ns=self._clock.now_ns(),
+            synchronized=synchronized,
+        )
