@@ -13,7 +13,7 @@ import random
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from agent._native import Identifier
 from agent.config import Config
 from agent.errors import HeadraceError
-from agent.identifiers.cache import Cache, Known
+from agent.identifiers.cache import Cache, Known, Row
 from agent.identifiers.dialects import DAILY_LIMIT, NOT_FOUND, Answer, Dialect, dialect
 from agent.identifiers.facts import ATTRIBUTES, MAX_TEXT, USABLE, Resolved, State
 from agent.identifiers.node import Node, Unreachable
@@ -68,9 +68,10 @@ class Resolver:
         self._concurrency = concurrency
         self._told = told
         self._clock = clock
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, Row] = {}
         self._states: dict[str, State] = {}
-        self._identifiers: dict[str, Identifier] = {}
+        self._texts: dict[str, str] = {}
+        """Key -> how the config spells it."""
         self._due: list[tuple[float, str]] = []
         self._more = asyncio.Event()
         self._flights: dict[str, asyncio.Task[None]] = {}
@@ -92,18 +93,19 @@ class Resolver:
     async def load(self, identifiers: Iterable[str]) -> None:
         """Takes what is asked for from now on, and what the cache has of it. Reads the cache only; asks nobody."""
         wanted, states, due = await asyncio.to_thread(self._prepare, list(identifiers))
-        self._identifiers, self._states, self._due = wanted, states, due
+        self._texts, self._states, self._due = wanted, states, due
         self._more.set()
 
     def of(self, text: str) -> Resolved:
         """What is known of an identifier, now."""
-        key = self.key(text)
+        # What is its own key need not be parsed again: a catalog of 100,000 tags asks for each.
+        key = text if text in self._states else self.key(text)
         if key is None:
             with suppress(ValueError):
                 return Resolved("static" if Identifier(text).scheme else "opaque")
             return Resolved("opaque")
         known = self._known.get(key)
-        return Resolved(self._states.get(key, "unresolved"), orjson.loads(known.facts) if known else {})
+        return Resolved(self._states.get(key, "unresolved"), orjson.loads(known[2]) if known else {})
 
     def facts(self) -> dict[str, Any]:
         """Counters since the start, and how many identifiers are in each state."""
@@ -141,7 +143,7 @@ class Resolver:
         key = self.key(text)
         if key is None:
             return self.of(text)
-        self._identifiers.setdefault(key, Identifier(text))
+        self._texts.setdefault(key, text)
         await self._ask(key)
         return self.of(text)
 
@@ -158,30 +160,45 @@ class Resolver:
                 )
             await asyncio.sleep(0.05)
 
-    def _prepare(self, texts: list[str]) -> tuple[dict[str, Identifier], dict[str, State], list[tuple[float, str]]]:
+    def _prepare(self, texts: list[str]) -> tuple[dict[str, str], dict[str, State], list[tuple[float, str]]]:
         """What is wanted, in which state it is, and when each is to be asked for: all that takes long, in a thread."""
-        wanted = self._wanted(texts)
         now = self._clock()
-        known = {each.key: each for each in self._cache.read()}
-        self._cache.forget(known.keys() - wanted.keys())
+        known = {row[0]: row for row in self._cache.read()}
+        wanted = self._wanted(texts, known)
         known |= self._known
-        self._known = (
-            known if known.keys() <= wanted.keys() else {key: known[key] for key in known.keys() & wanted.keys()}
-        )
-        states: dict[str, State] = {key: self._states.get(key) or self._state(key, now) for key in wanted}
-        due = [(self._when(key, now), key) for key in wanted]
+        if unwanted := known.keys() - wanted.keys():
+            self._cache.forget(unwanted)
+            known = {key: known[key] for key in known.keys() & wanted.keys()}
+        self._known = known
+        # Two hundred thousand calls would take longer than all the rest: what `_state` and `_when` say of an answer
+        # that holds is said here.
+        states: dict[str, State] = {key: state for key, state in self._states.items() if key in wanted}
+        due, failures, dice = [], self._failures, random.random
+        for key in wanted:
+            row = known.get(key)
+            if row is not None and 0 <= now - row[4] <= row[5] and key not in failures:
+                states.setdefault(key, row[1])  # type: ignore[arg-type]
+                due.append((row[4] + row[5] * REFRESH * (0.9 + 0.1 * dice()), key))
+            else:
+                states[key] = states.get(key) or self._state(key, now)
+                due.append((self._when(key, now), key))
         heapq.heapify(due)
         return wanted, states, due
 
-    def _wanted(self, texts: list[str]) -> dict[str, Identifier]:
+    @staticmethod
+    def _wanted(texts: list[str], known: Container[str]) -> dict[str, str]:
         found = {}
         for text in texts:
+            # A key is an identifier too, and its own key.
+            if text in known:
+                found[text] = text
+                continue
             try:
                 identifier = Identifier(text)
             except ValueError:
                 continue
             if identifier.scheme == "handle":
-                found[identifier.key] = identifier
+                found[identifier.key] = text
         return found
 
     async def _work(self) -> None:
@@ -195,7 +212,7 @@ class Resolver:
                         await self._more.wait()
                 continue
             _, key = heapq.heappop(self._due)
-            if key not in self._identifiers:
+            if key not in self._texts:
                 continue
             try:
                 await self._ask(key)
@@ -216,7 +233,7 @@ class Resolver:
         await asyncio.shield(flight)
 
     async def _fetch(self, key: str) -> None:
-        identifier = self._identifiers[key]
+        identifier = Identifier(self._texts[key])
         try:
             answer = await self._dialect.ask(self._node, identifier)
             state, facts, holds = self._judge(identifier, answer)
@@ -229,7 +246,7 @@ class Resolver:
             return
         self._counts["answers"] += 1
         del self._failures[key]
-        before = self._known.get(key)
+        before = self._row(key)
         if state == "unknown":
             # The longer it stays unknown, the less often it is asked for.
             longer = 2 * before.holds if before and before.state == "unknown" else 0.0
@@ -267,7 +284,7 @@ class Resolver:
                 self._lies.add(key)
             facts = {"event": "record_refused", "identifier": key, "reason": text}
             log.error("The answer for %s is not used: %s.", key, text, extra=facts)
-        if key in self._known and self._known[key].state in USABLE:
+        if (known := self._row(key)) and known.state in USABLE:
             self._mark(key)
         elif self._states.get(key) != "refused":
             self._states[key] = "refused"
@@ -280,8 +297,12 @@ class Resolver:
             self._states[key] = state
             self._told()
 
+    def _row(self, key: str) -> Known | None:
+        row = self._known.get(key)
+        return None if row is None else Known._make(row)
+
     def _state(self, key: str, now: float) -> State:
-        known = self._known.get(key)
+        known = self._row(key)
         if known is None:
             return "unresolved"
         age = now - known.fetched_at
@@ -297,7 +318,7 @@ class Resolver:
         if failures := self._failures[key]:
             pause: float = min(RETRY[0] * 2 ** min(failures - 1, 10), RETRY[1])
             return now + pause * random.uniform(0.5, 1.0)  # noqa: S311 - only so that not all come at once
-        known = self._known.get(key)
+        known = self._row(key)
         if known is None or not 0 <= now - known.fetched_at <= known.holds:
             return now
         return known.fetched_at + known.holds * REFRESH * random.uniform(0.9, 1.0)  # noqa: S311
