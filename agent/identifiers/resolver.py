@@ -24,11 +24,12 @@ from agent._native import Identifier
 from agent.config import Config
 from agent.errors import HeadraceError
 from agent.identifiers.cache import Cache, Known, Row
+from agent.identifiers.chain import Chain
 from agent.identifiers.dialects import DAILY_LIMIT, NOT_FOUND, Answer, Dialect, dialect
 from agent.identifiers.facts import ATTRIBUTES, MAX_TEXT, USABLE, Resolved, State
 from agent.identifiers.node import Node, Unreachable
 from agent.identifiers.record import PUBLIC_READ, Record
-from agent.identifiers.signature import Untrue, covered, roots
+from agent.identifiers.signature import Signature, Untrue, roots, signatures
 
 log = logging.getLogger("headrace.resolver")
 
@@ -64,6 +65,7 @@ class Resolver:
         """`max_stale` is in seconds, `clock` gives the wall clock's in seconds since 1970."""
         self._node, self._dialect, self._cache = node, dialect, cache
         self._roots = list(roots)
+        self._chain = Chain(self._roots, self._record)
         self._max_stale = max_stale
         self._concurrency = concurrency
         self._told = told
@@ -236,7 +238,7 @@ class Resolver:
         identifier = Identifier(self._texts[key])
         try:
             answer = await self._dialect.ask(self._node, identifier)
-            state, facts, holds = self._judge(identifier, answer)
+            state, facts, holds = await self._judge(identifier, answer)
         except Unreachable:
             self._failures[key] += 1
             self._mark(key)
@@ -258,7 +260,7 @@ class Resolver:
             self._states[key] = state
             self._told()
 
-    def _judge(self, identifier: Identifier, answer: Answer) -> tuple[State, dict[str, str], float]:
+    async def _judge(self, identifier: Identifier, answer: Answer) -> tuple[State, dict[str, str], float]:
         if answer.record is None:
             if answer.code == NOT_FOUND:
                 return "unknown", {}, NEGATIVE[0]
@@ -268,12 +270,36 @@ class Resolver:
         record = answer.record
         if self.key(record.handle) != identifier.key:
             raise ValueError(f"asked for {identifier.text}, the node answers of {record.handle[:80]!r}")
-        indexes, proven = covered(record, self._roots, self._clock())
-        trusted = indexes if indexes or self._roots else frozenset(value.index for value in record.values)
-        if self._roots and not proven:
-            raise Untrue("no root signed it")
-        state: State = "verified" if proven else "resolved"
-        return state, _attributes(record, trusted), record.holds(self._clock())
+        now = self._clock()
+        signed = signatures(record, now)
+        parts = await self._proven(signed, record.handle, now) if self._roots else [each for each, _ in signed]
+        covered = frozenset[int]().union(*parts)
+        trusted = covered if covered or self._roots else frozenset(value.index for value in record.values)
+        state: State = "verified" if self._roots else "resolved"
+        return state, _attributes(record, trusted), record.holds(now)
+
+    async def _proven(
+        self, signed: list[tuple[frozenset[int], Signature]], handle: str, now: float
+    ) -> list[frozenset[int]]:
+        """What those signatures cover behind which a root stands. Raises Untrue where there is none, and what asking
+        for certificates raises."""
+        found, problem = [], Untrue("nobody signed it")
+        for indexes, signature in signed:
+            try:
+                await self._chain.prove(signature, handle, now)
+                found.append(indexes)
+            except Untrue as reason:
+                problem = reason
+        if not found:
+            raise problem
+        return found
+
+    async def _record(self, handle: str) -> Record | None:
+        """A signer's own record, for the chain. Raises Unreachable, ValueError."""
+        found = (await self._dialect.ask(self._node, Identifier(handle))).record
+        if found is not None and self.key(found.handle) != self.key(handle):
+            raise ValueError(f"asked for the signer {handle[:80]}, the node answers of {found.handle[:80]!r}")
+        return found
 
     def _lie(self, key: str, text: str) -> None:
         """An answer that can't be true changes nothing: what was known before stays known."""
