@@ -100,8 +100,7 @@ class Resolver:
 
     def of(self, text: str) -> Resolved:
         """What is known of an identifier, now."""
-        # What is its own key need not be parsed again: a catalog of 100,000 tags asks for each.
-        key = text if text in self._states else self.key(text)
+        key = text if text in self._states and _plain(text) else self.key(text)
         if key is None:
             with suppress(ValueError):
                 return Resolved("static" if Identifier(text).scheme else "opaque")
@@ -191,8 +190,7 @@ class Resolver:
     def _wanted(texts: list[str], known: Container[str]) -> dict[str, str]:
         found = {}
         for text in texts:
-            # A key is an identifier too, and its own key.
-            if text in known:
+            if text in known and _plain(text):
                 found[text] = text
                 continue
             try:
@@ -364,6 +362,12 @@ class Resolver:
                     self._told_unkept = True
                     facts = {"event": "cache_unwritable"}
                     log.warning("The resolver's cache can't be written: %s; collection goes on", reason, extra=facts)
+
+
+def _plain(text: str) -> bool:
+    """Whether a text that is a Handle's key is its own key, and need not be parsed for that: in no other scheme does it
+    begin with a digit and have neither of these."""
+    return text[:1].isdigit() and ":" not in text and "#" not in text
 
 
 def of_config(config: Config, told: Callable[[], None] = lambda: None) -> Resolver:
