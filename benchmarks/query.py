@@ -48,14 +48,21 @@ ROUNDS = 5
 def results(count: int = READINGS) -> Iterator[Result]:
     """Queries first. Raises AssertionError where a day does not have all of its readings."""
     folder, before = _made(count)
-    answers = [_asked(folder) for _ in range(3)]
+    answers = [_asked(folder) for _ in range(ROUNDS)]
     what = f"a day of one tag out of {count // 10**6} million readings"
-    cold = min(answer["cold"] for answer in answers)
-    warm = min(answer["warm"] for answer in answers)
-    page = min(answer["page"] for answer in answers)
-    yield from less(f"{what}, cold", cold, "ms", **{"in order of arrival": before["cold"]})
-    yield from less(f"{what}, warm", warm, "ms", **{"in order of arrival": before["warm"]})
-    yield from less(f"{what}, first 10,000 as JSON", page, "ms", **{"in order of arrival": before["page"]})
+    for name, key in (
+        ("cold: file not in memory, another tag asked for before", "cold"),
+        ("cold, the first question of a store just opened", "opened"),
+        ("the same with the start of Python and the opening", "started"),
+        ("warm", "warm"),
+        ("first 10,000 as JSON, warm", "page"),
+    ):
+        of = min(answer[key] for answer in answers)
+        yield from less(f"{what}, {name}", of, "ms", **{"in order of arrival": before[key]})
+        if f"{key}_cpu" in before:
+            of_cpu = min(answer[f"{key}_cpu"] for answer in answers)
+            by_clock = f"by the clock; load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
+            yield from less(f"{what}, {name}: CPU", of_cpu, "ms", **{by_clock: of})
     yield from _ingest()
 
 
@@ -101,47 +108,68 @@ def _made(count: int) -> tuple[Path, dict[str, float]]:
 
 
 def _asked(folder: Path) -> dict[str, float]:
-    """The questions in a process of its own, whose file is not in the memory of the system."""
+    """The questions in processes of their own."""
     command = [sys.executable, "-m", "benchmarks.query", "--ask", str(folder)]
-    found = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1]).stdout
-    answer: dict[str, float] = orjson.loads(found)
-    return answer
+    root = Path(__file__).parents[1]
+    answer: dict[str, float] = {}
+    for way in ("opened", "cold"):
+        _forget(folder)
+        answer |= orjson.loads(subprocess.run([*command, way], check=True, capture_output=True, cwd=root).stdout)
+    _forget(folder)
+    began = perf_counter()
+    subprocess.run([*command, "started"], check=True, capture_output=True, cwd=root)
+    return answer | {"started": (perf_counter() - began) * 1000}
 
 
-def _ask(folder: Path) -> None:
-    """Prints ms: of the first question of a store just opened, of the same again, and of a page of it."""
-    day = Asked((TAGS[57].identifier,), None, Span(BEGIN, BEGIN + DAY, 1_000_000), None, "arrow")
-    page = Asked(day.ids, None, Span(BEGIN, BEGIN + DAY, 10_000), None, "json")
-    with tempfile.TemporaryDirectory() as other:
-        # Libraries are loaded, and the code has run once, on another store.
-        small = Store(Path(other))
-        body = _catalog()
-        with small.transaction():
-            names.bind(small, epoch_of(body), Catalog.decode(body))
-        for question in (day, page):
-            _timed(small, question, 0)
-        small.close()
-    file = folder / "headrace.duckdb"
-    number = os.open(file, os.O_RDONLY)
+def _forget(folder: Path) -> None:
+    """The file is not in the memory of the system afterwards."""
+    number = os.open(folder / "headrace.duckdb", os.O_RDONLY)
     os.fsync(number)
     os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(number)
-    store = Store(folder)
+
+
+def _ask(folder: Path, way: str) -> None:
+    """Prints milliseconds."""
+    # Tags far from each other: what one was read from holds nothing of the other.
+    other, day = (
+        Asked((TAGS[at].identifier,), None, Span(BEGIN, BEGIN + DAY, 1_000_000), None, "arrow") for at in (7, 57)
+    )
+    page = Asked(day.ids, None, Span(BEGIN, BEGIN + DAY, 10_000), None, "json")
     expected = DAY // STEP
-    cold = _timed(store, day, expected)
-    warm = min(_timed(store, day, expected) for _ in range(ROUNDS))
-    first = min(_timed(store, page, 10_000) for _ in range(ROUNDS))
+    if way != "started":
+        with tempfile.TemporaryDirectory() as place:
+            # Libraries are loaded, and the code has run once, on another store.
+            small = Store(Path(place))
+            body = _catalog()
+            with small.transaction():
+                names.bind(small, epoch_of(body), Catalog.decode(body))
+            for question in (day, page):
+                _timed(small, question, 0)
+            small.close()
+    store = Store(folder)
+    if way == "cold":
+        _timed(store, other, expected)
+        _forget(folder)
+    took, cpu = _timed(store, day, expected)
+    found = {way: took, f"{way}_cpu": cpu}
+    if way == "cold":
+        found["warm"], found["warm_cpu"] = map(
+            min, zip(*(_timed(store, day, expected) for _ in range(ROUNDS)), strict=True)
+        )
+        found["page"] = min(_timed(store, page, 10_000)[0] for _ in range(ROUNDS))
     store.close()
-    sys.stdout.write(orjson.dumps({"cold": cold, "warm": warm, "page": first}).decode())
+    sys.stdout.write(orjson.dumps(found).decode())
 
 
-def _timed(store: Store, question: Asked, expected: int) -> float:
-    began = perf_counter()
+def _timed(store: Store, question: Asked, expected: int) -> tuple[float, float]:
+    """Milliseconds by the clock, and of CPU."""
+    began, cpu = perf_counter(), process_time()
     with store.snapshot() as view:
         found = readings(view, question, Caller())
-    took = (perf_counter() - began) * 1000
+    took, used = (perf_counter() - began) * 1000, (process_time() - cpu) * 1000
     assert found.readings == expected, f"{found.readings} readings instead of {expected}"
-    return took
+    return took, used
 
 
 def _ingest(blocks: int = 100, each: int = 20_000) -> Iterator[Result]:
@@ -209,7 +237,7 @@ def _block(stream: UUID, sequence: int, count: int, epoch: int) -> bytes:
 
 def main() -> None:
     if sys.argv[1:2] == ["--ask"]:
-        _ask(Path(sys.argv[2]))
+        _ask(Path(sys.argv[2]), sys.argv[3])
         return
     for result in results(int(sys.argv[1]) if len(sys.argv) > 1 else READINGS):
         replace(result, command=f"{COMMAND}.query").print()

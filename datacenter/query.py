@@ -162,13 +162,16 @@ def table(view: Snapshot, who: Named | Sequence[Named], span: Span) -> tuple[pa.
         value = f"CAST({quoted(KIND_OF[ValueType(type_)])} AS {_SQL_TYPE[ValueType(type_)]})"
     else:
         value = f"coalesce({', '.join(map(_text, kinds_in(whom)))})"
-    found = _arrow(view, whom, span, f"time AS time_ns, {value} AS value, quality, stream, sequence, key")
-    more = found.num_rows > span.limit
-    found = found.slice(0, span.limit)
-    cursor = None
-    if more:
-        places = [found.column(name).to_pylist() for name in ("time_ns", "stream", "sequence")]
-        cursor = _cursor([(at, 0, stream, place) for at, stream, place in zip(*places, strict=True)], span)
+    columns = f"time AS time_ns, {value} AS value, quality"
+    # Of one identifier the rest is only needed to go on behind a page, and each column is read from the disk by itself.
+    found, cursor = _in_order(view, whom, span, columns if isinstance(who, Named) else f"{columns}, key"), None
+    if found is None:
+        found = view.arrow(_page(whom, span, f"{columns}, stream, sequence, key"))
+        more = found.num_rows > span.limit
+        found = found.slice(0, span.limit)
+        if more:
+            places = [found.column(name).to_pylist() for name in ("time_ns", "stream", "sequence")]
+            cursor = _cursor([(at, 0, stream, place) for at, stream, place in zip(*places, strict=True)], span)
     times = found.column("time_ns").cast(pa.timestamp("ns", "UTC"))
     chosen = found.select(["time_ns", "value", "quality"]).add_column(1, "time", times)
     if not isinstance(who, Named):
@@ -218,14 +221,16 @@ def _ordered(view: Snapshot, whom: Sequence[Named], span: Span, columns: str) ->
     return view.rows(_page(whom, span, columns))
 
 
-def _arrow(view: Snapshot, whom: Sequence[Named], span: Span, columns: str) -> pa.Table:
-    if span.after is None:
-        # Nearly always the readings lie in order already; to look is much cheaper than to sort.
-        found = view.arrow(f"{_question(whom, span, columns)} LIMIT {span.limit + 1:d}")
-        times = found.column("time_ns").combine_chunks()
-        if found.num_rows <= span.limit and pc.all(pc.less(times[:-1], times[1:])).as_py() is not False:
-            return found
-    return view.arrow(_page(whom, span, columns))
+def _in_order(view: Snapshot, whom: Sequence[Named], span: Span, columns: str) -> pa.Table | None:
+    """All that is asked for, where it is one page and lies in order already, as nearly always; to look is much cheaper
+    than to sort."""
+    if span.after is not None:
+        return None
+    found = view.arrow(f"{_question(whom, span, columns)} LIMIT {span.limit + 1:d}")
+    if found.num_rows > span.limit:
+        return None
+    times = found.column("time_ns").combine_chunks()
+    return found if pc.all(pc.less(times[:-1], times[1:])).as_py() is not False else None
 
 
 def _cursor(rows: list[Row], span: Span) -> Cursor:

@@ -19,8 +19,10 @@ import duckdb
 import pyarrow as pa
 
 from agent.errors import HeadraceError
+from agent.model import ValueType
 from datacenter import tables
 from datacenter.identity import lookup
+from datacenter.kinds import KIND_OF
 
 log = logging.getLogger("headrace.store")
 
@@ -90,6 +92,8 @@ class Store:
                 self._run(tables.SINCE[later])
                 if later == 3:
                     self._fill_lookups()
+                if later == 4:
+                    self._part_by_kind()
                 self.write("UPDATE meta SET value = ? WHERE name = 'schema'", [str(later)])
         return str(meta["client"])
 
@@ -99,6 +103,14 @@ class Store:
             self._writer.register("known", pa.table({"identifier": found, "lookup": [*map(lookup, found)]}))
             self.write("UPDATE tags SET lookup = k.lookup FROM known k WHERE k.identifier = tags.identifier")
             self._writer.unregister("known")
+
+    def _part_by_kind(self) -> None:
+        of = {key: KIND_OF[ValueType(type_)] for key, type_ in self.rows("SELECT key, type FROM tags")}
+        for kind in dict.fromkeys(of.values()):
+            keys = "".join("1" if of.get(key) == kind else "0" for key in range(max(of) + 1))
+            for statement in tables.parted(kind):
+                self.write(statement, [keys])
+        self._run(tables.PARTED)
 
     def _run(self, statements: str) -> None:
         for statement in filter(str.strip, statements.split(";")):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from datacenter.kinds import KIND_OF, SQL_OF
+from datacenter.kinds import SQL_OF
 
 VERSION = 4
 """Version of the tables. A store of a later version is refused, never misread."""
@@ -62,17 +62,22 @@ WAITING = " UNION ALL ".join(f"SELECT '{kind}', count(*) FROM {arrived(kind)}" f
 """(kind, readings) that wait to be settled."""
 
 
-def _by_kind() -> Iterator[str]:
-    """Parts the two tables of all readings by kind; each keeps its order."""
-    for kind, type_ in SQL_OF.items():
-        columns = f"key INTEGER, time BIGINT, quality UINTEGER, value {type_}, stream INTEGER, sequence BIGINT"
-        types = ", ".join(f"'{each}'" for each, its in KIND_OF.items() if its == kind)
-        for table, before in ((settled(kind), "settled"), (arrived(kind), "readings")):
-            yield f"CREATE TABLE {table}({columns})"
-            yield (
-                f'INSERT INTO {table} SELECT key, time, quality, "{kind}", stream, sequence FROM {before}'  # noqa: S608
-                f" WHERE key IN (SELECT key FROM tags WHERE type IN ({types}))"
-            )
+def _pair(kind: str) -> Iterator[str]:
+    for table in (settled(kind), arrived(kind)):
+        yield (
+            f"CREATE TABLE {table}(key INTEGER, time BIGINT, quality UINTEGER, value {SQL_OF[kind]}, stream INTEGER,"
+            " sequence BIGINT)"
+        )
+
+
+def parted(kind: str) -> Iterator[str]:
+    """Fills a kind's tables with its part of what version 3 had in two, in its order. The parameter has a 1 for each
+    tag key that is of the kind. A join would do the same and lose the order."""
+    for table, before in ((settled(kind), "settled"), (arrived(kind), "readings")):
+        yield (
+            f'INSERT INTO {table} SELECT key, time, quality, "{kind}", stream, sequence FROM {before}'  # noqa: S608
+            " WHERE get_bit(CAST(? AS BIT), key) = 1"
+        )
 
 
 SINCE = {
@@ -98,12 +103,14 @@ ALTER TABLE gaps ADD COLUMN synchronized BOOLEAN;
 CREATE TABLE corrections(stream UUID, first BIGINT, last BIGINT, offset_ns BIGINT, agent VARCHAR, by_stream UUID,
     by_sequence BIGINT);
 """,
-    4: f"""
-{";".join(_by_kind())};
+    4: ";".join(statement for kind in SQL_OF for statement in _pair(kind)),
+}
+"""What each later version adds to the one before; an older store gets it when it is opened."""
+
+PARTED = f"""
 DROP VIEW every;
 DROP TABLE settled;
 DROP TABLE readings;
 CREATE VIEW every AS FROM {of(SQL_OF)};
-""",
-}
-"""What each later version adds to the one before; an older store gets it when it is opened."""
+"""
+"""What ends version 4's beginning, when all is `parted`."""

@@ -41,9 +41,10 @@ class Entry:
 
 
 class Root:
-    """A key that signs records, made for one run."""
+    """A key that signs records and certificates, made for one run. `name` is how its signatures call it."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "300:0.NA/88") -> None:
+        self.name = name
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     @property
@@ -53,18 +54,25 @@ class Root:
 
     def sign(self, handle: str, values: list[dict[str, Any]], *, begin: float = 0.0, seconds: float = 3600.0) -> str:
         """The HS_SIGNATURE of a record: `begin` is from now, `seconds` how long it is good."""
-        now = time.time() + begin
         digests = [
             {"index": each["index"], "digest": digest(_stored(each).encode(), "SHA-256")}
             for each in values
             if isinstance(each["ttl"], int)
         ]
-        claims: dict[str, Any] = {
-            "digests": {"alg": "SHA-256", "digests": digests},
-            "iss": "300:0.NA/88",
-            "sub": handle,
-        }
-        claims |= {"nbf": now - 60, "iat": now, "exp": now + seconds}
+        return self._signed({"digests": {"alg": "SHA-256", "digests": digests}, "sub": handle}, begin, seconds)
+
+    def certify(
+        self, other: Root, *permissions: tuple[str, str], begin: float = 0.0, seconds: float = 3600.0, **more: Any
+    ) -> str:
+        """The HS_CERT of another key, for (permission, handle) each; `more` are further claims."""
+        public = other._key.public_key().public_numbers()
+        jwk = {"kty": "RSA", "n": _number(public.n), "e": _number(public.e)}
+        perms = [{"perm": kind, "handle": handle} for kind, handle in permissions]
+        return self._signed({"publicKey": jwk, "perms": perms, "sub": other.name, **more}, begin, seconds)
+
+    def _signed(self, claims: dict[str, Any], begin: float, seconds: float) -> str:
+        now = time.time() + begin
+        claims = {"iss": self.name, "nbf": now - 60, "iat": now, "exp": now + seconds} | claims
         text = b".".join(_part(orjson.dumps(each)) for each in ({"alg": "RS256"}, claims))
         return (text + b"." + _part(self._key.sign(text, PKCS1v15(), SHA256()))).decode()
 
@@ -90,3 +98,7 @@ def _stored(value: dict[str, Any]) -> Value:
 
 def _part(body: bytes) -> bytes:
     return urlsafe_b64encode(body).rstrip(b"=")
+
+
+def _number(number: int) -> str:
+    return _part(number.to_bytes((number.bit_length() + 7) // 8)).decode()

@@ -129,6 +129,8 @@ def test_kill_9_while_it_is_laid_out_anew_changes_nothing(tmp_path: Path) -> Non
     assert store.rows(
         "SELECT sequence, count(*), sum(value), min(time) FROM arrived_real GROUP BY ALL ORDER BY ALL"
     ) == [(sequence, 50_000, sum(at / 8 for at in range(50_000)), BEGIN) for sequence in range(1, 21)]
+    backwards = "SELECT count(*) FROM (SELECT sequence, time, lag((sequence, time)) OVER (ORDER BY rowid) AS before"
+    assert store.rows(f"{backwards} FROM arrived_real) WHERE before > (sequence, time)") == [(0,)]
     store.close()
 
 

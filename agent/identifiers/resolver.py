@@ -13,7 +13,7 @@ import random
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -24,12 +24,13 @@ from agent import backoff
 from agent._native import Identifier
 from agent.config import Config
 from agent.errors import HeadraceError
-from agent.identifiers.cache import Cache, Known
+from agent.identifiers.cache import Cache, Known, Row
+from agent.identifiers.chain import Chain
 from agent.identifiers.dialects import DAILY_LIMIT, NOT_FOUND, Answer, Dialect, dialect
 from agent.identifiers.facts import ATTRIBUTES, MAX_TEXT, USABLE, Resolved, State
 from agent.identifiers.node import Node, Unreachable
 from agent.identifiers.record import PUBLIC_READ, Record
-from agent.identifiers.signature import Untrue, covered, roots
+from agent.identifiers.signature import Signature, Untrue, roots, signatures
 
 log = logging.getLogger("headrace.resolver")
 
@@ -65,13 +66,15 @@ class Resolver:
         """`max_stale` is in seconds, `clock` gives the wall clock's in seconds since 1970."""
         self._node, self._dialect, self._cache = node, dialect, cache
         self._roots = list(roots)
+        self._chain = Chain(self._roots, self._record)
         self._max_stale = max_stale
         self._concurrency = concurrency
         self._told = told
         self._clock = clock
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, Row] = {}
         self._states: dict[str, State] = {}
-        self._identifiers: dict[str, Identifier] = {}
+        self._texts: dict[str, str] = {}
+        """Key -> how the config spells it."""
         self._due: list[tuple[float, str]] = []
         self._more = asyncio.Event()
         self._flights: dict[str, asyncio.Task[None]] = {}
@@ -93,18 +96,18 @@ class Resolver:
     async def load(self, identifiers: Iterable[str]) -> None:
         """Takes what is asked for from now on, and what the cache has of it. Reads the cache only; asks nobody."""
         wanted, states, due = await asyncio.to_thread(self._prepare, list(identifiers))
-        self._identifiers, self._states, self._due = wanted, states, due
+        self._texts, self._states, self._due = wanted, states, due
         self._more.set()
 
     def of(self, text: str) -> Resolved:
         """What is known of an identifier, now."""
-        key = self.key(text)
+        key = text if text in self._states and _plain(text) else self.key(text)
         if key is None:
             with suppress(ValueError):
                 return Resolved("static" if Identifier(text).scheme else "opaque")
             return Resolved("opaque")
         known = self._known.get(key)
-        return Resolved(self._states.get(key, "unresolved"), orjson.loads(known.facts) if known else {})
+        return Resolved(self._states.get(key, "unresolved"), orjson.loads(known[2]) if known else {})
 
     def facts(self) -> dict[str, Any]:
         """Counters since the start, and how many identifiers are in each state."""
@@ -142,7 +145,7 @@ class Resolver:
         key = self.key(text)
         if key is None:
             return self.of(text)
-        self._identifiers.setdefault(key, Identifier(text))
+        self._texts.setdefault(key, text)
         await self._ask(key)
         return self.of(text)
 
@@ -159,30 +162,44 @@ class Resolver:
                 )
             await asyncio.sleep(0.05)
 
-    def _prepare(self, texts: list[str]) -> tuple[dict[str, Identifier], dict[str, State], list[tuple[float, str]]]:
+    def _prepare(self, texts: list[str]) -> tuple[dict[str, str], dict[str, State], list[tuple[float, str]]]:
         """What is wanted, in which state it is, and when each is to be asked for: all that takes long, in a thread."""
-        wanted = self._wanted(texts)
         now = self._clock()
-        known = {each.key: each for each in self._cache.read()}
-        self._cache.forget(known.keys() - wanted.keys())
+        known = {row[0]: row for row in self._cache.read()}
+        wanted = self._wanted(texts, known)
         known |= self._known
-        self._known = (
-            known if known.keys() <= wanted.keys() else {key: known[key] for key in known.keys() & wanted.keys()}
-        )
-        states: dict[str, State] = {key: self._states.get(key) or self._state(key, now) for key in wanted}
-        due = [(self._when(key, now), key) for key in wanted]
+        if unwanted := known.keys() - wanted.keys():
+            self._cache.forget(unwanted)
+            known = {key: known[key] for key in known.keys() & wanted.keys()}
+        self._known = known
+        # Two hundred thousand calls would take longer than all the rest: what `_state` and `_when` say of an answer
+        # that holds is said here.
+        states: dict[str, State] = {key: state for key, state in self._states.items() if key in wanted}
+        due, failures, dice = [], self._failures, random.random
+        for key in wanted:
+            row = known.get(key)
+            if row is not None and 0 <= now - row[4] <= row[5] and key not in failures:
+                states.setdefault(key, row[1])  # type: ignore[arg-type]
+                due.append((row[4] + row[5] * REFRESH * (0.9 + 0.1 * dice()), key))
+            else:
+                states[key] = states.get(key) or self._state(key, now)
+                due.append((self._when(key, now), key))
         heapq.heapify(due)
         return wanted, states, due
 
-    def _wanted(self, texts: list[str]) -> dict[str, Identifier]:
+    @staticmethod
+    def _wanted(texts: list[str], known: Container[str]) -> dict[str, str]:
         found = {}
         for text in texts:
+            if text in known and _plain(text):
+                found[text] = text
+                continue
             try:
                 identifier = Identifier(text)
             except ValueError:
                 continue
             if identifier.scheme == "handle":
-                found[identifier.key] = identifier
+                found[identifier.key] = text
         return found
 
     async def _work(self) -> None:
@@ -196,7 +213,7 @@ class Resolver:
                         await self._more.wait()
                 continue
             _, key = heapq.heappop(self._due)
-            if key not in self._identifiers:
+            if key not in self._texts:
                 continue
             try:
                 await self._ask(key)
@@ -217,10 +234,10 @@ class Resolver:
         await asyncio.shield(flight)
 
     async def _fetch(self, key: str) -> None:
-        identifier = self._identifiers[key]
+        identifier = Identifier(self._texts[key])
         try:
             answer = await self._dialect.ask(self._node, identifier)
-            state, facts, holds = self._judge(identifier, answer)
+            state, facts, holds = await self._judge(identifier, answer)
         except Unreachable:
             self._failures[key] += 1
             self._mark(key)
@@ -230,7 +247,7 @@ class Resolver:
             return
         self._counts["answers"] += 1
         del self._failures[key]
-        before = self._known.get(key)
+        before = self._row(key)
         if state == "unknown":
             # The longer it stays unknown, the less often it is asked for.
             longer = 2 * before.holds if before and before.state == "unknown" else 0.0
@@ -242,7 +259,7 @@ class Resolver:
             self._states[key] = state
             self._told()
 
-    def _judge(self, identifier: Identifier, answer: Answer) -> tuple[State, dict[str, str], float]:
+    async def _judge(self, identifier: Identifier, answer: Answer) -> tuple[State, dict[str, str], float]:
         if answer.record is None:
             if answer.code == NOT_FOUND:
                 return "unknown", {}, NEGATIVE[0]
@@ -252,12 +269,36 @@ class Resolver:
         record = answer.record
         if self.key(record.handle) != identifier.key:
             raise ValueError(f"asked for {identifier.text}, the node answers of {record.handle[:80]!r}")
-        indexes, proven = covered(record, self._roots, self._clock())
-        trusted = indexes if indexes or self._roots else frozenset(value.index for value in record.values)
-        if self._roots and not proven:
-            raise Untrue("no root signed it")
-        state: State = "verified" if proven else "resolved"
-        return state, _attributes(record, trusted), record.holds(self._clock())
+        now = self._clock()
+        signed = signatures(record, now)
+        parts = await self._proven(signed, record.handle, now) if self._roots else [each for each, _ in signed]
+        covered = frozenset[int]().union(*parts)
+        trusted = covered if covered or self._roots else frozenset(value.index for value in record.values)
+        state: State = "verified" if self._roots else "resolved"
+        return state, _attributes(record, trusted), record.holds(now)
+
+    async def _proven(
+        self, signed: list[tuple[frozenset[int], Signature]], handle: str, now: float
+    ) -> list[frozenset[int]]:
+        """What those signatures cover behind which a root stands. Raises Untrue where there is none, and what asking
+        for certificates raises."""
+        found, problem = [], Untrue("nobody signed it")
+        for indexes, signature in signed:
+            try:
+                await self._chain.prove(signature, handle, now)
+                found.append(indexes)
+            except Untrue as reason:
+                problem = reason
+        if not found:
+            raise problem
+        return found
+
+    async def _record(self, handle: str) -> Record | None:
+        """A signer's own record, for the chain. Raises Unreachable, ValueError."""
+        found = (await self._dialect.ask(self._node, Identifier(handle))).record
+        if found is not None and self.key(found.handle) != self.key(handle):
+            raise ValueError(f"asked for the signer {handle[:80]}, the node answers of {found.handle[:80]!r}")
+        return found
 
     def _lie(self, key: str, text: str) -> None:
         """An answer that can't be true changes nothing: what was known before stays known."""
@@ -268,7 +309,7 @@ class Resolver:
                 self._lies.add(key)
             facts = {"event": "record_refused", "identifier": key, "reason": text}
             log.error("The answer for %s is not used: %s.", key, text, extra=facts)
-        if key in self._known and self._known[key].state in USABLE:
+        if (known := self._row(key)) and known.state in USABLE:
             self._mark(key)
         elif self._states.get(key) != "refused":
             self._states[key] = "refused"
@@ -281,8 +322,12 @@ class Resolver:
             self._states[key] = state
             self._told()
 
+    def _row(self, key: str) -> Known | None:
+        row = self._known.get(key)
+        return None if row is None else Known._make(row)
+
     def _state(self, key: str, now: float) -> State:
-        known = self._known.get(key)
+        known = self._row(key)
         if known is None:
             return "unresolved"
         age = now - known.fetched_at
@@ -297,7 +342,7 @@ class Resolver:
         """When to ask, in seconds since 1970."""
         if failures := self._failures[key]:
             return now + backoff.pause(failures, *RETRY)
-        known = self._known.get(key)
+        known = self._row(key)
         if known is None or not 0 <= now - known.fetched_at <= known.holds:
             return now
         return known.fetched_at + known.holds * REFRESH * random.uniform(0.9, 1.0)  # noqa: S311
@@ -317,6 +362,12 @@ class Resolver:
                     self._told_unkept = True
                     facts = {"event": "cache_unwritable"}
                     log.warning("The resolver's cache can't be written: %s; collection goes on", reason, extra=facts)
+
+
+def _plain(text: str) -> bool:
+    """Whether a text that is a Handle's key is its own key, and need not be parsed for that: in no other scheme does it
+    begin with a digit and have neither of these."""
+    return text[:1].isdigit() and ":" not in text and "#" not in text
 
 
 def of_config(config: Config, told: Callable[[], None] = lambda: None) -> Resolver:

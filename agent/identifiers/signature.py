@@ -1,14 +1,14 @@
 """Whether a record is what its owner signed: the digests and the signature of HS_SIGNATURE, a compact JWS.
 
-A signature made by one of the configured root keys is a proof. The chains of HS_CERT between a root and a signer are
-not followed: whose key signs records has to be configured itself.
+Whose signature it is, and whether that counts, is found by `agent.identifiers.chain`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from base64 import b64encode, urlsafe_b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -44,29 +44,62 @@ def signed(text: bytes, pem: bytes) -> str:
     return b64encode(key.sign(text, PKCS1v15(), SHA256())).decode()  # type: ignore[call-arg, arg-type, union-attr]
 
 
-def covered(record: Record, keys: Sequence[RSAPublicKey], now: float) -> tuple[frozenset[int], bool]:
-    """The indexes of the values that a signature covers, and whether a root signed it. `now` is in s since 1970.
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A JWS as far as its key: who issued it (`index:handle`), and what was signed."""
 
-    Raises Untrue where a digest, the time or the signature does not fit. A record without a signature covers nothing.
-    """
-    found: set[int] = set()
-    proven = False
+    issuer: str
+    algorithm: str
+    text: bytes
+    signature: bytes
+
+
+def opened(jws: str, now: float) -> tuple[dict[str, Any], Signature]:
+    """The claims of a compact JWS that is within its time; `now` is in s since 1970. Raises Untrue."""
+    try:
+        head, payload, signature = jws.split(".")
+        claims = load(_decode(payload))
+        begin, end = float(claims.get("nbf", 0)), float(claims.get("exp", now))
+        found = Signature(
+            str(claims.get("iss", "")),
+            str(load(_decode(head)).get("alg")),
+            f"{head}.{payload}".encode(),
+            _decode(signature),
+        )
+    except (TypeError, ValueError) as reason:
+        raise Untrue(f"a signature that can't be read: {reason}") from None
+    if not begin <= now <= end:
+        raise Untrue("the signature is out of its time")
+    return claims, found
+
+
+def signatures(record: Record, now: float) -> list[tuple[frozenset[int], Signature]]:
+    """Every signature of a record, and the indexes of the values that it covers, whose digests fit. `now` is in s since
+    1970. Raises Untrue where a digest or the time does not fit."""
+    found = []
     for value in record.values:
         if value.type.upper() != "HS_SIGNATURE":
             continue
         if value.text is None:
             raise Untrue("a signature that is no text")
-        head, claims, text, signature = _parts(value.text)
+        claims, signature = opened(value.text, now)
         indexes = _digests(record, claims)
         if str(claims.get("sub", record.handle)).upper() != record.handle.upper():
             raise Untrue(f"the signature is of {claims.get('sub')!r}")
-        if not float(claims.get("nbf", 0)) <= now <= float(claims.get("exp", now)):
-            raise Untrue("the signature is out of its time")
-        if keys:
-            _prove(keys, str(head.get("alg")), text, signature)
-            proven = True
-        found |= indexes
-    return frozenset(found), proven
+        found.append((frozenset(indexes), signature))
+    return found
+
+
+def signed_by(key: RSAPublicKey, signature: Signature) -> bool:
+    """Whether it was made with this key's other half. Raises Untrue where the algorithm is not known."""
+    known = SIGNATURES.get(signature.algorithm)
+    if known is None:
+        raise Untrue(f"a signature by {signature.algorithm}, which is not known here")
+    try:
+        key.verify(signature.signature, signature.text, PKCS1v15(), known)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def digest(encoded: bytes, name: str) -> str:
@@ -94,26 +127,5 @@ def _digests(record: Record, claims: Mapping[str, Any]) -> set[int]:
     return indexes
 
 
-def _parts(jws: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
-    try:
-        head, payload, signature = jws.split(".")
-        return load(_decode(head)), load(_decode(payload)), f"{head}.{payload}".encode(), _decode(signature)
-    except ValueError as reason:
-        raise Untrue(f"a signature that can't be read: {reason}") from None
-
-
 def _decode(part: str) -> bytes:
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
-
-
-def _prove(keys: Sequence[RSAPublicKey], algorithm: str, text: bytes, signature: bytes) -> None:
-    known = SIGNATURES.get(algorithm)
-    if known is None:
-        raise Untrue(f"a signature by {algorithm}, which is not known here")
-    for key in keys:
-        try:
-            key.verify(signature, text, PKCS1v15(), known)
-        except InvalidSignature:
-            continue
-        return
-    raise Untrue("the signature is of none of the roots")
