@@ -24,7 +24,7 @@ from agent.limits import MAX_BITS, MAX_GAP, MAX_REGISTERS, Limits, Span
 from agent.modbus_options import ModbusOptions
 from agent.model import Tag
 from agent.product import Product
-from agent.simulation import Signal, Simulation
+from agent.simulation import Part, Signal, Simulation
 from agent.table import DURATION, Bytes, FilePath, Name, Seconds, Table
 from agent.wire import ROOT, Broker, without_password
 
@@ -494,6 +494,7 @@ TABLES: dict[str, type[Table]] = {
     "status": Status,
     "simulation": Simulation,
     "simulation.signal": Signal,
+    "simulation.device": Part,
     "modbus": ModbusDevice,
     "opcua": OpcUaDevice,
 }

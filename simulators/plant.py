@@ -102,6 +102,8 @@ class Plant:
     ) -> None:
         """`simulation` gives some tags signals of their own; `file` is where it stands. Raises ConfigError for it."""
         self.seed = seed
+        self.told = simulation
+        """What a config, or a file of its own, says of it."""
         tags = tuple(tags)
         played = {}
         if simulation is not None and simulation.signals:

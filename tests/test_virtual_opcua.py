@@ -17,6 +17,7 @@ from asyncua.client.client import Client
 from asyncua.crypto import security_policies, uacrypto
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from agent import config
@@ -27,6 +28,7 @@ from simulators.run import Simulation
 from tests.peers.process import free_port
 from tests.pki_rig import Made, der, key_pem, put
 from tests.rig import Device, Plant
+from tests.test_simulators import Seen
 
 SEED = 4
 S = 1_000_000_000
@@ -40,14 +42,16 @@ TYPES = [
 ]  # fmt: skip
 
 
-def written(home: Path, rows: list[str], lines: str = 'security = "None"', **more: tuple[list[str], str]) -> Config:
+def written(
+    home: Path, rows: list[str], lines: str = 'security = "None"', extra: str = "", **more: tuple[list[str], str]
+) -> Config:
     """A config with one server, the oven, or some beside it."""
     header = "name,address,type,unit,low,high,scale,offset"
     devices = [
         Device(name, f'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:{free_port()}"\n{text}', each, header)
         for name, (each, text) in {"oven": (rows, lines), **more}.items()
     ]
-    return config.load(Plant.write(home, "mqtt://127.0.0.1:1883", devices).path)
+    return config.load(Plant.write(home, "mqtt://127.0.0.1:1883", devices, extra).path)
 
 
 @asynccontextmanager
@@ -61,6 +65,11 @@ async def served(found: Config, clock: Callable[[], int] = time.time_ns) -> Asyn
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await simulation.stop()
+
+
+def patient(url: str) -> Client:
+    """A client that shares its loop with the server: its own watch over the line would not outlast a busy machine."""
+    return Client(url, timeout=30, watchdog_intervall=30)
 
 
 async def read(client: Client, text: str) -> ua.DataValue:
@@ -80,7 +89,7 @@ async def test_node_ids_of_every_kind_and_values_of_every_type(tmp_path: Path) -
     rows += [f"a{n},nsu={SPACE};s={kind}[],{kind}[],,,,," for n, kind in enumerate(TYPES)]
     found = written(tmp_path, rows)
     keys = [*KINDS, *(f"s={kind}" for kind in TYPES), *(f"s={kind}[]" for kind in TYPES)]
-    async with served(found) as simulation, Client(found.devices[0].url) as client:
+    async with served(found) as simulation, patient(found.devices[0].url) as client:
         for tag, key in zip(found.tags, keys, strict=True):
             value = await read(client, key)
             assert value.Value is not None, tag
@@ -102,7 +111,7 @@ async def test_browse_paths_and_bare_indexes_lead_to_their_tags(tmp_path: Path) 
         "seven,ns=4;i=7,int16,pcs,,,,",
     ]
     found = written(tmp_path, rows)
-    async with served(found) as simulation, Client(found.devices[0].url) as client:
+    async with served(found) as simulation, patient(found.devices[0].url) as client:
         mine = await client.get_namespace_index(SPACE)
         assert mine > 7
         ways = [[f"{mine}:Halle.1", f"{mine}:Ofen", f"{mine}:{name}"] for name in ("Temp", "Door")] + [
@@ -143,7 +152,7 @@ async def secured(url: str, home: Path, policy: str, mode: str) -> Client:
     made = replace(Made(), name="client", uri="urn:headrace:test:client")
     certificate = put(home / "client.der", der(made.make()))
     key = put(home / "client.pem", key_pem(made.key))
-    client = Client(url)
+    client = patient(url)
     client.application_uri = "urn:headrace:test:client"
     await client.set_security(POLICIES[policy], str(certificate), str(key), mode=ua.MessageSecurityMode[mode])
     return client
@@ -224,7 +233,7 @@ async def test_the_history_of_a_node_is_what_it_showed(tmp_path: Path) -> None:
     start = now = 1_760_000_000 * S
     rows = [f"x,nsu={SPACE};s=x,float64,,,,,", f"on,nsu={SPACE};s=on,bool,,,,,"]
     found = written(tmp_path, rows)
-    async with served(found, lambda: now) as simulation, Client(found.devices[0].url) as client:
+    async with served(found, lambda: now) as simulation, patient(found.devices[0].url) as client:
         frozen = simulation.act("oven", Ill(Wrong.FROZEN))
         now = start + 300 * S
         await frozen.begin()
@@ -251,3 +260,39 @@ async def test_the_history_of_a_node_is_what_it_showed(tmp_path: Path) -> None:
             assert [at(each) for each in newest] == sorted((at(each) for each in newest), reverse=True)
             assert len(newest) == 5
             assert await node.read_raw_history(moment(-500), moment(-1)) == [], "it did not run then"
+
+
+SMALL = '[[simulation.device]]\nname = "ov*"\nprofile = "s7-1200"\n'
+
+
+async def test_a_small_controller_says_its_limits_and_keeps_to_them(tmp_path: Path) -> None:
+    rows = [f"x{n},nsu={SPACE};s=x{n},float64,,,,," for n in range(1010)]
+    found = written(tmp_path, rows, extra=SMALL)
+    async with served(found), patient(found.devices[0].url) as client:
+        limit = ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall
+        assert await client.get_node(ua.NodeId(ua.Int32(limit))).read_value() == 200
+        space = await client.get_namespace_index(SPACE)
+        nodes = [client.get_node(f"ns={space};s=x{n}") for n in range(1010)]
+        with pytest.raises(UaStatusCodeError) as refused:
+            await client.read_values(nodes[:201])
+        assert refused.value.code == StatusCodes.BadTooManyOperations
+        assert len(await client.read_values(nodes[:200])) == 200
+        subscription = await client.create_subscription(20, Seen())
+        assert subscription.parameters.RequestedPublishingInterval == 200, "asyncua keeps what was revised there"
+        with pytest.raises(UaStatusCodeError) as refused:
+            await subscription.subscribe_data_change(nodes[:201])
+        assert refused.value.code == StatusCodes.BadTooManyOperations
+        for at in range(0, 1000, 200):
+            made: list[Any] = await subscription.subscribe_data_change(nodes[at : at + 200])
+            assert all(isinstance(each, int) for each in made)
+        over: list[Any] = await subscription.subscribe_data_change(nodes[1000:])
+        assert {each.name for each in over} == {"BadTooManyMonitoredItems"}
+        await subscription.delete()
+        second = await client.create_subscription(500, Seen())
+        banded: list[Any] = await second.deadband_monitor(nodes[:1], ua.Double(1.0))
+        assert banded[0].name == "BadFilterNotAllowed"
+        others = [patient(found.devices[0].url) for _ in range(9)]
+        await asyncio.gather(*(each.connect() for each in others))
+        with pytest.raises((UaError, OSError, TimeoutError)):
+            await Client(found.devices[0].url, timeout=1).connect()
+        await asyncio.gather(*(each.disconnect() for each in others))
