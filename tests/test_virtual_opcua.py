@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,13 +24,15 @@ from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from agent import config
 from agent.config import Config, OpcUaDevice
+from agent.model import ValueType
 from simulators.mood import Ill, Wrong
+from simulators.opcua_nodes import VARIANTS
 from simulators.oracle import Oracle
 from simulators.run import Simulation
-from tests.peers.process import free_port
+from tests.peers.process import free_port, program
 from tests.pki_rig import Made, der, key_pem, put
 from tests.rig import Device, Plant
-from tests.test_simulators import Seen
+from tests.test_simulators import Seen, until
 
 SEED = 4
 S = 1_000_000_000
@@ -101,6 +105,53 @@ async def test_node_ids_of_every_kind_and_values_of_every_type(tmp_path: Path) -
         array = client.get_node(f"ns={space};s=float64[]")
         assert await array.read_value_rank() == ua.ValueRank.OneDimension
         assert (await client.get_node(f"ns={space};s=bytes").read_data_type()).Identifier == ObjectIds.ByteString
+
+
+async def node_opcua(url: str, names: list[str]) -> list[dict[str, Any]]:
+    """What node-opcua's client reads."""
+    script = Path(__file__).parent / "peers" / "node" / "opcua_client.js"
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        program("node"), str(script), url, stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    async with asyncio.timeout(40):
+        output, errors = await process.communicate(json.dumps(names).encode())
+    assert process.returncode == 0, errors.decode()
+    found: list[dict[str, Any]] = json.loads(next(each for each in output.splitlines() if each.startswith(b"[{")))
+    return found
+
+
+async def test_node_opcua_reads_what_the_plant_says(tmp_path: Path) -> None:
+    start = now = 1_760_000_000 * S
+    rows = [f'id{n},"nsu={SPACE};{kind}",float64,,,,,' for n, kind in enumerate(KINDS)]
+    rows += [f"t{n},nsu={SPACE};s={kind},{kind},,,,," for n, kind in enumerate(TYPES)]
+    rows += [f"a{n},nsu={SPACE};s={kind}[],{kind}[],,,,," for n, kind in enumerate(TYPES)]
+    found = written(tmp_path, rows)
+    async with served(found, lambda: now) as simulation:
+        now = start + 90 * S
+        await until(lambda: all(each._due[0][0] > now for _, each in simulation._opcua))
+        answers = await node_opcua(found.devices[0].url, [tag.address for tag in found.tags])
+        oracle = Oracle(simulation.plant, found)
+        for tag, answer in zip(found.tags, answers, strict=True):
+            assert answer["type"] == VARIANTS[tag.type.element].name
+            assert answer["array"] is tag.type.is_array
+            values = [(answer["time"], answer["value"]), *((each["time"], each["value"]) for each in answer["history"])]
+            for at_ms, shown in values:
+                wanted = simulation.plant.raw(tag, at_ms * 1_000_000)
+                each = wanted if isinstance(wanted, tuple) else (wanted,)
+                assert [plainly(one, tag.type.element) for one in each] == (shown if tag.type.is_array else [shown]), (
+                    tag
+                )
+            last = answer["time"] * 1_000_000
+            changes = oracle.expected_changes(tag, max(start, last - 60 * S) - 1, last + 1)
+            assert [each["time"] * 1_000_000 for each in answer["history"]] == changes
+
+
+def plainly(value: Any, kind: ValueType) -> Any:
+    """As the script prints it: 64 bits as text, for which JSON has no numbers in JavaScript."""
+    if kind in (ValueType.INT64, ValueType.UINT64):
+        return str(value)
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 async def test_browse_paths_and_bare_indexes_lead_to_their_tags(tmp_path: Path) -> None:
