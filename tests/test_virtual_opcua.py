@@ -154,6 +154,26 @@ def plainly(value: Any, kind: ValueType) -> Any:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
+async def test_a_node_is_made_when_somebody_looks_at_it(tmp_path: Path) -> None:
+    """50 servers in a process are quick to start because of it, and changes that nobody sees cost little."""
+    rows = [f"x{n},nsu={SPACE};s=x{n},float64,°C,0,9,," for n in range(50)]
+    found = written(tmp_path, rows)
+    async with served(found) as simulation:
+        [(_, server)] = simulation._opcua
+        assert server._server is not None
+        space: Any = server._server.iserver.aspace._nodes
+        assert len(space) > 5000 + 3 * len(rows)
+        assert len(space._made) < 100, "the standard's nodes that asyncua itself writes to"
+        async with patient(found.devices[0].url) as client:
+            assert (await read(client, "s=x7")).Value is not None
+            assert sum(node.Identifier in {f"x{n}" for n in range(50)} for node in space._made) == 1
+            children = await client.nodes.objects.get_children()
+            folders = [each for each in children if (await each.read_browse_name()).Name == "oven"]
+            variables = await folders[0].get_variables()
+            assert len(variables) == len(rows)
+            assert all((await each.read_data_value()).Value is not None for each in variables)
+
+
 async def test_browse_paths_and_bare_indexes_lead_to_their_tags(tmp_path: Path) -> None:
     rows = [
         f"temp,nsu={SPACE};path=/Objects/Halle&.1/Ofen/Temp,float32,°C,0,900,0.1,",
