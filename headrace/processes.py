@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from agent import config as configs
 from agent.errors import ConfigError, Problem
 from agent.wording import halves
+from headrace import background
 
 if TYPE_CHECKING:
     from simulators.plant import Plant
@@ -148,6 +149,8 @@ def simulate(options: argparse.Namespace) -> int:
     from simulators.resolving import resolving
     from simulators.run import simulate as run
 
+    if options.background:
+        return background.run(sys.argv[1:], show if options.json else _listening)
     adapted = _adapted(options)
     if adapted is not None:
         options.config = adapted
@@ -165,14 +168,8 @@ def simulate(options: argparse.Namespace) -> int:
 
     def ready() -> None:
         devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
-        if options.json:
-            show({"ready": True, "devices": devices, **({"config": str(adapted)} if adapted else {})})
-            return
-        for device in devices:
-            print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
-        if adapted is not None:
-            print(f"headrace run {adapted}   reads these devices")
-        print("Ctrl-C stops it.", file=sys.stderr)
+        facts = {"ready": True, "devices": devices, **({"config": str(adapted)} if adapted else {})}
+        (show if options.json else _listening)(facts)
 
     async def work(stop: asyncio.Event) -> None:
         watch = _watch if options.watch else None
@@ -190,6 +187,14 @@ def simulate(options: argparse.Namespace) -> int:
 
     until_stopped(work)
     return 0
+
+
+def _listening(facts: dict[str, Any]) -> None:
+    for device in facts["devices"]:
+        print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
+    if "config" in facts:
+        print(f"headrace run {facts['config']}   reads these devices", flush=True)
+    print(f"kill {facts['pid']} stops it." if "pid" in facts else "Ctrl-C stops it.", file=sys.stderr)
 
 
 async def _watch(simulation: Simulation) -> None:
