@@ -15,7 +15,7 @@ def run(arguments: Sequence[str], told: Callable[[dict[str, Any]], None]) -> int
     """Starts the same command without the option in a session of its own, and returns when it is ready: `told` gets
     what it printed then, with its `pid`. Its log still goes to stderr. Returns its exit code where it ends before."""
     own = [each for each in arguments if each not in (OPTION, "--json")]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - our own command, with the arguments that it was given
         [sys.executable, "-m", "headrace", *own, "--json"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
