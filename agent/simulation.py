@@ -130,11 +130,21 @@ class Signal(Table):
         return self
 
 
+class Part(Table):
+    """What some devices are."""
+
+    name: str = Field(min_length=1, description="Of a device, or a pattern with * and ?.", examples=["press*"])
+    profile: Literal["s7-1200"] = Field(
+        description="Whose limits they have (docs/simulation.md).", examples=["s7-1200"]
+    )
+
+
 class Simulation(Table):
     """How `headrace simulate` plays the devices. `headrace run` reads none of it."""
 
     seed: int = Field(1, ge=0, le=2**63 - 1, description="Another seed, another plant.", examples=[1])
     signals: tuple[Signal, ...] = Field((), alias="signal", strict=False, max_length=10_000)
+    devices: tuple[Part, ...] = Field((), alias="device", strict=False, max_length=1000)
 
 
 def load(path: Path) -> Simulation:
@@ -151,8 +161,12 @@ def load(path: Path) -> Simulation:
         except ValidationError as reason:
             for error in reason.errors(include_url=False):
                 way = ("simulation", *error["loc"])
-                model = Signal if way[1:2] == ("signal",) and len(way) > 3 else Simulation
-                tables: dict[str, type[Table]] = {"simulation": Simulation, "simulation.signal": Signal}
+                tables: dict[str, type[Table]] = {
+                    "simulation": Simulation,
+                    "simulation.signal": Signal,
+                    "simulation.device": Part,
+                }
+                model = tables[f"simulation.{way[1]}"] if len(way) > 3 else Simulation
                 message, hint = explain(error, model, tables)
                 line = document.places.line(way)
                 document.problems.append(Problem(str(path), dotted(way), message, hint, line))

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from agent import quantity
 from agent.budget import Limit
-from agent.simulation import Signal, Simulation
+from agent.simulation import Part, Signal, Simulation
 from agent.table import Bytes, FilePath, Name, Seconds, Table, url
 from agent.wire import ROOT, Broker, without_password
 
@@ -247,5 +247,6 @@ TABLES: dict[str, type[Table]] = {
     "status": Status,
     "simulation": Simulation,
     "simulation.signal": Signal,
+    "simulation.device": Part,
 }
 """Each by its TOML name."""

@@ -243,7 +243,9 @@ def _simulate_options(made: argparse.ArgumentParser) -> None:
         help="simulate a device that is elsewhere here; may be repeated",
     )
     made.add_argument("--loopback", action="store_true", help="the same for all devices, and for the broker")
-    made.add_argument("--watch", action="store_true", help="show devices, clients, requests and faults as they are")
+    shown = made.add_mutually_exclusive_group()
+    shown.add_argument("--watch", action="store_true", help="show devices, clients, requests and faults as they are")
+    shown.add_argument("--background", action="store_true", help="return when they listen, and leave them running")
     made.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, and when (docs/faults.md)")
     made.add_argument("--load", action="store_true", help="a compiled server instead, for benchmarks (docs/scale.md)")
     made.add_argument(

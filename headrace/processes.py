@@ -17,6 +17,7 @@ from agent import allocator
 from agent import config as configs
 from agent.errors import ConfigError, Problem
 from agent.wording import halves
+from headrace import background
 
 if TYPE_CHECKING:
     from agent.health import Facts
@@ -159,6 +160,8 @@ def simulate(options: argparse.Namespace) -> int:
     from simulators.resolving import resolving
     from simulators.run import simulate as run
 
+    if options.background:
+        return background.run(sys.argv[1:], show if options.json else _listening)
     adapted = _adapted(options)
     if adapted is not None:
         options.config = adapted
@@ -204,14 +207,16 @@ def announce(
 ) -> None:
     """Says which virtual devices are there now, and where the config is that was adapted to them."""
     devices = [{"name": device.name, "url": device.url, "tags": len(device.tags)} for device in config.devices]
-    if options.json:
-        show({"ready": True, "devices": devices, **({"config": str(adapted)} if adapted else {}), **(more or {})})
-        return
-    for device in devices:
+    facts = {"ready": True, "devices": devices, **({"config": str(adapted)} if adapted else {}), **(more or {})}
+    (show if options.json else _listening)(facts)
+
+
+def _listening(facts: dict[str, Any]) -> None:
+    for device in facts["devices"]:
         print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
-    if adapted is not None:
-        print(f"headrace run {adapted}   reads these devices")
-    print("Ctrl-C stops it.", file=sys.stderr)
+    if "config" in facts:
+        print(f"headrace run {facts['config']}   reads these devices", flush=True)
+    print(f"kill {facts['pid']} stops it." if "pid" in facts else "Ctrl-C stops it.", file=sys.stderr)
 
 
 async def _watch(simulation: Simulation) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from agent.address import ModbusTable
 from simulators.modbus_image import Image
 from simulators.mood import Mood, Wrong
+from simulators.profiles import Profile
 
 ILLEGAL_FUNCTION = 0x01
 ILLEGAL_ADDRESS = 0x02
@@ -49,6 +50,7 @@ class Units:
         self.served = Served()
         self.moods: dict[int, tuple[Mood, ...]] = {}
         """Of the devices that are a unit, where anything may be wrong with them."""
+        self.limits: Profile | None = None
         self._units = dict(units)
         self._clock = clock
 
@@ -72,12 +74,13 @@ class Units:
     @property
     def delay(self) -> float:
         """Seconds that answers wait: units behind one address wait for each other."""
-        return max((mood.delay for moods in self.moods.values() for mood in moods), default=0.0)
+        cycle = self.limits.cycle if self.limits else 0.0
+        return max((mood.delay for moods in self.moods.values() for mood in moods), default=0.0) + cycle
 
     @property
     def most_clients(self) -> int | None:
         alone = any(mood.has(Wrong.ONE_CLIENT) for moods in self.moods.values() for mood in moods)
-        return 1 if alone else None
+        return 1 if alone else self.limits.clients if self.limits else None
 
     def _garbled(self, unit: int, response: bytes) -> bytes:
         if not any(mood.has(Wrong.GARBLED) for mood in self.moods.get(unit, ())):
@@ -102,7 +105,8 @@ class Units:
         if len(request) != _READ.size:
             return ILLEGAL_VALUE
         _, first, count = _READ.unpack(request)
-        if not 1 <= count <= (_MAX_BITS if table.bits else _MAX_REGISTERS):
+        most = (_MAX_BITS, _MAX_REGISTERS) if self.limits is None else (self.limits.bits, self.limits.registers)
+        if not 1 <= count <= most[not table.bits]:
             return ILLEGAL_VALUE
         now = self._clock()
         for mood in self.moods.get(unit, ()):

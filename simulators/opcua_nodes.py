@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -82,7 +82,7 @@ class Nodes:
     def device(self, name: str, tags: Sequence[Tag]) -> tuple[list[Variable], int]:
         """Plans a device. Returns its variables, and how many were left out since their node is there already."""
         home = self._spaces[None]
-        folder = self._object(node_id(ObjectIds.ObjectsFolder), home, name, ObjectIds.FolderType)
+        folder = self._object(_standard(ObjectIds.ObjectsFolder), home, name, ObjectIds.FolderType)
         found, left_out = [], 0
         for tag in tags:
             address = NodeAddress.parse(tag.address)
@@ -105,7 +105,7 @@ class Nodes:
         """The last object of a browse path, with those before it, and the browse name below it."""
         space = self._spaces[address.namespace]
         steps = [(space if index is None else index, name) for index, name in address.steps]
-        at = node_id(ObjectIds.RootFolder)
+        at = _standard(ObjectIds.RootFolder)
         for index, name in steps[:-1]:
             at = self._object(at, index, name, ObjectIds.BaseObjectType)
         return at, ua.QualifiedName(steps[-1][1], ua.UInt16(steps[-1][0]))
@@ -126,7 +126,7 @@ class Nodes:
         if (found := self._child(parent, browse)) is None:
             found = node_id(f"headrace:{len(self._objects)}:{name}", self._spaces[None])
             self._below[found] = []
-            child = _Child(found, browse, ua.NodeClass.Object, node_id(kind), ObjectIds.Organizes)
+            child = _Child(found, browse, ua.NodeClass.Object, _standard(kind), ObjectIds.Organizes)
             self._space.plan(found, partial(self._make_object, child, parent))
             self._hang(parent, child)
         self._objects[key] = found
@@ -144,7 +144,7 @@ class Nodes:
         if (properties := self._properties(variable)) and variable.tag.type.is_number:
             has_range = any(each.name.Name == "EURange" for each, _ in properties)
             kind = ObjectIds.AnalogItemType if has_range else ObjectIds.AnalogUnitType
-        child = _Child(variable.id, name, ua.NodeClass.Variable, node_id(kind))
+        child = _Child(variable.id, name, ua.NodeClass.Variable, _standard(kind))
         below = [each for each, _ in properties]
         for each, value in properties:
             self._space.plan(each.id, partial(self._make_property, each, variable.id, value))
@@ -165,7 +165,7 @@ class Nodes:
                     node_id(f"{place}:{name}", home),
                     ua.QualifiedName(name, ua.UInt16(0)),
                     ua.NodeClass.Variable,
-                    node_id(ObjectIds.PropertyType),
+                    _standard(ObjectIds.PropertyType),
                     ObjectIds.HasProperty,
                 ),
                 value,
@@ -182,7 +182,7 @@ class Nodes:
     def _make_variable(self, variable: Variable, child: _Child, parent: ua.NodeId, below: Sequence[_Child]) -> NodeData:
         tag = variable.tag
         value = ua.Variant()  # in its place comes what the tag shows
-        attributes = _variable(child, node_id(variable.variant.value), value, tag.description or tag.name)
+        attributes = _variable(child, _standard(variable.variant.value), value, tag.description or tag.name)
         attributes.AccessLevel = attributes.UserAccessLevel = ua.Byte(_READ)
         attributes.Historizing = True
         attributes.ValueRank = ua.Int32(_ONE_DIMENSION if tag.type.is_array else _SCALAR)
@@ -193,7 +193,7 @@ class Nodes:
     def _make_property(self, child: _Child, parent: ua.NodeId, value: Callable[[], Any]) -> NodeData:
         variant = ua.Variant(found := value())
         kind = ObjectIds.Range if isinstance(found, ua.Range) else ObjectIds.EUInformation
-        return self._made(child, parent, _variable(child, node_id(kind), variant, str(child.name.Name)), ())
+        return self._made(child, parent, _variable(child, _standard(kind), variant, str(child.name.Name)), ())
 
     def _made(self, child: _Child, parent: ua.NodeId, attributes: Any, below: Sequence[_Child]) -> NodeData:
         item = ua.AddNodesItem(BrowseName=child.name, NodeClass=child.kind, NodeAttributes=attributes)
@@ -204,7 +204,7 @@ class Nodes:
             (child.reference, parent, False),
             (ObjectIds.HasTypeDefinition, child.type, True),
         ):
-            reference = ua.AddReferencesItem(ReferenceTypeId=node_id(kind))
+            reference = ua.AddReferencesItem(ReferenceTypeId=_standard(kind))
             reference.IsForward = forward
             reference.TargetNodeId = target
             self._attributes._add_reference_no_check(made, reference)
@@ -215,6 +215,12 @@ class Nodes:
 def node_id(key: int | str | UUID | bytes, namespace: int = 0) -> ua.NodeId:
     """Of any kind: numeric, text, GUID or opaque."""
     return ua.NodeId(key, namespace)  # type: ignore[arg-type]  # asyncua's names for the same builtin types
+
+
+@cache
+def _standard(number: int) -> ua.NodeId:
+    """One of the standard's."""
+    return node_id(number)
 
 
 def _variable(child: _Child, kind: ua.NodeId, value: ua.Variant, description: str) -> ua.VariableAttributes:
@@ -228,7 +234,7 @@ def _variable(child: _Child, kind: ua.NodeId, value: ua.Variant, description: st
 
 
 def _forward(child: _Child) -> ua.ReferenceDescription:
-    found = ua.ReferenceDescription(ReferenceTypeId=node_id(child.reference), BrowseName=child.name)
+    found = ua.ReferenceDescription(ReferenceTypeId=_standard(child.reference), BrowseName=child.name)
     found.NodeId = child.id
     found.NodeClass = child.kind
     found.DisplayName = ua.LocalizedText(child.name.Name)

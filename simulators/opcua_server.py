@@ -17,12 +17,14 @@ from asyncua.ua.attribute_ids import AttributeIds
 
 from agent.address import NodeAddress
 from agent.model import StatusCode, Tag, Value
+from simulators import opcua_limits
 from simulators.mood import HIDING, Mood, Wrong
 from simulators.opcua_access import APPLICATION_URI, Access
 from simulators.opcua_history import EPOCH, LONGEST_NS, History
 from simulators.opcua_nodes import Nodes, Variable
 from simulators.opcua_space import Internal, Space, standard
 from simulators.plant import Plant
+from simulators.profiles import Profile
 
 log = logging.getLogger("headrace.simulators")
 
@@ -46,11 +48,14 @@ class OpcUaServer:
         devices: Sequence[tuple[str, Sequence[Tag]]],
         plant: Plant,
         clock: Callable[[], int] = time.time_ns,
+        *,
         access: Access | None = None,
+        limits: Profile | None = None,
     ) -> None:
-        """`access`: left out, everybody may come in, without security."""
+        """`access`: left out, everybody may come in, without security. `limits`: those of a small controller."""
         self.url = url
         self._access = access or Access()
+        self._limits = limits
         self.changes = 0
         """Changes written since the start, first values included."""
         self._devices = devices
@@ -87,7 +92,10 @@ class OpcUaServer:
     async def start(self) -> None:
         """Builds the address space with the values of this moment, then listens. Raises OSError for a taken port."""
         await asyncio.to_thread(standard)
-        server = Server(Internal(user_manager=self._access))  # type: ignore[arg-type]  # it has what is asked of one
+        internal = Internal(user_manager=self._access)  # type: ignore[arg-type]  # it has what is asked of one
+        if self._limits is not None:
+            opcua_limits.limit(internal, self._limits)
+        server = Server(internal)
         server.allow_remote_admin(False)
         server.set_endpoint(self.url)
         # asyncua would take the port last and log a traceback
@@ -98,6 +106,8 @@ class OpcUaServer:
         server.set_server_name("Headrace simulator")
         await server.init()
         await server.set_application_uri(APPLICATION_URI)
+        if self._limits is not None:
+            await opcua_limits.tell(internal, self._limits)
         await self._access.apply(server)
         self._server = server
         self._nodes, self._by_id, self._due = {}, {}, []

@@ -37,6 +37,12 @@ class Oracle:
         for each in spells:
             if each.kind is Wrong.CLOCK and each.device in self._clocks:
                 self._clocks[each.device].append(each)
+        self._free = {
+            device.name
+            for device in config.devices
+            if device.protocol == "modbus" or device.mode == "poll" or device.trigger == "status"
+        }
+        """Devices that owe no change: who polls may miss one between two polls."""
         self._polled = {device.name: device.poll for device in config.devices if device.protocol == "modbus"}
 
     def wrong(self, tag: Tag, time_ns: int, value: Value, quality: int) -> bool:
@@ -102,7 +108,7 @@ class Oracle:
         sees no change, although the plant went there and back. Empty for a polled tag, which may miss a change between
         two polls, and for one whose filter leaves changes out.
         """
-        if tag.device in self._polled or tag.filter.startswith(_THINNING):
+        if tag.device in self._free or tag.filter.startswith(_THINNING):
             return []
         step_ns = self._plant.step_ns(tag)
         still = [each for each in self._spells if each.device == tag.device and each.kind is Wrong.FROZEN]

@@ -102,6 +102,8 @@ class Plant:
     ) -> None:
         """`simulation` gives some tags signals of their own; `file` is where it stands. Raises ConfigError for it."""
         self.seed = seed
+        self.told = simulation
+        """What a config, or a file of its own, says of it."""
         tags = tuple(tags)
         played = {}
         if simulation is not None and simulation.signals:
@@ -118,7 +120,18 @@ class Plant:
         """The plant of a whole config, whose `[simulation]` gives the seed where none is given. `file` has another
         `[simulation]`. Raises ConfigError."""
         told = config.simulation if file is None else load(file)
-        return cls(config.tags, told.seed if seed is None else seed, told, file or config.path)
+        found = cls(config.tags, told.seed if seed is None else seed, told, file or config.path)
+        found._share(config.tags)
+        return found
+
+    def _share(self, tags: Iterable[Tag]) -> None:
+        """What two tags of a device read at one place is one value."""
+        first: dict[tuple[object, ...], _Signal] = {}
+        for tag in tags:
+            place = tag.device, tag.address, tag.type, tag.order, tag.form, tag.length
+            mine = self._signals[tag.device, tag.name]
+            if (other := first.setdefault(place, mine)) is not mine:
+                self._signals[tag.device, tag.name] = _Signal(tag, other.step_ns, other.at)
 
     def value(self, tag: Tag, time_ns: int) -> Value:
         """What a right reading of `tag` says at `time_ns` (UTC): for a scaled tag `float(raw) * scale + offset`."""

@@ -29,6 +29,7 @@ from simulators.mood import Act, Ill, Mood, Record, Wrong
 from simulators.opcua_access import Access
 from simulators.opcua_server import OpcUaServer
 from simulators.plant import Plant
+from simulators.profiles import profile
 
 log = logging.getLogger("headrace.simulators")
 
@@ -91,6 +92,7 @@ class Simulation:
             images = {unit: Image(self.plant, _names(devices), _tags(devices)) for unit, devices in by_unit.items()}
             names = _names([device for devices in by_unit.values() for device in devices])
             server = place.server(images, clock, partial(self._context, trusts))
+            server.units.limits = profile(self.plant.told, names.split(", "))
             self._modbus.append((names, server))
             self._homes |= {each.name: (server, unit) for unit, devices in by_unit.items() for each in devices}
         for devices in endpoints.values():
@@ -127,7 +129,9 @@ class Simulation:
     def _opcua_server(self, url: str, devices: list[OpcUaDevice], clock: Callable[[], int]) -> OpcUaServer:
         access = Access.of(devices, self._usual.with_name("opcua.der"))
         access.trusted_by(devices)
-        return OpcUaServer(url, [(device.name, device.tags) for device in devices], self.plant, clock, access)
+        limits = profile(self.plant.told, (device.name for device in devices))
+        folders = [(device.name, device.tags) for device in devices]
+        return OpcUaServer(url, folders, self.plant, clock, access=access, limits=limits)
 
     def _context(self, trusts: list[Path]) -> ssl.SSLContext:
         """What TLS devices show: what they were given, what their config trusts if its key is there, or one made."""

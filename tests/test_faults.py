@@ -40,9 +40,10 @@ def plant(home: Path) -> Plant:
     return Plant.write(home, f"mqtt://127.0.0.1:{free_port()}", devices)
 
 
-def example() -> str:
-    [found] = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    return str(found)
+def example(at: int = 0) -> str:
+    found: list[str] = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(found) == 2
+    return found[at]
 
 
 def test_the_example_of_the_docs_acts_and_loses_nothing(tmp_path: Path) -> None:
@@ -230,6 +231,15 @@ async def test_chance_repeats_itself_and_gives_a_device_what_it_can_have(tmp_pat
         assert len(one) >= 2
         assert other[: len(one)] == one
     assert [kind for name, kind in second if name == "press1"] != [kind for name, kind in second if name == "press2"]
+
+
+def test_the_docs_example_of_chance_is_right(tmp_path: Path) -> None:
+    file = tmp_path / "chances.toml"
+    file.write_text(example(1), encoding="utf-8")
+    found = load(file, config.load(plant(tmp_path).path))
+    assert [(name, kinds) for _, name, kinds in found.chances] == [
+        (name, ("away", "slow", "frozen", "stall")) for name in ("press1", "press2")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from asyncua import ua
@@ -181,6 +182,37 @@ states = [{ value = false, for = "250ms" }, { value = true, for = "250ms" }]
         owed = oracle.expected_changes(tag, times[0], now + 1)
         assert times[1:] == [at for at in owed if not any(first <= at <= last for first, last in hides)], tag.name
     assert len(seen.values[nodes["door"]]) == 1 + 40 - (2 + 3 + 1) - 2, "two of the three ended with an equal value"
+
+
+async def test_a_small_plc_has_one_client_and_answers_once_a_cycle(tmp_path: Path) -> None:
+    """The same as `one_client`, for as long as it runs."""
+    small = '[[simulation.device]]\nname = "press"\nprofile = "s7-1200"\n'
+    url = f"tcp://127.0.0.1:{free_port()}"
+    rows = ["a,hr:0,uint16", *(f"b{at},co:{at},bool" for at in range(3))]
+    written = Plant.write(
+        tmp_path, "mqtt://127.0.0.1:1883", [Device("press", f'protocol = "modbus"\nurl = "{url}"', rows)], small
+    )
+    simulation = Simulation(config.load(written.path), SEED)
+    await simulation.start()
+    request = bytes.fromhex("000100000006010300000001")
+    try:
+        place = urlsplit(url)
+        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        begun = time.monotonic()
+        writer.write(request)
+        answer = await reader.readexactly(11)
+        assert answer[:9] == bytes.fromhex("000100000005010302")
+        assert time.monotonic() - begun >= 0.01
+        other, second = await asyncio.open_connection(place.hostname, place.port)
+        with suppress(ConnectionError):
+            second.write(request)
+            assert await other.read() == b""
+        writer.write(request)
+        assert len(await reader.readexactly(11)) == 11, "the first stays"
+        for each in (writer, second):
+            each.close()
+    finally:
+        await simulation.stop()
 
 
 def test_a_record_survives_restarts_and_rubbish(tmp_path: Path) -> None:

@@ -329,3 +329,17 @@ def test_the_oracle_on_polled_readings() -> None:
     }
     assert all(oracle.wrong(temp, T0, value, 0) for value in shown if value not in near)
     assert oracle.expected_changes(temp, T0, T0 + 10 * SECOND) == []
+
+
+def test_two_tags_at_one_place_read_one_value() -> None:
+    raw = Tag(0, "press", "raw", "hr:7", ValueType.INT16, "id/raw", low=-100, high=100)
+    scaled = replace(raw, index=1, name="scaled", identifier="id/scaled", scale=0.5, offset=3.0)
+    elsewhere = replace(raw, index=2, device="other")
+    plant = Plant([raw, scaled, elsewhere], 5)
+    plant._share([raw, scaled, elsewhere])  # as `of` does for a config
+    for at in range(T0, T0 + 60 * 10**9, 10**9):
+        value = plant.raw(raw, at)
+        assert isinstance(value, int)
+        assert plant.raw(scaled, at) == value
+        assert plant.value(scaled, at) == value * 0.5 + 3.0
+    assert any(plant.raw(elsewhere, at) != plant.raw(raw, at) for at in range(T0, T0 + 60 * 10**9, 10**9))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,16 +19,20 @@ from asyncua.client.client import Client
 from asyncua.crypto import security_policies, uacrypto
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from agent import config
 from agent.config import Config, OpcUaDevice
+from agent.model import ValueType
 from simulators.mood import Ill, Wrong
+from simulators.opcua_nodes import VARIANTS
 from simulators.oracle import Oracle
 from simulators.run import Simulation
-from tests.peers.process import free_port
+from tests.peers.process import free_port, program
 from tests.pki_rig import Made, der, key_pem, put
 from tests.rig import Device, Plant
+from tests.test_simulators import Seen, until
 
 SEED = 4
 S = 1_000_000_000
@@ -40,14 +46,16 @@ TYPES = [
 ]  # fmt: skip
 
 
-def written(home: Path, rows: list[str], lines: str = 'security = "None"', **more: tuple[list[str], str]) -> Config:
+def written(
+    home: Path, rows: list[str], lines: str = 'security = "None"', extra: str = "", **more: tuple[list[str], str]
+) -> Config:
     """A config with one server, the oven, or some beside it."""
     header = "name,address,type,unit,low,high,scale,offset"
     devices = [
         Device(name, f'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:{free_port()}"\n{text}', each, header)
         for name, (each, text) in {"oven": (rows, lines), **more}.items()
     ]
-    return config.load(Plant.write(home, "mqtt://127.0.0.1:1883", devices).path)
+    return config.load(Plant.write(home, "mqtt://127.0.0.1:1883", devices, extra).path)
 
 
 @asynccontextmanager
@@ -61,6 +69,11 @@ async def served(found: Config, clock: Callable[[], int] = time.time_ns) -> Asyn
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await simulation.stop()
+
+
+def patient(url: str) -> Client:
+    """A client that shares its loop with the server: its own watch over the line would not outlast a busy machine."""
+    return Client(url, timeout=30, watchdog_intervall=30)
 
 
 async def read(client: Client, text: str) -> ua.DataValue:
@@ -80,7 +93,7 @@ async def test_node_ids_of_every_kind_and_values_of_every_type(tmp_path: Path) -
     rows += [f"a{n},nsu={SPACE};s={kind}[],{kind}[],,,,," for n, kind in enumerate(TYPES)]
     found = written(tmp_path, rows)
     keys = [*KINDS, *(f"s={kind}" for kind in TYPES), *(f"s={kind}[]" for kind in TYPES)]
-    async with served(found) as simulation, Client(found.devices[0].url) as client:
+    async with served(found) as simulation, patient(found.devices[0].url) as client:
         for tag, key in zip(found.tags, keys, strict=True):
             value = await read(client, key)
             assert value.Value is not None, tag
@@ -94,6 +107,73 @@ async def test_node_ids_of_every_kind_and_values_of_every_type(tmp_path: Path) -
         assert (await client.get_node(f"ns={space};s=bytes").read_data_type()).Identifier == ObjectIds.ByteString
 
 
+async def node_opcua(url: str, names: list[str]) -> list[dict[str, Any]]:
+    """What node-opcua's client reads."""
+    script = Path(__file__).parent / "peers" / "node" / "opcua_client.js"
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        program("node"), str(script), url, stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    async with asyncio.timeout(40):
+        output, errors = await process.communicate(json.dumps(names).encode())
+    assert process.returncode == 0, errors.decode()
+    found: list[dict[str, Any]] = json.loads(next(each for each in output.splitlines() if each.startswith(b"[{")))
+    return found
+
+
+async def test_node_opcua_reads_what_the_plant_says(tmp_path: Path) -> None:
+    start = now = 1_760_000_000 * S
+    rows = [f'id{n},"nsu={SPACE};{kind}",float64,,,,,' for n, kind in enumerate(KINDS)]
+    rows += [f"t{n},nsu={SPACE};s={kind},{kind},,,,," for n, kind in enumerate(TYPES)]
+    rows += [f"a{n},nsu={SPACE};s={kind}[],{kind}[],,,,," for n, kind in enumerate(TYPES)]
+    found = written(tmp_path, rows)
+    async with served(found, lambda: now) as simulation:
+        now = start + 90 * S
+        await until(lambda: all(each._due[0][0] > now for _, each in simulation._opcua))
+        answers = await node_opcua(found.devices[0].url, [tag.address for tag in found.tags])
+        oracle = Oracle(simulation.plant, found)
+        for tag, answer in zip(found.tags, answers, strict=True):
+            assert answer["type"] == VARIANTS[tag.type.element].name
+            assert answer["array"] is tag.type.is_array
+            values = [(answer["time"], answer["value"]), *((each["time"], each["value"]) for each in answer["history"])]
+            for at_ms, shown in values:
+                wanted = simulation.plant.raw(tag, at_ms * 1_000_000)
+                each = wanted if isinstance(wanted, tuple) else (wanted,)
+                assert [plainly(one, tag.type.element) for one in each] == (shown if tag.type.is_array else [shown]), (
+                    tag
+                )
+            last = answer["time"] * 1_000_000
+            changes = oracle.expected_changes(tag, max(start, last - 60 * S) - 1, last + 1)
+            assert [each["time"] * 1_000_000 for each in answer["history"]] == changes
+
+
+def plainly(value: Any, kind: ValueType) -> Any:
+    """As the script prints it: 64 bits as text, for which JSON has no numbers in JavaScript."""
+    if kind in (ValueType.INT64, ValueType.UINT64):
+        return str(value)
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+async def test_a_node_is_made_when_somebody_looks_at_it(tmp_path: Path) -> None:
+    """50 servers in a process are quick to start because of it, and changes that nobody sees cost little."""
+    rows = [f"x{n},nsu={SPACE};s=x{n},float64,°C,0,9,," for n in range(50)]
+    found = written(tmp_path, rows)
+    async with served(found) as simulation:
+        [(_, server)] = simulation._opcua
+        assert server._server is not None
+        space: Any = server._server.iserver.aspace._nodes
+        assert len(space) > 5000 + 3 * len(rows)
+        assert len(space._made) < 100, "the standard's nodes that asyncua itself writes to"
+        async with patient(found.devices[0].url) as client:
+            assert (await read(client, "s=x7")).Value is not None
+            assert sum(node.Identifier in {f"x{n}" for n in range(50)} for node in space._made) == 1
+            children = await client.nodes.objects.get_children()
+            folders = [each for each in children if (await each.read_browse_name()).Name == "oven"]
+            variables = await folders[0].get_variables()
+            assert len(variables) == len(rows)
+            assert len(await client.read_values(variables)) == len(rows)
+
+
 async def test_browse_paths_and_bare_indexes_lead_to_their_tags(tmp_path: Path) -> None:
     rows = [
         f"temp,nsu={SPACE};path=/Objects/Halle&.1/Ofen/Temp,float32,°C,0,900,0.1,",
@@ -102,7 +182,7 @@ async def test_browse_paths_and_bare_indexes_lead_to_their_tags(tmp_path: Path) 
         "seven,ns=4;i=7,int16,pcs,,,,",
     ]
     found = written(tmp_path, rows)
-    async with served(found) as simulation, Client(found.devices[0].url) as client:
+    async with served(found) as simulation, patient(found.devices[0].url) as client:
         mine = await client.get_namespace_index(SPACE)
         assert mine > 7
         ways = [[f"{mine}:Halle.1", f"{mine}:Ofen", f"{mine}:{name}"] for name in ("Temp", "Door")] + [
@@ -143,7 +223,7 @@ async def secured(url: str, home: Path, policy: str, mode: str) -> Client:
     made = replace(Made(), name="client", uri="urn:headrace:test:client")
     certificate = put(home / "client.der", der(made.make()))
     key = put(home / "client.pem", key_pem(made.key))
-    client = Client(url)
+    client = patient(url)
     client.application_uri = "urn:headrace:test:client"
     await client.set_security(POLICIES[policy], str(certificate), str(key), mode=ua.MessageSecurityMode[mode])
     return client
@@ -224,7 +304,7 @@ async def test_the_history_of_a_node_is_what_it_showed(tmp_path: Path) -> None:
     start = now = 1_760_000_000 * S
     rows = [f"x,nsu={SPACE};s=x,float64,,,,,", f"on,nsu={SPACE};s=on,bool,,,,,"]
     found = written(tmp_path, rows)
-    async with served(found, lambda: now) as simulation, Client(found.devices[0].url) as client:
+    async with served(found, lambda: now) as simulation, patient(found.devices[0].url) as client:
         frozen = simulation.act("oven", Ill(Wrong.FROZEN))
         now = start + 300 * S
         await frozen.begin()
@@ -251,3 +331,39 @@ async def test_the_history_of_a_node_is_what_it_showed(tmp_path: Path) -> None:
             assert [at(each) for each in newest] == sorted((at(each) for each in newest), reverse=True)
             assert len(newest) == 5
             assert await node.read_raw_history(moment(-500), moment(-1)) == [], "it did not run then"
+
+
+SMALL = '[[simulation.device]]\nname = "ov*"\nprofile = "s7-1200"\n'
+
+
+async def test_a_small_controller_says_its_limits_and_keeps_to_them(tmp_path: Path) -> None:
+    rows = [f"x{n},nsu={SPACE};s=x{n},float64,,,,," for n in range(1010)]
+    found = written(tmp_path, rows, extra=SMALL)
+    async with served(found), patient(found.devices[0].url) as client:
+        limit = ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall
+        assert await client.get_node(ua.NodeId(ua.Int32(limit))).read_value() == 200
+        space = await client.get_namespace_index(SPACE)
+        nodes = [client.get_node(f"ns={space};s=x{n}") for n in range(1010)]
+        with pytest.raises(UaStatusCodeError) as refused:
+            await client.read_values(nodes[:201])
+        assert refused.value.code == StatusCodes.BadTooManyOperations
+        assert len(await client.read_values(nodes[:200])) == 200
+        subscription = await client.create_subscription(20, Seen())
+        assert subscription.parameters.RequestedPublishingInterval == 200, "asyncua keeps what was revised there"
+        with pytest.raises(UaStatusCodeError) as refused:
+            await subscription.subscribe_data_change(nodes[:201])
+        assert refused.value.code == StatusCodes.BadTooManyOperations
+        for at in range(0, 1000, 200):
+            made: list[Any] = await subscription.subscribe_data_change(nodes[at : at + 200])
+            assert all(isinstance(each, int) for each in made)
+        over: list[Any] = await subscription.subscribe_data_change(nodes[1000:])
+        assert {each.name for each in over} == {"BadTooManyMonitoredItems"}
+        await subscription.delete()
+        second = await client.create_subscription(500, Seen())
+        banded: list[Any] = await second.deadband_monitor(nodes[:1], ua.Double(1.0))
+        assert banded[0].name == "BadFilterNotAllowed"
+        others = [patient(found.devices[0].url) for _ in range(9)]
+        await asyncio.gather(*(each.connect() for each in others))
+        with pytest.raises((UaError, OSError, TimeoutError)):
+            await Client(found.devices[0].url, timeout=1).connect()
+        await asyncio.gather(*(each.disconnect() for each in others))

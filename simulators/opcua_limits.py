@@ -1,0 +1,99 @@
+"""The limits of a small controller, in an OPC UA server: it says them where a client can read them (OperationLimits,
+OPC 10000-5, 6.3.11), revises what it is asked for, and refuses the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncua import ua
+from asyncua.common.node import Node
+from asyncua.common.utils import ServiceError
+from asyncua.server.address_space import AddressSpace, AttributeService
+from asyncua.server.internal_server import InternalServer
+from asyncua.server.subscription_service import SubscriptionService
+from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.status_codes import StatusCodes
+
+from simulators.profiles import Profile
+
+_TOLD = ("Read", "Browse", "TranslateBrowsePathsToNodeIds", "RegisterNodes", "Write", "HistoryReadData")
+_PLACE = "Server_ServerCapabilities_OperationLimits_"
+
+
+class Subscriptions(SubscriptionService):
+    """asyncua's, within limits."""
+
+    def __init__(self, space: AddressSpace, server: InternalServer, limits: Profile) -> None:
+        super().__init__(space, server)
+        self._limits = limits
+
+    async def create_subscription(
+        self, params: ua.CreateSubscriptionParameters, *others: Any, **more: Any
+    ) -> ua.CreateSubscriptionResult:
+        """Publishes no more often than the controller can."""
+        wanted = max(params.RequestedPublishingInterval, self._limits.publishing * 1000)
+        params.RequestedPublishingInterval = ua.Double(wanted)
+        return await super().create_subscription(params, *others, **more)
+
+    async def create_monitored_items(
+        self, params: ua.CreateMonitoredItemsParameters
+    ) -> list[ua.MonitoredItemCreateResult]:
+        """Refuses what is too much, and deadbands. Raises ServiceError for a call with too many items."""
+        limits, wanted = self._limits, params.ItemsToCreate
+        if len(wanted) > limits.per_call:
+            raise ServiceError(StatusCodes.BadTooManyOperations)
+        room = limits.items - sum(len(each.monitored_item_srv._monitored_items) for each in self.subscriptions.values())
+        fits = [
+            StatusCodes.BadTooManyMonitoredItems
+            if at >= room
+            else StatusCodes.BadFilterNotAllowed
+            if not limits.deadbands and _deadband(item.RequestedParameters.Filter)
+            else 0
+            for at, item in enumerate(wanted)
+        ]
+        params.ItemsToCreate = [item for item, wrong in zip(wanted, fits, strict=True) if not wrong]
+        made = iter(await super().create_monitored_items(params) if params.ItemsToCreate else [])
+        found = [next(made) if not wrong else _refused(wrong) for wrong in fits]
+        for item, result in zip(wanted, found, strict=True):
+            asked = item.RequestedParameters.SamplingInterval
+            result.RevisedSamplingInterval = ua.Double(max(asked, limits.sampling * 1000))
+        return found
+
+
+class Attributes(AttributeService):
+    """asyncua's, within limits."""
+
+    def __init__(self, space: AddressSpace, limits: Profile) -> None:
+        super().__init__(space)
+        self._limits = limits
+
+    def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
+        """Raises ServiceError for too many nodes."""
+        if len(params.NodesToRead) > self._limits.per_call:
+            raise ServiceError(StatusCodes.BadTooManyOperations)
+        return super().read(params)
+
+
+def limit(server: InternalServer, limits: Profile) -> None:
+    """Before the server is initialised."""
+    server.subscription_service = Subscriptions(server.aspace, server, limits)
+    server.attribute_service = Attributes(server.aspace, limits)
+    server.max_connections = limits.sessions
+    server.max_subscriptions = limits.subscriptions
+
+
+async def tell(server: InternalServer, limits: Profile) -> None:
+    """After it is."""
+    names = [*(f"MaxNodesPer{each}" for each in _TOLD), "MaxMonitoredItemsPerCall"]
+    for name in names:
+        node = Node(server.isession, ua.NodeId(ua.Int32(getattr(ObjectIds, _PLACE + name))))
+        await node.write_value(limits.per_call, ua.VariantType.UInt32)
+
+
+def _deadband(asked: Any) -> bool:
+    return bool(int(getattr(asked, "DeadbandType", 0)))
+
+
+def _refused(code: int) -> ua.MonitoredItemCreateResult:
+    return ua.MonitoredItemCreateResult(StatusCode=ua.StatusCode(ua.UInt32(code)))
