@@ -51,6 +51,7 @@ class Plan:
     tags: int = 60
     """Of each device, float32; every one of them is new at every poll."""
     poll: str = "1s"
+    seal: str = "1s"
     broker: str = "mosquitto"
     brokers: int = 1
     datacenters: int = 1
@@ -197,7 +198,7 @@ class Site:
         place.mkdir()
         root = self.centers[number % len(self.centers)].root
         text = [
-            f'[agent]\nid = "agent{number:05d}"\ndata_dir = "{place}"',
+            f'[agent]\nid = "agent{number:05d}"\ndata_dir = "{place}"\n[seal]\nafter = "{self.plan.seal}"',
             f'[uplink]\nurl = "{self.brokers[number % len(self.brokers)].url}"\nroot = "{root}"',
         ]
         for at, port in enumerate(self.ports):
@@ -358,6 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--devices", type=int, default=usual.devices, help="of each agent (default %(default)s)")
     parser.add_argument("--tags", type=int, default=usual.tags, help="of each device (default %(default)s)")
     parser.add_argument("--poll", default=usual.poll, help="of every device (default %(default)s)")
+    parser.add_argument("--seal", default=usual.seal, help="seal.after of every agent (default %(default)s)")
     parser.add_argument("--broker", choices=["mosquitto", "nats"], default=usual.broker)
     parser.add_argument("--brokers", type=int, default=1, help="each with its share of the agents")
     parser.add_argument("--datacenters", type=int, default=1, help="each with the agents of a root of its own")
@@ -371,6 +373,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.devices,
         asked.tags,
         asked.poll,
+        asked.seal,
         asked.broker,
         asked.brokers,
         asked.datacenters,
