@@ -158,8 +158,9 @@ def measure(devices: int, tags: int, seconds: float, *, load: bool = False) -> J
         begun = time.monotonic()
         with process([*command, *(["--load"] if load else [])], os.sched_getaffinity(0), Path(home) / "log") as running:
             facts = _ready(running, Path(home) / "log")
-            started = {"start_s": round(time.monotonic() - begun, 2), "start_cpu_s": cpu_seconds(running.pid)}
             pids = [running.pid, *([facts["pid"]] if load else [])]
+            used = sum(map(cpu_seconds, pids))
+            started = {"start_s": round(time.monotonic() - begun, 2), "start_cpu_s": round(used, 2)}
             times = (
                 Times(**{word: facts["load"][word] for word in ("begin_ns", "period_ns", "images")}) if load else None
             )

@@ -216,7 +216,7 @@ def _listening(facts: dict[str, Any]) -> None:
         print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
     if "config" in facts:
         print(f"headrace run {facts['config']}   reads these devices", flush=True)
-    print(f"kill {facts['pid']} stops it." if "pid" in facts else "Ctrl-C stops it.", file=sys.stderr)
+    print(f"{facts.get('stop', 'Ctrl-C')} stops it.", file=sys.stderr)
 
 
 async def _watch(simulation: Simulation) -> None:

@@ -25,8 +25,8 @@ STEP_NS = 1_000_000_000
 """Of the plant, from one image to the next, however quickly they are shown."""
 MOST_IMAGES = 256
 FEWEST_IMAGES = 8
-VALUES = 400_000
-"""In all images together, where that leaves the fewest: about two seconds of work."""
+VALUES = 200_000
+"""In all images together, where that leaves the fewest: about a second of work."""
 APPLICATION_URI = "urn:headrace:simulator"
 _FUNCTIONS = {ModbusTable.CO: 1, ModbusTable.DI: 2, ModbusTable.HR: 3, ModbusTable.IR: 4}
 
