@@ -14,10 +14,12 @@ mod value;
 
 use crate::block::{self, Meta};
 use crate::buffer;
+use crate::decode::opcua::Structure;
 use crate::error::Error;
 use crate::tag::ValueType;
 use identifier::Identifier;
-use opcua::{PublishHeader, Published, publish_header};
+
+use opcua::{History, PublishHeader, Published, StructureType, publish_header};
 use value::{Owned, PlanField, Tag, to_python};
 
 const DEFAULT_MAX_BYTES: usize = 64 << 20;
@@ -147,12 +149,35 @@ impl Buffer {
         Ok(self.open().opcua_subscription(&handles)?)
     }
 
-    fn opcua_renewed(&self, subscription: usize, known_ns: i64) -> PyResult<()> {
-        Ok(self.open().opcua_renewed(subscription, known_ns)?)
+    #[pyo3(signature = (subscription, known_ns, *, spans = false))]
+    fn opcua_renewed(&self, subscription: usize, known_ns: i64, spans: bool) -> PyResult<()> {
+        Ok(self.open().opcua_renewed(subscription, known_ns, spans)?)
     }
 
     fn opcua_resumed(&self, subscription: usize) -> PyResult<()> {
         Ok(self.open().opcua_resumed(subscription)?)
+    }
+
+    #[pyo3(signature = (tag, *, types, encoding, fields))]
+    fn opcua_structure(
+        &self,
+        tag: u32,
+        types: Vec<StructureType>,
+        encoding: Vec<u8>,
+        fields: Vec<(u32, Vec<usize>)>,
+    ) -> PyResult<()> {
+        let types = types.into_iter().map(StructureType::of).collect::<PyResult<_>>()?;
+        let structure = Structure::new(types, encoding, fields)?;
+        Ok(self.open().opcua_structure(tag, structure)?)
+    }
+
+    fn opcua_known(&self, after_ns: i64) -> Vec<(u32, i64)> {
+        self.open().opcua_known(after_ns).collect()
+    }
+
+    #[allow(clippy::needless_pass_by_value)]
+    fn opcua_know(&self, known: Vec<(u32, i64)>) {
+        self.open().opcua_know(&known);
     }
 
     fn push_publish(&self, subscription: usize, body: &[u8], received_ns: i64) -> PyResult<Published> {
@@ -162,6 +187,13 @@ impl Buffer {
     #[allow(clippy::needless_pass_by_value)]
     fn push_read(&self, tags: Vec<u32>, body: &[u8], received_ns: i64) -> PyResult<Published> {
         Ok(self.open().push_read(&tags, body, received_ns)?.into())
+    }
+
+    #[allow(clippy::needless_pass_by_value)]
+    fn push_history(&self, spans: Vec<(u32, i64, i64)>, body: &[u8]) -> PyResult<Vec<History>> {
+        let spans: Vec<_> =
+            spans.into_iter().map(|(tag, from_ns, to_ns)| buffer::Span { tag, from_ns, to_ns }).collect();
+        Ok(self.open().push_history(&spans, body)?.into_iter().map(History::from).collect())
     }
 
     #[allow(clippy::needless_pass_by_value)]
@@ -482,7 +514,7 @@ mod _native {
     use super::{Bound, PyException, PyModule, PyModuleMethods, PyResult, PyValueError, exception};
 
     #[pymodule_export]
-    use super::{Block, Buffer, Column, Header, Identifier, PublishHeader, Published, Readings};
+    use super::{Block, Buffer, Column, Header, History, Identifier, PublishHeader, Published, Readings};
 
     #[pymodule_export]
     use super::{correction, crc32c, decode, gap, header, publish_header, to_json};

@@ -87,6 +87,10 @@ class Items:
         """The server's EURange of tags with a percentage, in its own unit."""
 
     @property
+    def device(self) -> str:
+        return self._device.name
+
+    @property
     def fingerprint(self) -> str:
         """Changes with whatever a monitored item is made of: a subscription with another one is not ours to resume."""
         device = self._device
