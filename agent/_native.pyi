@@ -173,8 +173,8 @@ class Buffer:
         Each of `types` is `plain`, `optional` (a mask says which are there) or `union`, and its fields: the number of a
         built-in type, or -1 - i for the structure types[i], which has to come before; whether it is an array; whether
         it may be left out. The last is the node's. `encoding` is the encoded NodeId of its binary encoding, and
-        `fields` are (tag, path), the path by places. Raises ValueError for what can't be, or is past a bound: 256 types or
-        fields, 16 levels; IndexError for an unknown tag.
+        `fields` are (tag, path), the path by places. Raises ValueError for what can't be, or is past a bound: 256
+        types or fields, 16 levels; IndexError for an unknown tag.
 
         A field that is not there is a null value; an array of structures, or a value of another one, is mistyped.
         """

@@ -78,6 +78,16 @@ class Intake:
     def opcua_resumed(self, subscription: int) -> None:
         self.buffer.opcua_resumed(subscription)
 
+    def opcua_structure(
+        self,
+        tag: int,
+        *,
+        types: Sequence[tuple[str, Sequence[tuple[int, bool, bool]]]],
+        encoding: bytes,
+        fields: Sequence[tuple[int, Sequence[int]]],
+    ) -> None:
+        self.buffer.opcua_structure(tag, types=types, encoding=encoding, fields=fields)
+
     def opcua_known(self, after_ns: int) -> list[tuple[int, int]]:
         return self.buffer.opcua_known(after_ns)
 

@@ -260,7 +260,7 @@ class OpcUaCollector:
             why = f"{self._device.name}: {why}"
             # Another server's history has other times for the same values, if it has them.
             if self._history is not None and not other:
-                good = {tag.index for tag in self._device.tags}.difference(memory.bad)
+                good = self._items.carriers.difference(memory.bad)
                 self._history.begin(min(since, until), until, why, good)
             else:
                 self._inlet.lost(min(since, until), until, -1, why)
