@@ -143,11 +143,12 @@ class Buffer:
         stands for two tags.
         """
 
-    def opcua_renewed(self, subscription: int, known_ns: int) -> None:
+    def opcua_renewed(self, subscription: int, known_ns: int, *, spans: bool = False) -> None:
         """Says that the server begins anew: it sends the value of every item once, changed or not.
 
         Of each tag's next value, one with a time up to `known_ns`, or with the time of the tag's last reading, was read
         before: it is kept with the time `received_ns`, as what holds now, and not as the same reading again.
+        With `spans`, `Published.begun` says what may be missing before each of them.
         Raises IndexError for an unknown subscription.
         """
 
@@ -157,6 +158,32 @@ class Buffer:
         Of each tag's next value, one that is its last reading itself (time, value and quality) is left out: a server
         may send it once more, under a sequence number of its own. Raises IndexError for an unknown subscription.
         """
+
+    def opcua_structure(
+        self,
+        tag: int,
+        *,
+        types: Sequence[tuple[str, Sequence[tuple[int, bool, bool]]]],
+        encoding: bytes,
+        fields: Sequence[tuple[int, Sequence[int]]],
+    ) -> None:
+        """Says that a tag's node has a structure, and which of its fields are which tags, that one too if it is: from
+        then on its values are theirs (OPC 10000-6, 5.2.6 to 5.2.8).
+
+        Each of `types` is `plain`, `optional` (a mask says which are there) or `union`, and its fields: the number of a
+        built-in type, or -1 - i for the structure types[i], which has to come before; whether it is an array; whether
+        it may be left out. The last is the node's. `encoding` is the encoded NodeId of its binary encoding, and
+        `fields` are (tag, path), the path by places. Raises ValueError for what can't be, or is past a bound: 256
+        types or fields, 16 levels; IndexError for an unknown tag.
+
+        A field that is not there is a null value; an array of structures, or a value of another one, is mistyped.
+        """
+
+    def opcua_known(self, after_ns: int) -> list[tuple[int, int]]:
+        """The tags whose server published values with times after `after_ns`, and the times in ns of the last ones."""
+
+    def opcua_know(self, known: Sequence[tuple[int, int]]) -> None:
+        """Takes over what `opcua_known` said in an earlier run; unknown tags are passed over."""
 
     def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published:
         """Decodes one PublishResponse or RepublishResponse, whole as it came: type id, ResponseHeader, and so on
@@ -189,6 +216,15 @@ class Buffer:
         """Decodes one ReadResponse, as `push_publish` does: result i is of `tags[i]`.
 
         Raises ValueError also where there are not as many results as tags, IndexError for an unknown tag.
+        """
+
+    def push_history(self, spans: Sequence[tuple[int, int, int]], body: bytes) -> list[History]:
+        """Decodes one HistoryReadResponse of raw values (OPC 10000-11, 6.4.3), as `push_publish` does. Result i is of
+        `spans[i]`: a tag, and the times in ns of the values that are known before and after what is missing of it.
+
+        What lies between these times is kept, past the tag's filter, which has seen later values. A time that is one of
+        the two, cut to us or ms, is that value, and not kept. Raises ValueError, and keeps nothing, also where there
+        are not as many results as spans; IndexError for an unknown tag.
         """
 
     def push(self, rows: Sequence[tuple[int, int, _Value, int]]) -> int:
@@ -236,6 +272,42 @@ class Buffer:
         """The last reading of every tag that has one, filtered or not: (tag, time_ns, value, quality)."""
 
 @final
+class History:
+    """What a history had of one span (`Buffer.push_history`)."""
+
+    @property
+    def status(self) -> int:
+        """StatusCode of the node's result."""
+
+    @property
+    def point(self) -> bytes:
+        """The continuation point to ask for the rest with; empty where there is none."""
+
+    @property
+    def kept(self) -> int:
+        """Readings within the span, kept."""
+
+    @property
+    def refused(self) -> int:
+        """Readings within the span that could not be: the buffer was full, or nothing here decodes their type."""
+
+    @property
+    def reaches_back(self) -> bool:
+        """Whether there was a value at or before the span's begin."""
+
+    @property
+    def reaches_on(self) -> bool:
+        """Whether there was one at or after its end."""
+
+    @property
+    def first_ns(self) -> int:
+        """The time of the first value within the span; 0 where there is none."""
+
+    @property
+    def last_ns(self) -> int:
+        """The time of the last value within the span; 0 where there is none."""
+
+@final
 class Published:
     """What an OPC UA response brought (`Buffer.push_publish`, `Buffer.push_read`)."""
 
@@ -264,6 +336,15 @@ class Published:
         """Tags whose StatusCode says that the server's queue was full and dropped values next to this one."""
 
     @property
+    def missed(self) -> list[tuple[int, int, int]]:
+        """The same with times: tag, and the times in ns of the values before and after those that were dropped. The
+        first is -2**63 where there was none."""
+
+    @property
+    def begun(self) -> list[tuple[int, int, int]]:
+        """The same for the first values of a subscription that was made anew (`Buffer.opcua_renewed`), if asked for."""
+
+    @property
     def status(self) -> int | None:
         """The StatusCode of a StatusChangeNotification."""
 
@@ -274,6 +355,11 @@ class Published:
         A Variant and not a DataValue, since asyncua 2.1 reads a DataValue wrongly that has both picoseconds of the
         source and a time of the server: it expects the times first, OPC 10000-6 (5.2.2.17) each with its picoseconds.
         """
+
+    @property
+    def dropped(self) -> int:
+        """Values and other notifications that were too many to be handed on undecoded, and are lost: past 1,000 in one
+        response, or 256 KiB."""
 
     @property
     def others(self) -> list[bytes]:

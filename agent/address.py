@@ -37,6 +37,8 @@ _MODBUS = re.compile(r"([A-Za-z]+):([0-9]{1,9})(?:\.([0-9]{1,9}|[hHlL]))?")
 _TRADITIONAL = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}|[hHlL]))?")
 _TABLES = {"0": "co", "1": "di", "3": "ir", "4": "hr"}
 _NODE = re.compile(r"(?:(nsu|ns)=([^;]*);)?([isgb]|path)=(.*)", re.DOTALL)
+_WITH_FIELD = re.compile(r"((?:[^#]|##)*)(?:#([^#]+))?", re.DOTALL)
+_PATH_WITH_FIELD = re.compile(r"((?:[^#&]|&.)*)(?:#([^#]+))?", re.DOTALL)
 _STEP = re.compile(r"(?:([0-9]{1,5}):)?((?:[^&/:.<>#!]|&.)+)", re.DOTALL)
 
 
@@ -138,6 +140,9 @@ class NodeAddress:
     namespace of its own index where it has one (`2:`), else in the path's; the first is one of the standard's folders.
     The characters `/ . < > : # ! &` of a name are written with an `&` before them (OPC 10000-4, A.2).
 
+    `field` is a field of the node's structure, behind a `#`: `nsu=urn:plant;s=Machine#Position.X`. A `#` of a string
+    key itself is written `##`.
+
     `namespace` is the namespace's URI, or its index where the config gives one. `key` is an int for kind `i`, a str
     for `s` and `path`, a UUID for `g`, bytes for `b`.
     """
@@ -145,6 +150,7 @@ class NodeAddress:
     namespace: str | int
     kind: Literal["i", "s", "g", "b", "path"]
     key: int | str | UUID | bytes
+    field: str = ""
 
     @classmethod
     def parse(cls, text: str) -> NodeAddress:
@@ -162,22 +168,23 @@ class NodeAddress:
             namespace = place.replace("%3B", ";").replace("%3b", ";").replace("%25", "%")
         elif form == "ns":
             namespace = _whole(place, 65535, "namespace index")
+        key, part = _apart(text, key, kind)
         match kind:
             case "i":
-                return cls(namespace, "i", _whole(key, 2**32 - 1, "numeric node id"))
+                return cls(namespace, "i", _whole(key, 2**32 - 1, "numeric node id"), part)
             case "s":
                 if not key:
                     raise ValueError(f"{text!r} has an empty key; write {NODE_FORMS}")
-                return cls(namespace, "s", key)
+                return cls(namespace, "s", key, part)
             case "g":
-                return cls(namespace, "g", _uuid(key))
+                return cls(namespace, "g", _uuid(key), part)
             case "path":
-                found_path = cls(namespace, "path", key)
+                found_path = cls(namespace, "path", key, part)
                 if len(found_path.steps) < 2:
                     raise ValueError(f"{text[:80]!r} is not a browse path; write path=/Objects/2:Furnace/2:Temp")
                 return found_path
             case _:
-                return cls(namespace, "b", _bytes(key))
+                return cls(namespace, "b", _bytes(key), part)
 
     @property
     def steps(self) -> list[tuple[int | None, str]]:
@@ -203,11 +210,25 @@ class NodeAddress:
             case bytes():
                 key = base64.b64encode(self.key).decode()
             case _:
-                key = str(self.key)
+                key = str(self.key).replace("#", "##") if self.kind == "s" else str(self.key)
+        if self.field:
+            key += f"#{self.field}"
         if isinstance(self.namespace, str):
             escaped = self.namespace.replace("%", "%25").replace(";", "%3B")
             return f"nsu={escaped};{self.kind}={key}"
         return f"ns={self.namespace};{self.kind}={key}" if self.namespace else f"{self.kind}={key}"
+
+
+def _apart(text: str, key: str, kind: str) -> tuple[str, str]:
+    """A key, and the field behind it."""
+    found = (_PATH_WITH_FIELD if kind == "path" else _WITH_FIELD).fullmatch(key)
+    if not found or not all((found[2] or "x").split(".")):
+        written = "&#" if kind == "path" else "##"
+        raise ValueError(
+            f"{text[:80]!r} has a # that begins no field; write {written} for a # of the node's own name, or a field "
+            "of its structure at the end, such as #Speed or #Position.X"
+        )
+    return found[1].replace("##", "#") if kind == "s" else found[1], found[2] or ""
 
 
 def _whole(text: str, most: int, what: str) -> int:

@@ -207,6 +207,12 @@ class OpcUaDevice(_Device):
         description="Who applies a tag's deadband. The agent does where the server can't.",
         examples=["server"],
     )
+    history: Literal["off", "fill"] = Field(
+        "off",
+        description="fill reads from the server's history (HistoryRead) what a break or an overflow made missing; only "
+        "what that does not have is a gap then.",
+        examples=["off"],
+    )
     username: str | None = Field(None, examples=["reader"])
     password: str | None = Field(None, repr=False, examples=["its password"])
     channel_lifetime: Annotated[Seconds, AfterValidator(quantity.duration_within("100ms", "24h"))] = Field(

@@ -12,7 +12,7 @@ from agent.collectors.base import Row
 from agent.model import Tag
 
 if TYPE_CHECKING:
-    from agent._native import Field, Published
+    from agent._native import Field, History, Published
 
 MAX_BYTES = 64 * 1024 * 1024
 """Memory of readings that are not sealed yet. Past it they are refused, counted, and recorded as a gap."""
@@ -75,11 +75,27 @@ class Intake:
     def opcua_subscription(self, handles: Sequence[tuple[int, int]]) -> int:
         return self.buffer.opcua_subscription(handles)
 
-    def opcua_renewed(self, subscription: int, known_ns: int) -> None:
-        self.buffer.opcua_renewed(subscription, known_ns)
+    def opcua_renewed(self, subscription: int, known_ns: int, *, spans: bool = False) -> None:
+        self.buffer.opcua_renewed(subscription, known_ns, spans=spans)
 
     def opcua_resumed(self, subscription: int) -> None:
         self.buffer.opcua_resumed(subscription)
+
+    def opcua_structure(
+        self,
+        tag: int,
+        *,
+        types: Sequence[tuple[str, Sequence[tuple[int, bool, bool]]]],
+        encoding: bytes,
+        fields: Sequence[tuple[int, Sequence[int]]],
+    ) -> None:
+        self.buffer.opcua_structure(tag, types=types, encoding=encoding, fields=fields)
+
+    def opcua_known(self, after_ns: int) -> list[tuple[int, int]]:
+        return self.buffer.opcua_known(after_ns)
+
+    def opcua_know(self, known: Sequence[tuple[int, int]]) -> None:
+        self.buffer.opcua_know(known)
 
     def push_publish(self, subscription: int, body: bytes, received_ns: int) -> Published:
         published = self.buffer.push_publish(subscription, body, received_ns)
@@ -90,6 +106,11 @@ class Intake:
         published = self.buffer.push_read(tags, body, received_ns)
         self._weigh()
         return published
+
+    def push_history(self, spans: Sequence[tuple[int, int, int]], body: bytes) -> list[History]:
+        found = self.buffer.push_history(spans, body)
+        self._weigh()
+        return found
 
     def mark(self, name: str, body: bytes) -> None:
         self._marks[name] = self._new_marks[name] = body

@@ -16,9 +16,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import modbus
+from benchmarks import modbus, opcua_replay
 from benchmarks.result import Result, less, more
 from tests.peers.process import free_port, listens
+from tests.pki_rig import der, equip, put
 
 COMMAND = "python -m benchmarks.opcua"
 TARGET = Path(__file__).parents[1] / "target"
@@ -31,9 +32,15 @@ WARM, WINDOW = 6, 10
 """Seconds before the measurement, and of it."""
 
 
+SECURE = "Basic256Sha256/SignAndEncrypt"
+
+
 @contextmanager
-def load_server(home: Path, items: int, period_ms: int, cores: set[int]) -> Iterator[int]:
+def load_server(home: Path, items: int, period_ms: int, cores: set[int], security: str = "None") -> Iterator[int]:
     """The compiled server; gives its port."""
+    if security != "None":
+        certificate = equip(home / "load")
+        put(home / "agent" / "pki" / "trusted" / "load.der", der(certificate))
     if not LOAD.exists():
         raise SystemExit(f"{LOAD} is not built: run `make bench`")
     port = free_port()
@@ -47,7 +54,7 @@ def load_server(home: Path, items: int, period_ms: int, cores: set[int]) -> Iter
         yield port
 
 
-def config(home: Path, server: int, mqtt: int, items: int, publish_ms: int) -> Path:
+def config(home: Path, server: int, mqtt: int, items: int, publish_ms: int, *, security: str) -> Path:
     """A config with one device, which has every item of the load server."""
     path = home / "plant.toml"
     path.write_text(f"""
@@ -64,7 +71,7 @@ confirm = "broker"
 name = "load"
 protocol = "opcua"
 url = "opc.tcp://127.0.0.1:{server}"
-security = "None"
+security = "{security}"
 publish = "{publish_ms}ms"
 sampling = "every change"
 outage = "2s"
@@ -75,25 +82,31 @@ tags = "tags.csv"
     return path
 
 
-def agent(items: int, period_ms: int, publish_ms: int, window: int = WINDOW, warm: int = WARM) -> modbus.Measured:
+def agent(
+    items: int, period_ms: int, publish_ms: int, *, window: int = WINDOW, warm: int = WARM, security: str = "None"
+) -> modbus.Measured:
     """Runs the agent, bound to the first core, on a load, and measures `window` seconds of it."""
     cores = sorted(os.sched_getaffinity(0))
     mine, others = {cores[0]}, set(cores[1:]) or {cores[0]}
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=TARGET)))
-        server = stack.enter_context(load_server(home, items, period_ms, others))
+        server = stack.enter_context(load_server(home, items, period_ms, others, security))
         mqtt = stack.enter_context(modbus.broker(home, others))
-        return modbus.measure(config(home, server, mqtt, items, publish_ms), home, mine, warm, window)
+        return modbus.measure(
+            config(home, server, mqtt, items, publish_ms, security=security), home, mine, warm, window
+        )
 
 
-def stock(items: int, period_ms: int, publish_ms: int, seconds: float = 5.0) -> float:
+def stock(items: int, period_ms: int, publish_ms: int, seconds: float = 5.0, security: str = "None") -> float:
     """CPU microseconds for each value of a stock asyncua subscription."""
     cores = set(sorted(os.sched_getaffinity(0))[1:]) or os.sched_getaffinity(0)
     with (
         tempfile.TemporaryDirectory(dir=TARGET) as home,
-        load_server(Path(home), items, period_ms, cores) as port,
+        load_server(Path(home), items, period_ms, cores, security) as port,
     ):
         words = [str(port), str(items), str(publish_ms), str(seconds)]
+        if security != "None":
+            words.append(str(Path(home) / "load"))
         command = [sys.executable, "-m", "benchmarks.opcua_stock", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=90)
     values, cpu = done.stdout.split()
@@ -102,12 +115,13 @@ def stock(items: int, period_ms: int, publish_ms: int, seconds: float = 5.0) -> 
 
 def results() -> Iterator[Result]:
     """The rows of `make bench`."""
-    baseline = stock(*LOAD_FAST)
-    for items, period_ms, publish_ms in (LOAD_FAST, LOAD_MANY):
-        found = agent(items, period_ms, publish_ms)
+    loads = ((LOAD_FAST, "None"), (LOAD_MANY, "None"), (LOAD_FAST, SECURE))
+    baselines = {security: stock(*LOAD_FAST, security=security) for security in ("None", SECURE)}
+    for (items, period_ms, publish_ms), security in loads:
+        found, baseline = agent(items, period_ms, publish_ms, security=security), baselines[security]
         if found.growth > found.delivered / 20:
             raise SystemExit(f"the outbox grew by {found.growth} readings while {found.delivered} were delivered")
-        fed = f"{items} items every {period_ms} ms"
+        fed = f"{items} items every {period_ms} ms" + ("" if security == "None" else f", {security}")
         rows = [
             *less(
                 f"OPC UA end to end, {fed}, CPU of the agent", found.cost_us, "us/value", asked=1.0, **{STOCK: baseline}
@@ -116,6 +130,7 @@ def results() -> Iterator[Result]:
             *more(f"OPC UA end to end, {fed}, delivered", found.delivered / found.seconds, "values/s", asked=5e4),
         ]
         yield from (replace(one, command=COMMAND) for one in rows)
+    yield from opcua_replay.results(LOAD_FAST)
 
 
 def main() -> None:

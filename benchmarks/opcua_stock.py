@@ -1,7 +1,8 @@
 """The baseline of `benchmarks.opcua`: an asyncua subscription as its documents show it, whose handler counts.
 
-`python -m benchmarks.opcua_stock PORT ITEMS PUBLISH_MS SECONDS` subscribes to the items `s=0` to
-`s=ITEMS-1` of the load server, and prints `values cpu_seconds`. It stores nothing and sends nothing.
+`python -m benchmarks.opcua_stock PORT ITEMS PUBLISH_MS SECONDS [STORE]` subscribes to the items `s=0` to
+`s=ITEMS-1` of the load server, with Basic256Sha256 and SignAndEncrypt where there is the STORE of its certificate, and
+prints `values cpu_seconds`. It stores nothing and sends nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from asyncua import ua
 from asyncua.client.client import Client
+from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 
 CHUNK = 500
 WARM = 3.0
@@ -31,9 +33,18 @@ class Count:
         self.values += 1
 
 
-async def _measure(port: int, items: int, publish_ms: int, seconds: float) -> tuple[int, float]:
+async def _measure(port: int, items: int, publish_ms: int, seconds: float, store: str) -> tuple[int, float]:
     count = Count()
-    async with Client(f"opc.tcp://127.0.0.1:{port}/", timeout=30) as client:
+    client = Client(f"opc.tcp://127.0.0.1:{port}/", timeout=30)
+    if store:
+        client.application_uri = "urn:headrace:test:user"
+        await client.set_security(
+            SecurityPolicyBasic256Sha256,
+            certificate=f"{store}/user.der",
+            private_key=f"{store}/user.pem",
+            server_certificate=f"{store}/server.der",
+        )
+    async with client:
         space = await client.get_namespace_index("urn:headrace:test")
         subscription = await client.create_subscription(publish_ms, count)
         every: Any = 0  # asyncua's own types are only their annotation
@@ -53,5 +64,5 @@ async def _measure(port: int, items: int, publish_ms: int, seconds: float) -> tu
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)  # what it can't keep up with
-    port, items, publish_ms, seconds = sys.argv[1:]
-    print(*asyncio.run(_measure(int(port), int(items), int(publish_ms), float(seconds))))
+    port, items, publish_ms, seconds, *store = sys.argv[1:]
+    print(*asyncio.run(_measure(int(port), int(items), int(publish_ms), float(seconds), *store or [""])))

@@ -38,8 +38,8 @@ class Committed:
         return found
 
     def counted(self, tag: int = 0) -> list[tuple[int, int]]:
-        """(time_ns, value) of the counter's good readings."""
-        return [(t, v) for t, v, quality in self.readings.get(tag, []) if quality == 0 and isinstance(v, int)]
+        """(time_ns, value) of the counter's good readings: an overflow bit says that others were lost."""
+        return [(t, v) for t, v, quality in self.readings.get(tag, []) if quality >> 30 == 0 and isinstance(v, int)]
 
     def faults(self, tag: int = 0, period_ns: int = 100_000_000) -> dict[str, list[int]]:
         """What is wrong with a counter: which values are lost, which came twice, which have another's time."""

@@ -93,14 +93,21 @@ class ScriptedServer:
         forgotten: bool = False,
         at: datetime | None = None,
         large: bool = False,
+        structures: int = 0,
     ) -> None:
-        """One notification with one value. `lost`: it never arrives; `forgotten`: nor can it be republished; `large`:
-        the server says that it is too large to be sent. `at` is its source time."""
+        """One notification with one value, or with so many `structures`.
+
+        `lost`: it never arrives; `forgotten`: nor can it be republished; `large`: the server says that it is too large
+        to be sent. `at` is its source time.
+        """
         while not self._known:  # noqa: ASYNC110  (a subscription that comes tells nobody)
             await asyncio.sleep(0.005)
         self.sequence = 1 if self.sequence == 2**32 - 1 else self.sequence + 1
         value_of = ua.DataValue(ua.Variant(value, ua.VariantType.Int32), SourceTimestamp=at or datetime.now(UTC))
-        changed = ua.DataChangeNotification(MonitoredItems=[ua.MonitoredItemNotification(0, value_of)])
+        if structures:
+            value_of = ua.DataValue(ua.Variant(ua.Range(value, value + 1.0)), SourceTimestamp=datetime.now(UTC))
+        items = [ua.MonitoredItemNotification(0, value_of)] * max(1, structures)
+        changed = ua.DataChangeNotification(MonitoredItems=items)
         found = ua.NotificationMessage(self.sequence, datetime.now(UTC), [changed])
         if not forgotten:
             self.kept[self.sequence] = found

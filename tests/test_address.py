@@ -92,6 +92,10 @@ def test_what_is_no_modbus_address_says_what_to_write(text: str, message: str, h
         ("ns=2;i=7", NodeAddress(2, "i", 7)),
         ("i=2258", NodeAddress(0, "i", 2258)),
         ("ns=3;s=a;b=c", NodeAddress(3, "s", "a;b=c")),
+        ("nsu=urn:plant;s=Machine#Position.X", NodeAddress("urn:plant", "s", "Machine", "Position.X")),
+        ("i=2256#State", NodeAddress(0, "i", 2256, "State")),
+        ("ns=1;s=press ##7", NodeAddress(1, "s", "press #7")),
+        ("ns=1;s=press ##7#Speed", NodeAddress(1, "s", "press #7", "Speed")),
         ("nsu=http://x/a%3Bb%25c;i=1", NodeAddress("http://x/a;b%c", "i", 1)),
         (
             "ns=1;g=09087e75-8e5e-499b-954f-f2a9603db28a",

@@ -72,6 +72,27 @@ async def test_a_notification_that_is_too_large_is_a_gap() -> None:
         await running(rig, work)
 
 
+async def test_more_structures_than_are_decoded_are_a_gap() -> None:
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            await server.publish(1)
+            await server.publish(2, structures=1000)
+            await until(lambda: len(rig.of(0)) == 1001)
+            assert rig.intake.cut()[2] == []
+            await server.publish(3, structures=1300)
+            await server.publish(4)
+            await until(lambda: rig.collector.counters["undecoded_dropped"])
+            [loss] = rig.intake.cut()[2]
+            assert (loss.count, loss.from_ns <= loss.to_ns) == (300, True)
+            assert "structures and other values that are decoded slowly: more than 1,000" in loss.reason
+            await until(lambda: values(rig)[-1:] == [4])
+            assert len(rig.of(0)) == 2002
+
+        await running(rig, work)
+
+
 async def test_a_last_value_under_another_number_after_a_resume_is_left_out() -> None:
     async with ScriptedServer() as server:
         rig = Rig(server.url, node("Counter"))

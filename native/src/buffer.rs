@@ -1,6 +1,7 @@
 //! The open columns of one epoch: push, then seal. Not locked by itself: its owner holds one lock over a whole push or
 //! over the `mem::take` of a seal, never over the encoding.
 
+mod history;
 mod opcua;
 
 use std::collections::HashMap;
@@ -9,11 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use crate::block::{self, Meta};
 use crate::column::{self, Column, Note, NoteKind};
 use crate::decode::modbus::{Decoded, Field, Plan, Take};
+use crate::decode::opcua::Structure;
 use crate::error::{Error, Result};
 use crate::filter::{Filter, Kind};
 use crate::memory::Memory;
 use crate::tag::{BAD_TYPE_MISMATCH, Last, TagSpec, Value};
 
+pub use history::{Found, Span};
 pub use opcua::Published;
 
 /// The most memory that a buffer may be given. Half of a body's bound: the rest is for lengths, qualities and times, of
@@ -30,6 +33,10 @@ struct Slot {
     column: Column,
     /// The last reading, whether the filter let it through or not.
     latest: Last,
+    /// Where its values go, if they are structures.
+    structure: Option<Box<Structure>>,
+    /// The time of the last value that an OPC UA server published.
+    server_ns: i64,
     /// Set while the first value of a fresh OPC UA subscription is to come: what is not after this time (ns) is known.
     awaited: opcua::Awaited,
     /// Whether its server filters: then ours does not, for two deadbands in a row keep neither's bound.
@@ -47,6 +54,8 @@ impl Slot {
             column: Column::new(kind),
             latest: Last::default(),
             awaited: opcua::Awaited::Nothing,
+            structure: None,
+            server_ns: i64::MIN,
             theirs: false,
             group: 0,
         };
@@ -337,11 +346,16 @@ impl Buffer {
     }
 }
 
+/// Whether there is no room for a value.
+#[inline(always)]
+fn is_full(stats: &Stats, max_bytes: usize, value: Value<'_>) -> bool {
+    stats.pending_bytes as usize + column::size(value) > max_bytes
+        || stats.pending_readings as usize >= block::MAX_READINGS
+}
+
 #[inline(always)]
 fn take(slot: &mut Slot, stats: &mut Stats, max_bytes: usize, time_ns: i64, value: Value<'_>, quality: u32) -> bool {
-    let full = stats.pending_bytes as usize + column::size(value) > max_bytes
-        || stats.pending_readings as usize >= block::MAX_READINGS;
-    if full {
+    if is_full(stats, max_bytes, value) {
         stats.refused += 1;
         return false;
     }

@@ -60,7 +60,7 @@ mod _native {
     #[pymodule_export]
     use super::identifier::Identifier;
     #[pymodule_export]
-    use super::opcua::{PublishHeader, Published, publish_header};
+    use super::opcua::{History, PublishHeader, Published, publish_header};
     #[pymodule_export]
     use super::readings::{Column, Header, Readings, decode, header, to_json};
 

@@ -158,6 +158,16 @@ class AsyncuaServer(Device):
         return [sys.executable, str(HERE / "asyncua_server.py"), str(self.port), str(self.home)]
 
 
+class AsyncuaPlant(Device):
+    """A Python program with asyncua, security policy None: Counter with a history that outlives it, and structures
+    (Machine, Limits)."""
+
+    scheme = "opc.tcp"
+
+    def command(self) -> list[str]:
+        return [sys.executable, str(HERE / "asyncua_plant.py"), str(self.port), str(self.home)]
+
+
 def _node(package: str, script: str) -> list[str]:
     if not (NODE / "node_modules" / package).is_dir():
         raise PeerMissing(f"the npm package {package}")

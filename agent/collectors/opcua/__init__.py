@@ -10,6 +10,9 @@ reads        read requests, and calls of no more nodes than a server takes
 endpoints    what a server offers, and which of it is taken
 security     certificates, keys and users of a connection
 browsing     the address space, for `headrace browse`
+fields       which tags are fields of which nodes
+structures   the types of structures, whose fields are tags
+history      what is missing, from the server's history
 polling      reads, for servers without subscriptions
 standby      redundant servers: which of them is used
 collector    connecting and recovering: the one owner of both

@@ -18,6 +18,7 @@ from asyncua.ua.status_codes import StatusCodes
 from agent.address import NodeAddress
 from agent.collectors.opcua.link import Link
 from agent.collectors.opcua.reads import chunks, read_request
+from agent.collectors.opcua.structures import Structures, Unclear
 from agent.collectors.opcua.transport import MESSAGE
 from agent.model import ValueType
 
@@ -122,6 +123,7 @@ class Browser:
         self._spaces = [str(each) for each in names or ()]
         self._batch = min(BATCH, browse or BATCH)
         self._read = min(5 * BATCH, read or 5 * BATCH)
+        self._structures = Structures(self._link, self._read)
 
     def _node(self, address: NodeAddress) -> Any:
         index = address.namespace
@@ -206,6 +208,8 @@ class Browser:
                 found.type, found.type_name = _TYPES.get(number), ObjectIdNames.get(number, str(kind))
                 if number in _ABSTRACT:
                     unclear.append((node, found))
+                elif number == ObjectIds.Structure and not found.array:
+                    self.found += await self._fields(kind, found)
         for chunk in chunks(unclear, self._read):
             request = read_request([node for node, _ in chunk], ua.TimestampsToReturn.Neither)
             results = (await self._link.ask(request, ua.ReadResponse)).Results
@@ -214,6 +218,25 @@ class Browser:
                     number = result.Value.VariantType.value
                     found.type, found.array = _TYPES.get(number), bool(result.Value.is_array)
                     found.type_name = ObjectIdNames.get(number, found.type_name)
+
+    async def _fields(self, kind: Any, whole: Found) -> list[Found]:
+        """The fields of a variable with a structure, each as one that a tag can be."""
+        try:
+            leaves = (await self._structures.layout(kind)).leaves()
+        except Unclear:
+            return []
+        return [
+            Found(
+                f"{whole.id}#{text}",
+                (*whole.path, *text.split(".")),
+                variable=True,
+                type=_TYPES.get(number),
+                type_name=ObjectIdNames.get(number, ""),
+                array=array,
+                description=whole.description,
+            )
+            for text, number, array in leaves
+        ]
 
     async def _builtin(self, kind: Any) -> int:
         """The standard's type that a data type is made from, or 0: up the tree of types, which is asked once."""

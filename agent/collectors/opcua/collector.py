@@ -22,6 +22,7 @@ from asyncua.ua.uaerrors import UaError
 
 from agent._native import Published
 from agent.collectors.base import Inlet, Row
+from agent.collectors.opcua.history import History
 from agent.collectors.opcua.items import AT_ONCE, Items, Server
 from agent.collectors.opcua.link import FAULTS, Link, lost, said, within
 from agent.collectors.opcua.memory import Memory
@@ -54,6 +55,9 @@ COUNTERS = (
     "bad_nodes",
     "covered_seconds",
     "failovers",
+    "undecoded_dropped",
+    "history_readings",
+    "holes_filled",
 )
 
 
@@ -68,7 +72,9 @@ class OpcUaCollector:
         self._device = device
         self._standby = Standby(device, self.counters)
         self._items = Items(device, inlet, self._memory, self.counters)
-        self._publisher = Publisher(device, inlet, self._memory, self.counters, self._leftover)
+        self._history = History(device, inlet, self._items, self.counters) if device.history == "fill" else None
+        self._publisher = Publisher(device, inlet, self._memory, self.counters, self._leftover, history=self._history)
+        self._filling: asyncio.Task[None] | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._poller: Poller | None = None
@@ -130,9 +136,12 @@ class OpcUaCollector:
         """The session stays with the server: whoever connects next, also after a restart, resumes it."""
         watching, self._watching = self._watching, None
         publishing, self._publishing = self._publishing, None
-        for task in (watching, publishing):
+        filling, self._filling = self._filling, None
+        for task in (watching, publishing, filling):
             if task is not None:
                 task.cancel()
+        if self._history is not None:
+            self._history.release()
         link, self._link = self._link, None
         self._poller = None
         if link is None:
@@ -153,6 +162,8 @@ class OpcUaCollector:
         known = [Memory.decode(body, place, each.url) for each in self._standby.devices]
         self._memory.become(next((each for each in known if each != Memory(each.server)), known[0]))
         self._standby.recall(self._memory)
+        if self._history is not None:
+            self._history.recall()
 
     async def _attempt(self, place: int, why: str) -> None:
         """Connects to one of the servers; `why` not to those before it."""
@@ -208,6 +219,9 @@ class OpcUaCollector:
             return
         self._note()
         self._publishing = asyncio.create_task(self._publish(link), name=f"opc ua publish {self._device.name}")
+        if self._history is not None:
+            work = self._history.run(link, self._server)
+            self._filling = asyncio.create_task(work, name=f"opc ua history {self._device.name}")
 
     def _note(self) -> None:
         self._inlet.mark(mark_of(self._device), self._memory.encode())
@@ -244,9 +258,15 @@ class OpcUaCollector:
             until = begun + time.monotonic_ns() - asked  # the last of the items may have been created only now
             other = memory.server != self.device.url
             why = f"{memory.server} is used now" if other else "the server did not keep the subscription"
-            self._inlet.lost(min(since, until), until, -1, f"{self._device.name}: {why}")
+            why = f"{self._device.name}: {why}"
+            # Another server's history has other times for the same values, if it has them.
+            if self._history is not None and not other:
+                good = self._items.carriers.difference(memory.bad)
+                self._history.begin(min(since, until), until, why, good)
+            else:
+                self._inlet.lost(min(since, until), until, -1, why)
         memory.clean_ns = begun
-        self._inlet.opcua_renewed(core, since)
+        self._inlet.opcua_renewed(core, since, spans=self._history is not None)
         self.counters["renewed"] += 1
         return True
 

@@ -19,6 +19,7 @@ from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 from agent.address import NodeAddress
 from agent.clock import now_ns
 from agent.collectors.base import Inlet
+from agent.collectors.opcua.fields import Fields
 from agent.collectors.opcua.link import Link, nanoseconds, session_seconds
 from agent.collectors.opcua.memory import Memory
 from agent.collectors.opcua.profile import (
@@ -84,8 +85,13 @@ class Items:
         self._memory = memory
         self._counters = counters
         self._told: set[int] = set()
+        self._fields = Fields(device, inlet)
         self._ranges: dict[int, Range] = {}
         """The server's EURange of tags with a percentage, in its own unit."""
+
+    @property
+    def device(self) -> str:
+        return self._device.name
 
     @property
     def fingerprint(self) -> str:
@@ -102,6 +108,11 @@ class Items:
     def handles(self) -> list[tuple[int, int]]:
         """(ClientHandle, tag), of every tag."""
         return [(tag.index, tag.index) for tag in self._device.tags]
+
+    @property
+    def carriers(self) -> set[int]:
+        """The tags whose values come by themselves: of a node with a structure only one."""
+        return set(self._tags).difference(self._fields.silent)
 
     @property
     def bad(self) -> list[Tag]:
@@ -183,6 +194,7 @@ class Items:
 
     def note_bad(self, bad: dict[int, int], tried: set[int]) -> None:
         """`bad` of the tags that were `tried` have this status, the others are well."""
+        self._fields.share(bad)
         self._memory.bad = sorted({index for index in self._memory.bad if index not in tried}.union(bad))
         self._counters["bad_nodes"] = len(self._memory.bad)
         self._told &= set(self._memory.bad)
@@ -227,13 +239,19 @@ class Items:
                     found.append((tag, result.Targets[0].TargetId))
                 else:
                     bad[tag.index] = result.StatusCode.value or StatusCode.BAD_NODE_ID_UNKNOWN
-        return await self._measured(link, server, found, bad)
+        found = await self._measured(link, server, found, bad)
+        if not self._fields:
+            return found
+        return await self._fields.arrange(link, server.limits.read, found, bad, self._told)
 
     async def measure(self, link: Link, server: Server) -> None:
-        """Finds out of which ranges the percentages are that only the server can tell: before anything is decoded for
-        a subscription that goes on. Raises FAULTS."""
+        """Finds out what only the server can tell, the ranges of percentages and the types of structures: before
+        anything is decoded for a subscription that goes on. Raises FAULTS."""
+        known = self._fields.known.union(self._ranges)
         unknown = [
-            tag for tag in self._device.tags if share(tag) and not own_range(tag) and tag.index not in self._ranges
+            tag
+            for tag in self._device.tags
+            if tag.index not in known and (tag.index in self._fields or (share(tag) and not own_range(tag)))
         ]
         if unknown:
             await self.resolve(link, server, unknown, {})
@@ -304,6 +322,8 @@ class Items:
             await self._create(link, server, again, bad, filtered=False)
 
     def _deadband(self, tag: Tag) -> Deadband | None:
+        if tag.index in self._fields:  # a server has no deadband for structures
+            return None
         return deadband(self._device, tag, self._ranges.get(tag.index))
 
     def filtering(self, *, subscribed: bool) -> None:

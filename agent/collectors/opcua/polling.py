@@ -14,6 +14,7 @@ from agent.clock import now_ns
 from agent.collectors.base import Inlet
 from agent.collectors.opcua.items import Items, Server
 from agent.collectors.opcua.link import FAULTS, Link
+from agent.collectors.opcua.publishing import TOO_MANY
 from agent.collectors.opcua.reads import chunks, read_request
 from agent.errors import NotConnected
 from agent.model import Tag
@@ -61,6 +62,8 @@ class Poller:
             except ValueError as reason:
                 struct_from_binary(ua.ReadResponse, body).ResponseHeader.ServiceResult.check()
                 raise NotConnected(f"a ReadResponse that can't be read: {reason}") from reason
+            if found.dropped:
+                self._inlet.lost(received_ns, received_ns, found.dropped, f"{self._items.device}: {TOO_MANY}")
             if found.undecoded:
                 self._leftover(found, received_ns)
 

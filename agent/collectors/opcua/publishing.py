@@ -29,6 +29,7 @@ from asyncua.ua.uaerrors import (
 from agent._native import Published, publish_header
 from agent.clock import now_ns
 from agent.collectors.base import Inlet
+from agent.collectors.opcua.history import History
 from agent.collectors.opcua.link import FAULTS, Body, Link, said
 from agent.collectors.opcua.memory import LAST, Memory, after, ahead
 from agent.config import OpcUaDevice
@@ -42,6 +43,9 @@ MOST_REPUBLISHED = 10_000
 """Missing notifications that are asked for one by one; of more, only those that the server says it has."""
 SILENCE = 1.5
 """Keep-alive intervals without a word after which the subscription counts as dead."""
+
+
+TOO_MANY = "structures and other values that are decoded slowly: more than 1,000 or 256 KiB in one answer"
 
 
 class SubscriptionLost(NotConnected):
@@ -58,11 +62,14 @@ class Publisher:
         memory: Memory,
         counters: dict[str, int],
         leftover: Callable[[Published, int], None],
+        *,
+        history: History | None = None,
     ) -> None:
         self._device = device
         self._inlet = inlet
         self._memory = memory
         self._counters = counters
+        self._history = history
         self._leftover = leftover
         """Called with what the core could not decode, and with the receive time."""
         self._link: Link
@@ -272,6 +279,8 @@ class Publisher:
         if not more:
             self._memory.clean_ns = published_ns
         self._inlet.mark(place_of(self._device), self._memory.place)
+        if self._history is not None:
+            self._history.know(self._memory.clean_ns)
         self._pushed.append(sequence)
         if self._commit is None:
             self._commit = asyncio.create_task(self._committing(), name=f"opc ua commits {self._device.name}")
@@ -286,12 +295,17 @@ class Publisher:
         self._counters["repeated_values"] += found.repeated
         if found.overflows:
             self._counters["overflows"] += len(found.overflows)
-            self._inlet.lost(
-                self._memory.clean_ns or published_ns,
-                published_ns,
-                -1,
-                f"{self._device.name}: the server's queues overflowed",
-            )
+            since, why = self._memory.clean_ns or published_ns, f"{self._device.name}: the server's queues overflowed"
+            if self._history is not None:
+                self._history.add(min(since, published_ns), published_ns, why, found.missed)
+            else:
+                self._inlet.lost(since, published_ns, -1, why)
+        if found.begun and self._history is not None:
+            self._history.first(found.begun)
+        if found.dropped:
+            self._counters["undecoded_dropped"] += found.dropped
+            why = f"{self._device.name}: {TOO_MANY}"
+            self._inlet.lost(self._memory.clean_ns or published_ns, published_ns, found.dropped, why)
         if found.undecoded or found.unknown_handles or found.others:
             self._leftover(found, received_ns)
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Buffer, MISTYPED, Slot, Stats, take};
-use crate::decode::opcua::{Content, DataValue, Fitted, Part, Publish, Scratch, fit, read_results};
+use crate::decode::opcua::{Content, DataValue, Fitted, Part, Publish, Scratch, Structure, fit, read_results};
 use crate::error::{Error, Result};
 use crate::tag::{BAD_DECODING_ERROR, Value};
 
@@ -24,11 +24,17 @@ pub(super) enum Awaited {
     Nothing,
     /// The subscription was made anew: what was read up to this time in ns may be said once more.
     Renewed(i64),
+    /// The same, and the subscription's holder wants to know what may be missing before it.
+    Begun(i64),
     /// The subscription goes on over a new connection: the last value may come once more.
     Resumed,
 }
 
 const NONE: u32 = u32::MAX;
+/// Values and other notifications of one response that are handed on undecoded, and their bytes. Whoever decodes them
+/// makes objects of some hundred times their size.
+const UNDECODED: usize = 1000;
+const UNDECODED_BYTES: usize = 256 << 10;
 
 impl Handles {
     fn new(pairs: &[(u32, u32)]) -> Result<Self> {
@@ -76,10 +82,17 @@ pub struct Published<'a> {
     pub refused: usize,
     /// The tags whose server dropped values.
     pub overflows: Vec<u32>,
+    /// Where such values are missing: tag, and the times of the values before and after them. `i64::MIN` where none came
+    /// before.
+    pub missed: Vec<(u32, i64, i64)>,
+    /// The same for the first values of a subscription that was made anew (`opcua_renewed`), where that was asked.
+    pub begun: Vec<(u32, i64, i64)>,
     /// The subscription's new status.
     pub status: Option<u32>,
     /// Values that others have to decode: tag, time, StatusCode, encoded Variant.
     pub undecoded: Vec<(u32, i64, u32, &'a [u8])>,
+    /// More of them than `UNDECODED` and `UNDECODED_BYTES` allow: they are lost.
+    pub dropped: usize,
     /// Notifications of other kinds, each an encoded ExtensionObject.
     pub others: Vec<&'a [u8]>,
     /// Values that were the tag's last reading itself, sent once more after a resume. They are not kept.
@@ -95,50 +108,154 @@ struct Intake<'b> {
     max_bytes: usize,
     received_ns: i64,
     scratch: Scratch,
+    handed: Handed,
+    /// Whether it is a server that publishes, and not one that was asked.
+    published: bool,
 }
 
-impl Intake<'_> {
+/// What of one response is handed on undecoded.
+#[derive(Debug, Default)]
+struct Handed {
+    count: usize,
+    bytes: usize,
+}
+
+impl Handed {
+    /// Whether so many bytes more may be.
+    fn takes(&mut self, bytes: usize) -> bool {
+        let (count, bytes) = (self.count + 1, self.bytes + bytes);
+        let fits = count <= UNDECODED && bytes <= UNDECODED_BYTES;
+        if fits {
+            *self = Self { count, bytes };
+        }
+        fits
+    }
+}
+
+impl<'b> Intake<'b> {
+    fn new(slots: &'b mut [Slot], stats: &'b mut Stats, max_bytes: usize, received_ns: i64, published: bool) -> Self {
+        Self { slots, stats, max_bytes, received_ns, scratch: Scratch::default(), handed: Handed::default(), published }
+    }
+
     /// Keeps a value, or says that others have to decode it.
     #[inline]
     fn take<'a>(&mut self, published: &mut Published<'a>, tag: u32, value: &DataValue<'a>) {
-        let Self { slots, stats, max_bytes, received_ns, scratch } = self;
+        let Self { slots, stats, max_bytes, received_ns, scratch, handed, published: publishes } = self;
         let Some(slot) = slots.get_mut(tag as usize) else {
             published.unknown_handles += 1;
             return;
         };
+        let mut time_ns = value.stamps.or(*received_ns);
+        let known_ns = slot.server_ns;
+        if *publishes {
+            slot.server_ns = known_ns.max(time_ns);
+        }
         if value.overflowed() {
             published.overflows.push(tag);
+            published.missed.push((tag, known_ns, time_ns));
         }
-        let mut time_ns = value.stamps.or(*received_ns);
         let awaited = std::mem::take(&mut slot.awaited);
-        if let Awaited::Renewed(known_ns) = awaited
+        let said_before = match awaited {
+            Awaited::Renewed(until_ns) => Some(until_ns),
+            Awaited::Begun(until_ns) => {
+                published.begun.push((tag, known_ns, time_ns));
+                Some(if known_ns == i64::MIN { until_ns } else { known_ns })
+            }
+            Awaited::Nothing | Awaited::Resumed => None,
+        };
+        if let Some(known_ns) = said_before
             && (time_ns <= known_ns || slot.latest.reading().is_some_and(|(last_ns, ..)| last_ns == time_ns))
         {
             time_ns = *received_ns;
         }
+        if let Some(structure) = slot.structure.take() {
+            self.fields(published, &structure, awaited, time_ns, value);
+            if let Some(slot) = self.slots.get_mut(tag as usize) {
+                slot.structure = Some(structure);
+            }
+            return;
+        }
         let content = value.value.content();
         if let Content::Other(bytes) = content {
-            published.undecoded.push((tag, time_ns, value.status, bytes));
-            return;
-        }
-        let (raw, quality) = match fit(content, slot.spec.raw, scratch) {
-            Fitted::Value(raw) => (raw, value.status),
-            // OPC 10000-4, 7.11: the value of a bad status is to be ignored, so the status says more than its type.
-            Fitted::NotText | Fitted::Mistyped if value.status >> 31 == 1 => (Value::Absent, value.status),
-            Fitted::NotText => (Value::Absent, BAD_DECODING_ERROR),
-            Fitted::Mistyped => {
-                stats.mistyped += 1;
-                (Value::Absent, MISTYPED)
+            if handed.takes(bytes.len()) {
+                published.undecoded.push((tag, time_ns, value.status, bytes));
+            } else {
+                published.dropped += 1;
             }
-        };
-        let fitting = slot.spec.apply(raw);
-        if awaited == Awaited::Resumed && slot.latest.reading() == Some((time_ns, fitting, quality)) {
-            published.repeated += 1;
             return;
         }
-        published.readings += 1;
-        published.grew += usize::from(take(slot, stats, *max_bytes, time_ns, fitting, quality));
+        let kept = keep(slot, stats, *max_bytes, scratch, awaited, (time_ns, content, value.status));
+        published.count(kept);
     }
+
+    /// Keeps a structure's fields, each as a reading of its tag.
+    fn fields(
+        &mut self,
+        published: &mut Published<'_>,
+        structure: &Structure,
+        awaited: Awaited,
+        time_ns: i64,
+        value: &DataValue<'_>,
+    ) {
+        let Self { slots, stats, max_bytes, scratch, .. } = self;
+        let found = structure.read(value.value.whole());
+        for (place, tag) in structure.tags().enumerate() {
+            let Some(slot) = slots.get_mut(tag as usize) else { continue };
+            // Another structure than it was said to be is mistyped, unless there is none.
+            let content = match (&found, value.value.content()) {
+                (Some(found), _) => found.get(place).copied().unwrap_or(Content::Null),
+                (None, Content::Null) => Content::Null,
+                (None, _) => Content::Other(&[]),
+            };
+            let kept = keep(slot, stats, *max_bytes, scratch, awaited, (time_ns, content, value.status));
+            published.count(kept);
+        }
+    }
+}
+
+/// What became of a value.
+enum Kept {
+    Repeated,
+    Reading { grew: bool },
+}
+
+impl Published<'_> {
+    fn count(&mut self, kept: Kept) {
+        match kept {
+            Kept::Repeated => self.repeated += 1,
+            Kept::Reading { grew } => {
+                self.readings += 1;
+                self.grew += usize::from(grew);
+            }
+        }
+    }
+}
+
+/// Fits a value to its tag, and keeps it.
+#[inline]
+fn keep(
+    slot: &mut Slot,
+    stats: &mut Stats,
+    max_bytes: usize,
+    scratch: &mut Scratch,
+    awaited: Awaited,
+    (time_ns, content, status): (i64, Content<'_>, u32),
+) -> Kept {
+    let (raw, quality) = match fit(content, slot.spec.raw, scratch) {
+        Fitted::Value(raw) => (raw, status),
+        // OPC 10000-4, 7.11: the value of a bad status is to be ignored, so the status says more than its type.
+        Fitted::NotText | Fitted::Mistyped if status >> 31 == 1 => (Value::Absent, status),
+        Fitted::NotText => (Value::Absent, BAD_DECODING_ERROR),
+        Fitted::Mistyped => {
+            stats.mistyped += 1;
+            (Value::Absent, MISTYPED)
+        }
+    };
+    let fitting = slot.spec.apply(raw);
+    if awaited == Awaited::Resumed && slot.latest.reading() == Some((time_ns, fitting, quality)) {
+        return Kept::Repeated;
+    }
+    Kept::Reading { grew: take(slot, stats, max_bytes, time_ns, fitting, quality) }
 }
 
 impl Buffer {
@@ -158,14 +275,42 @@ impl Buffer {
 
     /// Says that a subscription was made anew: its server sends every value once, changed or not. What was read before,
     /// up to `known_ns` or with the time of the tag's last reading, is not that reading again: it holds now.
-    pub fn opcua_renewed(&mut self, subscription: usize, known_ns: i64) -> Result<()> {
-        self.await_of_all(subscription, Awaited::Renewed(known_ns))
+    /// With `spans`, `Published::begun` says of each first value what may be missing before it.
+    pub fn opcua_renewed(&mut self, subscription: usize, known_ns: i64, spans: bool) -> Result<()> {
+        self.await_of_all(subscription, if spans { Awaited::Begun(known_ns) } else { Awaited::Renewed(known_ns) })
     }
 
     /// Says that a subscription goes on over a new connection. Some servers then send a last value once more, under a
     /// sequence number of its own (node-opcua 2.182, where its `PublishRequests` had run out): it is left out.
     pub fn opcua_resumed(&mut self, subscription: usize) -> Result<()> {
         self.await_of_all(subscription, Awaited::Resumed)
+    }
+
+    /// Says that a tag's node has a structure, and which of its fields are which tags: that tag itself may be one. From
+    /// then on its values are theirs.
+    pub fn opcua_structure(&mut self, tag: u32, structure: Structure) -> Result<()> {
+        for each in structure.tags().chain([tag]) {
+            self.spec(each)?;
+        }
+        if let Some(slot) = self.slots.get_mut(tag as usize) {
+            slot.structure = Some(Box::new(structure));
+        }
+        Ok(())
+    }
+
+    /// The tags whose server published values with times after this one, and the times of the last of them.
+    pub fn opcua_known(&self, after_ns: i64) -> impl Iterator<Item = (u32, i64)> {
+        let known = self.slots.iter().enumerate().map(|(tag, slot)| (tag as u32, slot.server_ns));
+        known.filter(move |(_, time_ns)| *time_ns > after_ns)
+    }
+
+    /// Takes over what `opcua_known` said in an earlier run. Unknown tags are passed over.
+    pub fn opcua_know(&mut self, known: &[(u32, i64)]) {
+        for (tag, time_ns) in known {
+            if let Some(slot) = self.slots.get_mut(*tag as usize) {
+                slot.server_ns = slot.server_ns.max(*time_ns);
+            }
+        }
     }
 
     fn await_of_all(&mut self, subscription: usize, awaited: Awaited) -> Result<()> {
@@ -190,11 +335,12 @@ impl Buffer {
         publish.walk(|_| {})?;
         let mut published = Published { sequence: publish.sequence, more: publish.more, ..Published::default() };
         let before = stats.refused;
-        let mut intake = Intake { slots, stats, max_bytes: *max_bytes, received_ns, scratch: Scratch::default() };
+        let mut intake = Intake::new(slots, stats, *max_bytes, received_ns, true);
         publish.walk(|part| match part {
             Part::Value { handle, value } => intake.take(&mut published, handles.tag(handle), value),
             Part::Status(status) => published.status = Some(status),
-            Part::Other(bytes) => published.others.push(bytes),
+            Part::Other(bytes) if intake.handed.takes(bytes.len()) => published.others.push(bytes),
+            Part::Other(_) => published.dropped += 1,
         })?;
         published.refused = (intake.stats.refused - before) as usize;
         Ok(published)
@@ -209,7 +355,7 @@ impl Buffer {
         let Self { slots, max_bytes, stats, .. } = self;
         let mut published = Published::default();
         let before = stats.refused;
-        let mut intake = Intake { slots, stats, max_bytes: *max_bytes, received_ns, scratch: Scratch::default() };
+        let mut intake = Intake::new(slots, stats, *max_bytes, received_ns, false);
         read_results(body, tags.len(), |at, value| {
             intake.take(&mut published, tags.get(at).copied().unwrap_or(NONE), value);
         })?;

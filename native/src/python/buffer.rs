@@ -6,10 +6,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySequence};
 
 use super::block::Block;
-use super::opcua::Published;
+use super::opcua::{History, Published, StructureType};
 use super::value::{Owned, PlanField, Row, Tag, to_python};
 use crate::block::Meta;
 use crate::buffer;
+use crate::decode::opcua::Structure;
 use crate::error::Error;
 
 const DEFAULT_MAX_BYTES: usize = 64 << 20;
@@ -82,12 +83,35 @@ impl Buffer {
         Ok(self.open().opcua_subscription(&handles)?)
     }
 
-    fn opcua_renewed(&self, subscription: usize, known_ns: i64) -> PyResult<()> {
-        Ok(self.open().opcua_renewed(subscription, known_ns)?)
+    #[pyo3(signature = (subscription, known_ns, *, spans = false))]
+    fn opcua_renewed(&self, subscription: usize, known_ns: i64, spans: bool) -> PyResult<()> {
+        Ok(self.open().opcua_renewed(subscription, known_ns, spans)?)
     }
 
     fn opcua_resumed(&self, subscription: usize) -> PyResult<()> {
         Ok(self.open().opcua_resumed(subscription)?)
+    }
+
+    #[pyo3(signature = (tag, *, types, encoding, fields))]
+    fn opcua_structure(
+        &self,
+        tag: u32,
+        types: Vec<StructureType>,
+        encoding: Vec<u8>,
+        fields: Vec<(u32, Vec<usize>)>,
+    ) -> PyResult<()> {
+        let types = types.into_iter().map(StructureType::of).collect::<PyResult<_>>()?;
+        let structure = Structure::new(types, encoding, fields)?;
+        Ok(self.open().opcua_structure(tag, structure)?)
+    }
+
+    fn opcua_known(&self, after_ns: i64) -> Vec<(u32, i64)> {
+        self.open().opcua_known(after_ns).collect()
+    }
+
+    #[allow(clippy::needless_pass_by_value)]
+    fn opcua_know(&self, known: Vec<(u32, i64)>) {
+        self.open().opcua_know(&known);
     }
 
     fn push_publish(&self, subscription: usize, body: &[u8], received_ns: i64) -> PyResult<Published> {
@@ -97,6 +121,13 @@ impl Buffer {
     #[allow(clippy::needless_pass_by_value)]
     fn push_read(&self, tags: Vec<u32>, body: &[u8], received_ns: i64) -> PyResult<Published> {
         Ok(self.open().push_read(&tags, body, received_ns)?.into())
+    }
+
+    #[allow(clippy::needless_pass_by_value)]
+    fn push_history(&self, spans: Vec<(u32, i64, i64)>, body: &[u8]) -> PyResult<Vec<History>> {
+        let spans: Vec<_> =
+            spans.into_iter().map(|(tag, from_ns, to_ns)| buffer::Span { tag, from_ns, to_ns }).collect();
+        Ok(self.open().push_history(&spans, body)?.into_iter().map(History::from).collect())
     }
 
     #[allow(clippy::needless_pass_by_value)]

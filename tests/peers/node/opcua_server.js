@@ -1,4 +1,5 @@
-// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions|limited|secure|secure-strict|many:N|mirror:MS]`. Prints "ready PORT" once it listens.
+// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions|limited|history|secure|secure-strict|many:N|mirror:MS]`. Prints "ready PORT" once it listens.
+// `history`: the counter has one of its last 5000 values.
 // STORE is the directory for its certificates. `secure`: all current policies, no anonymous line without security; users
 // are reader/s3cret, or have any certificate; every client's certificate is taken. `secure-strict`: only those that lie
 // in STORE/pki/trusted/certs. The nodes and their values are listed in servers.py.
@@ -87,7 +88,9 @@ function addVariables(server) {
     StatusCodes.BadSensorFailure,
     started,
   );
-  count(variable("Counter", DataType.Int32), DataType.Int32);
+  const counter = variable("Counter", DataType.Int32);
+  if (process.argv[4] === "history") space.installHistoricalDataNode(counter, { maxOnlineValues: 5000 });
+  count(counter, DataType.Int32);
   count(variable("Bare", DataType.Double), DataType.Double);
   const ramp = ours.addAnalogDataItem({
     componentOf: device,

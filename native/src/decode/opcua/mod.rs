@@ -8,19 +8,23 @@ mod data_value;
 mod diagnostic;
 mod extension;
 mod fit;
+mod history;
 mod node_id;
 mod notification;
 mod response;
 mod scalar;
+mod structure;
 mod text;
 mod time;
 mod variant;
 
 pub use data_value::{DataValue, Stamps};
 pub use fit::{Fitted, Scratch, fit};
+pub use history::{NodeHistory, read_history};
 pub use notification::{Part, Publish};
 pub use response::{read_results, sent_ns};
 pub use scalar::Scalar;
+pub use structure::{Field, Form, Kind, Structure, Type};
 pub use time::{ns, stamp};
 pub use variant::{Array, Content, Variant};
 

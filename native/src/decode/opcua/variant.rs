@@ -43,6 +43,11 @@ pub struct Array<'a> {
 }
 
 impl<'a> Array<'a> {
+    /// One whose elements were passed over before.
+    pub(super) fn of(kind: u8, count: usize, elements: Cursor<'a>) -> Self {
+        Self { kind, count, elements }
+    }
+
     /// Elements.
     pub fn len(&self) -> usize {
         self.count
@@ -81,6 +86,11 @@ impl<'a> Variant<'a> {
             None => long(encoding, from, depth)?,
         }
         Ok(Self { encoding, content: from.since(&start), whole: from.since(&before) })
+    }
+
+    /// All of it, as encoded.
+    pub fn whole(&self) -> &'a [u8] {
+        self.whole
     }
 
     /// What it has in it.
@@ -154,7 +164,7 @@ fn fixed(kind: u8) -> Option<usize> {
 }
 
 /// The least bytes of a value.
-fn least(kind: u8) -> usize {
+pub(super) fn least(kind: u8) -> usize {
     match kind {
         id::LOCALIZED_TEXT | id::DATA_VALUE | id::VARIANT | id::DIAGNOSTIC_INFO => 1,
         id::NODE_ID | id::EXPANDED_NODE_ID => 2,
@@ -165,7 +175,7 @@ fn least(kind: u8) -> usize {
 }
 
 /// Passes over one value of a type.
-fn element(kind: u8, from: &mut Cursor<'_>, depth: u32) -> Result<()> {
+pub(super) fn element(kind: u8, from: &mut Cursor<'_>, depth: u32) -> Result<()> {
     if let Some(width) = fixed(kind) {
         return from.take(width).map(|_| ());
     }

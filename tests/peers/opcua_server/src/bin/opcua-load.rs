@@ -3,7 +3,8 @@
 //!
 //! Each of `nsu=urn:headrace:test;s=0` to `s=ITEMS-1` is a Double that changes every PERIOD_MS: a slow wave in steps of
 //! 0.01, as a transmitter gives it. The changes of one period have one source time. They go to whoever monitors them,
-//! and not into the address space, where a read finds the first value. With PERIOD_MS 0 nothing changes.
+//! and not into the address space, where a read finds the first value. With PERIOD_MS 0 nothing changes. Where there is
+//! STORE/server.der, with server.pem, it also has an endpoint with Basic256Sha256 and SignAndEncrypt.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -70,6 +71,16 @@ async fn main() {
             NamespaceMetadata { namespace_uri: NAMESPACE.to_owned(), ..Default::default() },
             "load",
         ));
+    let store = std::path::Path::new(store);
+    if store.join("server.der").exists() {
+        let place = ("/", SecurityPolicy::Basic256Sha256, MessageSecurityMode::SignAndEncrypt);
+        builder = builder
+            .application_uri("urn:headrace:test:server")
+            .certificate_path(store.join("server.der"))
+            .private_key_path(store.join("server.pem"))
+            .trust_client_certs(true)
+            .add_endpoint("secure", (place.0, place.1, place.2, &[ANONYMOUS_USER_TOKEN_ID] as &[&str]));
+    }
     let limits = &mut builder.limits_mut().subscriptions;
     limits.min_sampling_interval_ms = 0.0;
     limits.min_publishing_interval_ms = 10.0;
