@@ -81,11 +81,16 @@ class Lanes:
         return self._lanes[MAIN]
 
     async def switch(self, split: Split, policy: Policy) -> None:
-        """From here on, what is sealed belongs to this split; what waits is judged by this policy."""
+        """From here on, what is sealed belongs to this split; what waits is judged by this policy.
+
+        Raises OutboxFull where a disk takes no writes now: then only the judging has changed.
+        """
         for lane in self._lanes.values():
             lane.outbox.admit(lane.name, policy, split)
+        for lane in self._lanes.values():
+            await lane.outbox.keep_catalog(split.epoch(lane.name), split.bodies[lane.name])
+        for lane in self._lanes.values():
             lane.epoch = split.epoch(lane.name)
-            await lane.outbox.keep_catalog(lane.epoch, split.bodies[lane.name])
         self.split, self.policy = split, policy
 
     def lane(self, group: Group) -> Lane | None:

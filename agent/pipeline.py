@@ -166,10 +166,15 @@ class Pipeline:
         for each in waiting:
             if not each.done():
                 each.set_result(None)
-        if self._asked is not None:
+        if (asked := self._asked) is not None:
             # Everything pushed so far is sealed under the old epoch; what comes from here on is the new one's.
-            (split, policy), self._asked = self._asked, None
-            await self._lanes.switch(split, policy)
+            split, policy = asked
+            try:
+                await self._lanes.switch(split, policy)
+            except OutboxFull:
+                return  # asked again with the next block
+            if self._asked is asked:
+                self._asked = None
             epochs = {lane.name: f"{lane.epoch:016x}" for lane in self._lanes}
             self._ledgers.configured("epoch", {"epochs": epochs, "tags": len(split.catalog.tags)})
             self._intake.buffer.regroup(split.groups)
