@@ -58,7 +58,8 @@ async def test_an_outage_drains_ten_times_as_fast_as_it_came_while_live_blocks_d
     late = sorted(found.late)
     print(
         f"{OUTAGE} s: {found.stored} readings stored, {found.dropped} dropped, {found.holes} holes, {found.uneven}"
-        f" blocks uneven, sums {'as' if found.alike else 'NOT as'} the plant's; outbox {found.disk_bytes} of {planned} bytes;"
+        f" blocks uneven, sums {'as' if found.alike else 'NOT as'} the plant's;"
+        f" outbox {found.disk_bytes} of {planned} bytes;"
         f" {found.readings_per_second:.0f} readings/s; live blocks: half within {late[len(late) // 2]:.2f} s,"
         f" 99 % within {late[len(late) * 99 // 100]:.2f} s, all {len(late)} within {late[-1]:.2f} s"
     )
