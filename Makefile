@@ -40,7 +40,7 @@ NODES := 100000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench bench-resolver fleet test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak-core soak-modbus soak-kills soak-opcua soak-outbox soak-lines browse-large peers clean
+.PHONY: help tools setup demo bench bench-resolver fleet test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak soak-core soak-modbus soak-opcua soak-opcua-kills soak-outbox soak-kills soak-delivery soak-outage soak-lines browse-large peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,7 +115,7 @@ fuzz-seeds: setup ## write the seeds of the fuzz targets anew, from the golden v
 soak-core: ## MUTATIONS=1000000 mutated blocks through the core, from SEED=1
 	@HEADRACE_SOAK=$(MUTATIONS) HEADRACE_SEED=$(SEED) nice $(CARGO) test --quiet --locked --release --test core soak -- --nocapture
 
-soak-kills: setup peers ## an agent of a node-opcua server, killed three times in each of RUNS=20 runs (docs/opcua.md)
+soak-opcua-kills: setup peers ## an agent of a node-opcua server, killed three times in each of RUNS=20 runs (docs/opcua.md)
 	@nice $(BIN)/python -m tests.opcua_kills $(RUNS) $(SEED)
 
 soak-opcua: setup peers ## faults of OPC UA servers for MINUTES=30, from SEED=1 (docs/opcua.md)
@@ -128,19 +128,35 @@ browse-large: setup peers ## `headrace browse` on NODES=100000 analog items (doc
 soak-modbus: setup ## REQUESTS=1000000 to a hostile device over each framing, from SEED=1; fails at the first wrong value
 	@nice $(BIN)/python -m tests.modbus_soak $(REQUESTS) --seed $(SEED)
 
-# For `make soak-outbox`: how often each thing happens to the outbox's disk or process (docs/reliability.md).
-KILLS := 1000
-CUTS := 1000
-FULL := 100
-FLIPS := 10000
+# For `make soak`: how often each thing happens (docs/reliability.md).
+N := 1000
+KILLS = $(N)
+CUTS = $(N)
+FULL = $(shell expr \( $(N) + 9 \) / 10)
+FLIPS = $(shell expr $(N) \* 10)
+DEATHS = $(shell expr \( $(N) + 4 \) / 5)
+SEEDS = $(N)
+APPENDS := 14
+OUTAGE := 259200
+
+soak: soak-outbox soak-kills soak-delivery soak-outage soak-lines soak-core soak-modbus soak-opcua soak-opcua-kills ## every long run, hours: N=1000 of each failure, from SEED=1
 
 soak-outbox: setup peers ## kills, power cuts (as root), full disks and flipped bits, at length
-	@nice $(BIN)/python -m tests.outbox_soak kills $(KILLS)
-	@nice $(BIN)/python -m tests.outbox_soak ext4 $(CUTS)
-	@nice $(BIN)/python -m tests.outbox_soak xfs $(CUTS)
-	@nice $(BIN)/python -m tests.outbox_soak full $(FULL)
-	@nice $(BIN)/python -m tests.outbox_soak harms $(FLIPS)
-	@nice $(BIN)/python -m tests.outbox_soak each 14
+	@nice $(BIN)/python -m tests.outbox_soak kills $(KILLS) --seed $(SEED)
+	@nice $(BIN)/python -m tests.outbox_soak ext4 $(CUTS) --seed $(SEED)
+	@nice $(BIN)/python -m tests.outbox_soak xfs $(CUTS) --seed $(SEED)
+	@nice $(BIN)/python -m tests.outbox_soak full $(FULL) --seed $(SEED)
+	@nice $(BIN)/python -m tests.outbox_soak harms $(FLIPS) --seed $(SEED)
+	@nice $(BIN)/python -m tests.outbox_soak each $(APPENDS)
+
+soak-kills: setup peers ## kill -9 of broker, data center and agent of the whole chain, DEATHS=200 each, from SEED=1
+	@HEADRACE_KILLS=$(DEATHS) HEADRACE_SEED=$(SEED) nice $(BIN)/python -m pytest -q -s tests/test_kills.py tests/test_kills_datacenter.py
+
+soak-delivery: setup ## SEEDS=1000 lives of an agent on virtual time, from seed 0
+	@HEADRACE_SEEDS=$(SEEDS) nice $(BIN)/python -m pytest -q --timeout 0 tests/test_delivery_simulation.py
+
+soak-outage: setup peers ## an outage of OUTAGE=259200 s at 1,000 readings/s, compressed in time, drained beside live readings
+	@HEADRACE_OUTAGE=$(OUTAGE) nice $(BIN)/python -m pytest -q -s --timeout 0 tests/test_outage.py
 
 soak-lines: setup peers ## every network fault on the lines to brokers and to devices
 	@HEADRACE_SOAK=1 nice $(BIN)/python -m pytest -q tests/test_network_faults.py tests/test_device_faults.py

@@ -70,10 +70,16 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Takes the lock, and makes the directory. Raises OutboxRefused where another process has it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Takes the lock, and makes the directory. Raises OutboxRefused where another process has it, or its disk can't
+        be used, and PermissionError."""
         beside = path.with_name(f"{path.name}.lock")
-        self._held = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._held = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError:
+            raise
+        except OSError as reason:
+            raise OutboxRefused(f"{path} can't be opened: {reason}; is its disk full, or failing?") from reason
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

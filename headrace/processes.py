@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import json
 import logging
 import signal
@@ -77,6 +78,7 @@ def _warn(checked: configs.Checked) -> configs.Config:
 def agent(options: argparse.Namespace) -> int:
     """`headrace run`: with `--json`, a status line a second, and a last one that says how it ended."""
     allocator.share_one_pool()
+    faulthandler.enable()  # where a disk goes away the kernel may end us by SIGBUS: stderr then says where
     config = _warn(configs.check(options.config))
     if not config.devices:
         raise ConfigError(

@@ -271,6 +271,7 @@ class World:
         self.told: list[str] = []
         self._assembly = Assembly()
         self.uplink: SimUplink
+        self.pipeline: Pipeline
         self.outbox: SimOutbox | None = None
         self.delivery: Delivery
         self._agent: asyncio.Task[None] | None = None
@@ -282,9 +283,9 @@ class World:
     def latency(self) -> float:
         return self.random.uniform(0.005, 0.2)
 
-    def _config(self) -> Config:
-        rows = [f"t{at},hr:{4 * at},float64,ABCD" for at in range(TAGS)]
-        (self.home / "press.csv").write_text("\n".join(["name,address,type,order", *rows]) + "\n")
+    def _config(self, description: str = "") -> Config:
+        rows = [f"t{at},hr:{4 * at},float64,ABCD,{description}" for at in range(TAGS)]
+        (self.home / "press.csv").write_text("\n".join(["name,address,type,order,description", *rows]) + "\n")
         path = self.home / "agent.toml"
         path.write_text(
             f'[agent]\nid = "sim"\ndata_dir = "./agent"\n[outbox]\nmax_bytes = {self.quota}\n[uplink]\n'
@@ -384,6 +385,10 @@ class World:
         assert self.outbox is not None
         self.outbox.failing = False
 
+    def tags_change(self) -> None:
+        """A new catalog, and so a new epoch."""
+        assert self.pipeline.reload(self._config(f"at {asyncio.get_running_loop().time():.3f}")) == []
+
     async def crash(self) -> None:
         """kill -9, and a new start after a while."""
         self.uplink.cut()
@@ -395,14 +400,14 @@ class World:
 
     async def start(self) -> None:
         self.uplink = SimUplink(self)
-        pipeline = Pipeline(
+        self.pipeline = Pipeline(
             self.config,
             collect=lambda devices, inlet: [SimCollector(self, device, inlet) for device in devices],
             open_outbox=self._open,
             deliver=self._deliver,
         )
         ready = asyncio.Event()
-        self._agent = asyncio.create_task(pipeline.run(asyncio.Event(), ready=ready.set))
+        self._agent = asyncio.create_task(self.pipeline.run(asyncio.Event(), ready=ready.set))
         waiting = asyncio.create_task(ready.wait())
         await asyncio.wait([waiting, self._agent], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -451,6 +456,7 @@ class World:
             (2.0, self.crash),
             (1.0, self.disk_fails),
             (2.0, self.disk_works),
+            (1.0, self.tags_change),
         ]
         while loop.time() < seconds:
             await asyncio.sleep(self.random.choice([0.1, 1.0, 10.0, 30.0]) * self.random.random())
@@ -471,6 +477,25 @@ class World:
         assert self.outbox is not None
         self.outbox.crash()
         self._kept = set()
+        await self._end()
+
+    async def relabelled(self) -> None:
+        """A life without readings, in which the tags change while the disk takes no writes."""
+        self.quiet, self._kept = True, set()
+        await self.start()
+        await asyncio.sleep(2.0)
+        assert self.outbox is not None
+        assert self._agent is not None
+        before = self.outbox.newest_epoch
+        self.disk_fails()
+        self.tags_change()
+        await asyncio.sleep(5.0)
+        assert not self._agent.done(), "the agent ended"
+        assert self.outbox.newest_epoch == before
+        self.disk_works()
+        await asyncio.sleep(5.0)
+        assert self.outbox.newest_epoch != before
+        self.outbox.crash()
         await self._end()
 
     async def _settle(self, deadline: float) -> None:

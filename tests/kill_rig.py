@@ -11,7 +11,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from uuid import UUID
@@ -99,7 +99,7 @@ def reached(plant: Plant, before: int) -> int:
 
 def committed(home: Path) -> dict[int, int]:
     """Sequence -> readings of what is in the outbox now."""
-    with sqlite3.connect(f"file:{home / 'agent' / 'outbox.db'}?mode=ro", uri=True) as db:
+    with closing(sqlite3.connect(f"file:{home / 'agent' / 'outbox.db'}?mode=ro", uri=True)) as db:
         return dict(db.execute("SELECT sequence, readings FROM entry"))
 
 

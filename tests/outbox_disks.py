@@ -82,7 +82,7 @@ async def power_cuts(home: Path, kind: str, count: int, chance: random.Random) -
     ends: Counter[str] = Counter()
     with Disk(home, kind) as place:
         path, ledger = place.place / "outbox.db", Ledger()
-        for _ in range(count):
+        for number in range(1, count + 1):
             writer = Writer(path, chance.randrange(1 << 30), ledger)
             if chance.random() < 0.9:
                 await asyncio.to_thread(writer.begun)
@@ -97,6 +97,8 @@ async def power_cuts(home: Path, kind: str, count: int, chance: random.Random) -
             code = await asyncio.to_thread(writer.ended)
             assert code in (0, -signal.SIGBUS), f"the writer ended with {code}"
             ends["SIGBUS" if code else "no more writes"] += 1
+            if number % 100 == 0:
+                print(f"{number} cuts: {dict(ends)}", flush=True)
             for key in set(ledger.stored) - promised:
                 del ledger.stored[key], ledger.checksums[key]
             await asyncio.to_thread(place.again)

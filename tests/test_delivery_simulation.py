@@ -45,3 +45,7 @@ def test_nothing_is_lost_in_any_life(group: int, monkeypatch: pytest.MonkeyPatch
             live(seed)
     finally:
         logging.getLogger("headrace").setLevel(logging.NOTSET)
+
+
+def test_tags_that_change_while_the_disk_takes_no_writes_are_taken_when_it_does(tmp_path: Path) -> None:
+    run(World(1, tmp_path).relabelled())

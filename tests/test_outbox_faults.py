@@ -1,4 +1,4 @@
-"""What the disk and the machine do to an outbox. The same rigs run at length with `make soak-outbox`."""
+"""What the disk and the machine do to an outbox. The same rigs run at length with `make soak`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_power_cut_at_any_moment(tmp_path: Path, chance: random.Random, ki
 
 
 async def test_full_disk_again_and_again(small: Path, chance: random.Random) -> None:
-    await full_disks(small, 20, chance)
+    await full_disks(small, 30, chance)
 
 
 async def test_flipped_bits_and_cut_files(memory: Path, chance: random.Random) -> None:

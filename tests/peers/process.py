@@ -72,6 +72,10 @@ class Peer(ABC):
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def code(self) -> int | None:
+        """How it ended by itself: its exit code, or minus the signal that killed it; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
     @abstractmethod
     def command(self) -> list[str]:
         """What to run, after writing its config. Raises PeerMissing."""
