@@ -130,7 +130,7 @@ def results() -> Iterator[Result]:
             *more(f"OPC UA end to end, {fed}, delivered", found.delivered / found.seconds, "values/s", asked=5e4),
         ]
         yield from (replace(one, command=COMMAND) for one in rows)
-    yield from opcua_replay.results(LOAD_FAST)
+    yield from (replace(one, command=COMMAND) for one in opcua_replay.results(LOAD_FAST))
 
 
 def main() -> None:

@@ -23,7 +23,6 @@ from agent.outbox import Outbox
 from benchmarks.result import Result, more
 from tests.opcua_collector import Rig, running, until
 
-COMMAND = "python -m benchmarks.opcua_replay"
 BODIES = 400
 SEAL_BYTES = 1 << 20
 

@@ -1,5 +1,5 @@
-"""Kills of an agent that has a node-opcua server, run after run: `make soak-opcua-kills`. Any reading that is lost, doubled
-or has another's time ends it with 1, and so does a gap.
+"""Kills of an agent that has a node-opcua server, run after run: `make soak-opcua-kills`. Any reading that is lost,
+doubled or has another's time ends it with 1, and so does a gap.
 
 python -m tests.opcua_kills RUNS SEED
 """

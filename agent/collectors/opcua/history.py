@@ -110,14 +110,12 @@ class History:
         try:
             read = json.loads(self._inlet.marked(f"{self._mark}/known") or b"[]")
             self._inlet.opcua_know([(int(tag), int(time_ns)) for tag, time_ns in read if tag in self._names])
-            known = json.loads(self._inlet.marked(self._mark) or b"[]")
-            holes = [(*map(int, each[:2]), str(each[2]), [*each[3]], bool(each[4])) for each in known]
-            for since, until, why, spans, awaits in holes:
+            for since, until, why, spans, awaits in json.loads(self._inlet.marked(self._mark) or b"[]"):
                 if awaits:
-                    self._inlet.lost(since, until, -1, why)
+                    self._inlet.lost(int(since), int(until), -1, str(why))
                 else:
-                    found = [Span(*map(int, each[:5]), bool(each[5])) for each in spans if each[0] in self._names]
-                    self._holes.append(Hole(since, until, why, found))
+                    found = [_recalled(span) for span in spans if span[0] in self._names]
+                    self._holes.append(Hole(int(since), int(until), str(why), found))
         except (IndexError, TypeError, ValueError):
             return
         self._note()
@@ -373,6 +371,11 @@ def _rest(span: Span) -> tuple[int, int]:
 
 def _noted(span: Span) -> list[int]:
     return [span.tag, span.known_ns, span.from_ns, span.to_ns, span.start_ns, span.back]
+
+
+def _recalled(noted: list[int]) -> Span:
+    tag, known_ns, from_ns, to_ns, start_ns, back = map(int, noted)
+    return Span(tag, known_ns, from_ns, to_ns, start_ns, bool(back))
 
 
 def _moment(time_ns: int) -> Any:

@@ -19,6 +19,7 @@ from agent.collectors.opcua.link import Link
 from agent.collectors.opcua.reads import chunks, read_request
 
 MOST_FIELDS = 256
+MOST_OF_ALL = 2048
 MOST_LEVELS = 16
 MOST_STEPS = 32
 """Up the tree of types."""
@@ -48,6 +49,8 @@ class Layout:
     types: list[CoreType] = field(default_factory=list)
     names: list[list[str]] = field(default_factory=list)
     """Of the fields of each type."""
+    sizes: list[int] = field(default_factory=list)
+    """How many fields each type has, with those of the structures in it: they double with each level, if they like."""
 
     def path(self, text: str) -> list[int] | None:
         """The places of a field such as `Position.X`; None where there is none such."""
@@ -141,6 +144,10 @@ class Structures:
             if number == _STRUCTURE and each.DataType != _standard(_STRUCTURE):
                 number = -1 - await self._add(layout, each.DataType, known, level + 1)
             fields.append((number, each.ValueRank == 1, bool(each.IsOptional)))
+        size = 1 + len(fields) + sum(layout.sizes[-1 - number] for number, _, _ in fields if number < 0)
+        if size > MOST_OF_ALL or len(layout.types) >= MOST_FIELDS:
+            raise Unclear("its type has too many fields, with those of the structures in it")
+        layout.sizes.append(size)
         layout.types.append((form, fields))
         layout.names.append([str(each.Name) for each in definition.Fields or ()])
         known[kind] = len(layout.types) - 1
@@ -194,5 +201,5 @@ def _known(number: int) -> ua.StructureDefinition:
     encoding, fields = _STANDARD[number]
     found: Any = ua.StructureDefinition()
     found.DefaultEncodingId, found.StructureType = _standard(encoding), ua.StructureType.Structure
-    found.Fields = [ua.StructureField(Name=name, DataType=_standard(kind), ValueRank=-1) for name, kind in fields]  # type: ignore[arg-type]
+    found.Fields = [ua.StructureField(Name=name, DataType=_standard(kind), ValueRank=-1) for name, kind in fields]
     return found  # type: ignore[no-any-return]

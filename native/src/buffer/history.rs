@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::tag::{BAD_DECODING_ERROR, Value};
 
 impl Buffer {
-    /// Decodes a HistoryReadResponse of raw values: result i is of `spans[i]`. Keeps all of what lies within the spans, or
+    /// Decodes a `HistoryReadResponse` of raw values: result i is of `spans[i]`. Keeps all of what lies within the spans, or
     /// nothing. It passes no filter, for that has seen later values.
     pub fn push_history<'a>(&mut self, spans: &[Span], body: &'a [u8]) -> Result<Vec<(NodeHistory<'a>, Found)>> {
         for span in spans {

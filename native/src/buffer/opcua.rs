@@ -140,14 +140,14 @@ impl<'b> Intake<'b> {
     /// Keeps a value, or says that others have to decode it.
     #[inline]
     fn take<'a>(&mut self, published: &mut Published<'a>, tag: u32, value: &DataValue<'a>) {
-        let Self { slots, stats, max_bytes, received_ns, scratch, handed, published: publishes } = self;
+        let Self { slots, stats, max_bytes, received_ns, scratch, handed, published: unasked } = self;
         let Some(slot) = slots.get_mut(tag as usize) else {
             published.unknown_handles += 1;
             return;
         };
         let mut time_ns = value.stamps.or(*received_ns);
         let known_ns = slot.server_ns;
-        if *publishes {
+        if *unasked {
             slot.server_ns = known_ns.max(time_ns);
         }
         if value.overflowed() {
@@ -214,6 +214,7 @@ impl<'b> Intake<'b> {
 }
 
 /// What became of a value.
+#[derive(Debug, Clone, Copy)]
 enum Kept {
     Repeated,
     Reading { grew: bool },
@@ -239,12 +240,12 @@ fn keep(
     max_bytes: usize,
     scratch: &mut Scratch,
     awaited: Awaited,
-    (time_ns, content, status): (i64, Content<'_>, u32),
+    (time_ns, content, code): (i64, Content<'_>, u32),
 ) -> Kept {
     let (raw, quality) = match fit(content, slot.spec.raw, scratch) {
-        Fitted::Value(raw) => (raw, status),
+        Fitted::Value(raw) => (raw, code),
         // OPC 10000-4, 7.11: the value of a bad status is to be ignored, so the status says more than its type.
-        Fitted::NotText | Fitted::Mistyped if status >> 31 == 1 => (Value::Absent, status),
+        Fitted::NotText | Fitted::Mistyped if code >> 31 == 1 => (Value::Absent, code),
         Fitted::NotText => (Value::Absent, BAD_DECODING_ERROR),
         Fitted::Mistyped => {
             stats.mistyped += 1;

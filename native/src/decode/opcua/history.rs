@@ -1,4 +1,4 @@
-//! HistoryReadResponse of raw values (OPC 10000-4, 5.11.3; OPC 10000-11, 6.4.3 and 6.5.2).
+//! `HistoryReadResponse` of raw values (OPC 10000-4, 5.11.3; OPC 10000-11, 6.4.3 and 6.5.2).
 
 use super::cursor::{self, Cursor};
 use super::data_value::DataValue;
@@ -52,7 +52,7 @@ pub fn read_history<'a>(
     Ok(found)
 }
 
-/// A HistoryData.
+/// A `HistoryData`.
 fn values<'a>(mut from: Cursor<'a>, mut take: impl FnMut(&DataValue<'a>)) -> cursor::Result<()> {
     let count = from.count(1)?.unwrap_or(0);
     for _ in 0..count {

@@ -10,6 +10,9 @@ use crate::error::Error;
 const MOST: usize = 256;
 /// Structures within structures.
 const MOST_LEVELS: usize = 16;
+/// Fields that are walked for one value, and for each of its bytes: types of no bytes could nest to any number.
+const MOST_STEPS: usize = 4096;
+const STEPS_A_BYTE: usize = 4;
 
 /// How a structure says which of its fields are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +136,8 @@ impl Structure {
         let length = from.count(1).ok()??;
         let mut body = from.part(length).ok()?;
         let mut found = vec![Content::Null; self.wanted.len()];
-        self.walk(self.types.len() - 1, &mut body, &mut Vec::new(), &mut found).ok()?;
+        let mut steps = MOST_STEPS + STEPS_A_BYTE * length;
+        self.walk(self.types.len() - 1, &mut body, &mut Vec::new(), &mut found, &mut steps).ok()?;
         Some(found)
     }
 
@@ -143,23 +147,27 @@ impl Structure {
         from: &mut Cursor<'a>,
         path: &mut Vec<usize>,
         found: &mut [Content<'a>],
+        steps: &mut usize,
     ) -> Result<()> {
         let Some(kind) = self.types.get(at) else { return Ok(()) };
         let switch = if kind.form == Form::Plain { 0 } else { from.u32()? };
         let mut optional = 0;
         for (place, field) in kind.fields.iter().enumerate() {
+            *steps = steps.saturating_sub(1);
+            if *steps == 0 {
+                return from.refuse("more fields than a structure may have");
+            }
             let there = match kind.form {
-                Form::Plain => true,
                 Form::Union => switch as usize == place + 1,
                 Form::Optional if field.optional => {
                     optional += 1;
                     switch.checked_shr(optional - 1).is_some_and(|bits| bits & 1 == 1)
                 }
-                Form::Optional => true,
+                Form::Plain | Form::Optional => true,
             };
             if there {
                 path.push(place);
-                self.field(field, from, path, found)?;
+                self.field(field, from, path, found, steps)?;
                 path.pop();
             }
         }
@@ -172,15 +180,16 @@ impl Structure {
         from: &mut Cursor<'a>,
         path: &mut Vec<usize>,
         found: &mut [Content<'a>],
+        steps: &mut usize,
     ) -> Result<()> {
         let content = match (field.kind, field.array) {
-            (Kind::Structure(at), false) => return self.walk(at, from, path, found),
+            (Kind::Structure(at), false) => return self.walk(at, from, path, found, steps),
             (Kind::Structure(at), true) => {
                 let before = *from;
                 let count = from.count(1)?.unwrap_or(0);
                 for _ in 0..count {
                     let left = from.left();
-                    self.walk(at, from, &mut Vec::new(), &mut [])?;
+                    self.walk(at, from, &mut Vec::new(), &mut [], steps)?;
                     if from.left() == left {
                         return before.refuse("an array of empty structures");
                     }
