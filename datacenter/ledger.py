@@ -20,7 +20,7 @@ from agent import _native
 from agent.envelope import opened
 from agent.errors import BlockError
 from agent.wire import Catalog, epoch_of
-from datacenter import names
+from datacenter import again, names
 from datacenter.corrections import Corrections
 from datacenter.places import Places
 from datacenter.rows import Bound, parts
@@ -29,7 +29,6 @@ from datacenter.tables import arrived
 
 PARKED_BYTES = 64 * 1024 * 1024
 PARKED_BLOCKS = 10_000
-TWICE = "another block is stored at this place: is an old copy of the agent's outbox at work?"
 
 
 class Outcome(Enum):
@@ -89,8 +88,7 @@ class Ledger:
         self.parked: dict[tuple[UUID, int], tuple[int, str, int]] = {}
         """(stream, sequence) -> (epoch, agent, bytes) of every block that waits for its catalog."""
         self.losses: list[Loss] = []
-        self._again: list[tuple[Stream, str, _native.Header, bytes]] = []
-        """Blocks of this transaction whose places are filled already."""
+        self._again: list[again.Came] = []
         self._corrections = Corrections(store)
         self.reload()
 
@@ -158,7 +156,7 @@ class Ledger:
             return stream, self._add_gap(agent, stream, header)
         account = self.streams.get(stream)
         if account is not None and first in account.places and not self._reopens(account, first):
-            self._again.append((account, agent, header, body))
+            self._again.append(again.Came(account.id, stream, agent, header, body))
             return stream, Outcome.DUPLICATE
         if header.kind == "correction":
             return stream, self._add_correction(agent, stream, header, body, received_ns)
@@ -192,24 +190,13 @@ class Ledger:
             self._write_account(account)
 
     def close(self) -> None:
-        """The last call of a transaction: writes what is pending, and compares what came again with what is stored."""
+        """The last call of a transaction: writes what is pending, and looks at what came again."""
         self.flush()
-        again, self._again = self._again, []
-        for id_ in {account.id for account, *_ in again}:
-            places = {header.sequence: each for each in again if each[0].id == id_ for header in [each[2]]}
-            for sequence, digest, sealed_ns in self._store.rows(
-                "SELECT sequence, sha256, sealed_ns FROM blocks WHERE stream = ? AND list_contains(?, sequence)"
-                " AND sha256 IS NOT NULL",
-                [id_, list(places)],
-            ):
-                account, agent, header, body = places[sequence]
-                if digest == hashlib.sha256(body).digest():
-                    continue
-                # An agent may leave out of a block what may no longer leave its plant: it is the same block then.
-                if sealed_ns == header.sealed_ns + self._corrections.offset(agent, account.stream, sequence):
-                    continue
-                span = (sequence, header.last_sequence)
-                self.losses.append(Loss(agent, account.stream, *span, header.readings, TWICE, body))
+        came, self._again = self._again, []
+        for each in again.others(self._store, self._corrections, came):
+            span = (each.header.sequence, each.header.last_sequence)
+            loss = Loss(each.agent, each.stream, *span, each.header.readings, again.REASON, each.body)
+            self.losses.append(loss)
 
     def _write_account(self, account: Stream) -> None:
         places = account.places
