@@ -64,7 +64,7 @@ class Resolver(Table):
     roots: FilePath | None = Field(
         None,
         description="PEM file of the public keys whose signatures (HS_SIGNATURE) are taken. With it, a record that is "
-        "not signed by one of them changes nothing.",
+        "signed neither by one of them nor by whom they certified (HS_CERT) changes nothing.",
         examples=["./roots.pem"],
     )
     username: str | None = Field(None, description="For dialect snms.", examples=["reader"])
