@@ -147,6 +147,7 @@ class Simulation:
 
     async def start(self) -> None:
         """Listens for every device; nothing is left listening where one can't. Raises PortTaken."""
+        self.record.started()
         for names, server in self._servers:
             try:
                 if self._faulty.isdisjoint(names.split(", ")) or not isinstance(server, ModbusServer | OpcUaServer):
