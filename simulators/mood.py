@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -189,16 +189,24 @@ class Record:
         """Returns when, in ns UTC. `more`: a clock's `offset` and `drift`."""
         return self._write(device, kind, "began", more)
 
-    def ended(self, device: str, kind: Wrong) -> int:
-        """Returns when, in ns UTC."""
-        return self._write(device, kind, "ended", {})
+    def ended(self, device: str, kind: Wrong, since_ns: int | None = None) -> int:
+        """Returns when, in ns UTC. `since_ns` tells it from others of its kind; left out, it is the oldest."""
+        return self._write(device, kind, "ended", {} if since_ns is None else {"since": since_ns})
 
-    def _write(self, device: str, kind: Wrong, what: str, more: dict[str, float]) -> int:
+    def started(self) -> None:
+        """The devices are new: what a simulator that was killed left open is over."""
+        if self.path.exists():
+            self._add({"started": self._clock()})
+
+    def _write(self, device: str, kind: Wrong, what: str, more: Mapping[str, float]) -> int:
         time_ns = self._clock()
+        self._add({"device": device, "kind": kind, what: time_ns, **more})
+        return time_ns
+
+    def _add(self, facts: Mapping[str, object]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"device": device, "kind": kind, what: time_ns, **more}) + "\n")
-        return time_ns
+            file.write(json.dumps(facts) + "\n")
 
     def spells(self) -> list[Spell]:
         """What the file has; nothing where it is not there. A line that is no record is passed over."""
@@ -206,20 +214,28 @@ class Record:
             lines = self.path.read_text("utf-8").splitlines()
         except OSError:
             return []
-        open_: dict[tuple[str, Wrong], Spell] = {}
+        open_: list[Spell] = []
         found = []
         for line in lines:
             try:
                 said = json.loads(line)
+                if isinstance(started := said.get("started"), int):
+                    found += [replace(each, to_ns=started) for each in open_]
+                    open_ = []
+                    continue
                 key = str(said["device"]), Wrong(said["kind"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
             if isinstance(began := said.get("began"), int):
                 clock = float(said.get("offset", 0.0)), float(said.get("drift", 0.0))
-                open_.setdefault(key, Spell(*key, began, None, *clock))
-            elif isinstance(ended := said.get("ended"), int) and key in open_:
-                found.append(replace(open_.pop(key), to_ns=ended))
-        return found + list(open_.values())
+                open_.append(Spell(*key, began, None, *clock))
+            elif isinstance(ended := said.get("ended"), int):
+                since = said.get("since")
+                mine = (each for each in open_ if (each.device, each.kind) == key and since in (None, each.from_ns))
+                if over := next(mine, None):
+                    open_.remove(over)
+                    found.append(replace(over, to_ns=ended))
+        return found + open_
 
 
 class Act:
@@ -229,14 +245,16 @@ class Act:
         self._mood = mood
         self._ill = ill
         self._record = record
+        self._since_ns: int | None = None
 
     async def begin(self) -> None:
         ill = self._ill
         more = {"offset": ill.offset, "drift": ill.drift} if ill.kind is Wrong.CLOCK else {}
-        self._mood.begin(ill, self._record.began(self._mood.device, ill.kind, **more))
+        self._since_ns = self._record.began(self._mood.device, ill.kind, **more)
+        self._mood.begin(ill, self._since_ns)
 
     async def end(self) -> None:
-        self._mood.end(self._ill, self._record.ended(self._mood.device, self._ill.kind))
+        self._mood.end(self._ill, self._record.ended(self._mood.device, self._ill.kind, self._since_ns))
 
 
 def hidden(spells: Iterable[Spell], device: str, margin_ns: int) -> Sequence[tuple[int, int]]:

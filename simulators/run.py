@@ -67,6 +67,7 @@ class Simulation:
         """`shown`: certificate and key of all TLS devices. Left out, one is made where there is none. `plant`: left
         out, that of the config with this seed."""
         self.plant = plant or Plant.of(config, seed)
+        self._path = config.path
         self._shown = shown
         self._faulty = faults.on("line") if faults else set()
         self._lines = Lines(faults.seed if faults else 0)
@@ -127,8 +128,12 @@ class Simulation:
         return Act(self.mood(device), ill, self.record)
 
     def _opcua_server(self, url: str, devices: list[OpcUaDevice], clock: Callable[[], int]) -> OpcUaServer:
-        access = Access.of(devices, self._usual.with_name("opcua.der"))
-        access.trusted_by(devices)
+        try:
+            access = Access.of(devices, self._usual.with_name("opcua.der"))
+            access.trusted_by(devices)
+        except (OSError, ValueError) as reason:
+            hint = "write a user_certificate that can be read, and a data_dir that can be written"
+            raise ConfigError([Problem(str(self._path), "device", f"{_names(devices)}: {reason}", hint)]) from reason
         limits = profile(self.plant.told, (device.name for device in devices))
         folders = [(device.name, device.tags) for device in devices]
         return OpcUaServer(url, folders, self.plant, clock, access=access, limits=limits)
@@ -147,6 +152,7 @@ class Simulation:
 
     async def start(self) -> None:
         """Listens for every device; nothing is left listening where one can't. Raises PortTaken."""
+        self.record.started()
         for names, server in self._servers:
             try:
                 if self._faulty.isdisjoint(names.split(", ")) or not isinstance(server, ModbusServer | OpcUaServer):

@@ -233,6 +233,15 @@ def test_a_record_survives_restarts_and_rubbish(tmp_path: Path) -> None:
     ]
     assert hidden(spells, "a", 10) == [(90, 120), (130, 2**63 - 1)]
     assert hidden(spells, "b", 10) == [], "a slow device hides nothing"
+    record.started()  # after a kill
+    assert {each.to_ns for each in record.spells()} == {120, 140}
+    first, second = record.began("a", Wrong.CLOCK, offset=1.0), record.began("a", Wrong.CLOCK, offset=2.0)
+    record.ended("a", Wrong.CLOCK, second)
+    record.ended("a", Wrong.CLOCK, first)
+    assert [(each.offset, each.from_ns, each.to_ns) for each in record.spells()[-2:]] == [
+        (2.0, 160, 170),
+        (1.0, 150, 180),
+    ]
 
 
 def test_a_wrong_clock_can_be_turned_back(tmp_path: Path) -> None:

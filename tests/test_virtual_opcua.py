@@ -24,6 +24,7 @@ from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from agent import config
 from agent.config import Config, OpcUaDevice
+from agent.errors import ConfigError
 from agent.model import ValueType
 from simulators.mood import Ill, Wrong
 from simulators.opcua_nodes import VARIANTS
@@ -288,6 +289,15 @@ async def test_users_by_name_and_by_certificate(tmp_path: Path) -> None:
             client.user_certificate = await uacrypto.load_certificate(tmp_path / f"{name}.der")
             client.user_private_key = await uacrypto.load_private_key(tmp_path / f"{name}.pem")
             assert await comes_in(client) is fits, name
+
+
+def test_a_users_certificate_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    for name in ("user.der", "user.pem"):
+        put(tmp_path / name, b"nothing")
+    lines = 'security = "auto"\nuser_certificate = "user.der"\nuser_key = "user.pem"'
+    found = written(tmp_path, [f"x,nsu={SPACE};s=x,float64,,,,,"], lines)
+    with pytest.raises(ConfigError, match="oven: it can't be read as a certificate"):
+        Simulation(found, SEED)
 
 
 async def comes_in(client: Client) -> bool:
