@@ -270,7 +270,7 @@ class Ingest:
         states[message.agent] = text
 
     def _keep_states(self, states: dict[str, str], now: int) -> None:
-        """Of a whole batch at once: every agent tells its state each few seconds, and a statement takes a millisecond."""
+        """Of a whole batch at once: every agent tells its state each few seconds, and a statement takes 1 ms."""
         if states:
             agents = list(states)
             self._store.write("DELETE FROM agents WHERE agent IN (SELECT unnest(?))", [agents])
