@@ -55,6 +55,12 @@ class Stream:
     stored_ns: int = 0
     gapped: bool = False
 
+    @property
+    def row(self) -> tuple[str, int, int, int, int, int, int]:
+        """Agent, committed, last, readings, blocks, bytes, stored_ns: what changes of its row in the store."""
+        counted = (self.readings, self.blocks, self.bytes, self.stored_ns)
+        return self.agent, self.places.committed, self.places.last, *counted
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
@@ -187,7 +193,7 @@ class Ledger:
             self._store.insert("blocks", rows.append_column("stored_ns", pa.repeat(pa.scalar(now), len(rows))))
         for account in pending.streams.values():
             account.stored_ns = now
-            self._write_account(account)
+        self._write_accounts(list(pending.streams.values()))
 
     def close(self) -> None:
         """The last call of a transaction: writes what is pending, and looks at what came again."""
@@ -198,21 +204,29 @@ class Ledger:
             loss = Loss(each.agent, each.stream, *span, each.header.readings, again.REASON, each.body)
             self.losses.append(loss)
 
-    def _write_account(self, account: Stream) -> None:
-        places = account.places
-        totals = [account.readings, account.blocks, account.bytes, account.stored_ns]
-        if account.stream in self._known:
+    def _write_accounts(self, accounts: list[Stream]) -> None:
+        """Those that are known in one statement: of many agents, a batch has a block of each."""
+        known = [account for account in accounts if account.stream in self._known]
+        words = ("agent", "committed", "last", "readings", "blocks", "bytes", "stored_ns")
+        if len(known) == 1:  # for which the statement of many would be planned longer than it runs
+            changed = ", ".join(f"{word} = ?" for word in words)
+            self._store.write(f"UPDATE streams SET {changed} WHERE id = ?", [*known[0].row, known[0].id])  # noqa: S608
+        elif known:
+            columns = zip(*((account.id, *account.row) for account in known), strict=True)
+            given = ", ".join(f"unnest(?) AS {word}" for word in ("id", *words))
+            changed = ", ".join(f"{word} = given.{word}" for word in words)
             self._store.write(
-                "UPDATE streams SET agent = ?, committed = ?, last = ?, readings = ?, blocks = ?, bytes = ?,"
-                " stored_ns = ? WHERE id = ?",
-                [account.agent, places.committed, places.last, *totals, account.id],
+                f"UPDATE streams SET {changed} FROM (SELECT {given}) given WHERE streams.id = given.id",  # noqa: S608
+                [list(column) for column in columns],
             )
-            return
-        self._store.write(
-            "INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [account.id, account.stream, account.agent, places.committed, places.last, *totals],
-        )
-        self._known.add(account.stream)
+        for account in accounts:
+            if account.stream not in self._known:
+                self._store.write(
+                    "INSERT INTO streams(id, stream, agent, committed, last, readings, blocks, bytes, stored_ns)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    [account.id, account.stream, *account.row],
+                )
+                self._known.add(account.stream)
 
     def _account(self, agent: str, stream: UUID) -> Stream:
         account = self.streams.get(stream)
