@@ -15,6 +15,7 @@ from agent.config import load
 from agent.model import Tag, ValueType
 from agent.policy import MAIN, Policy
 from agent.split import Split
+from agent.tables import Uplink
 from agent.wire import Catalog, CatalogTag, epoch_of
 from tests.datacenter_rig import AGENT, BEGIN, Rig, block
 from tests.test_config import write
@@ -112,7 +113,7 @@ def test_a_large_catalog_goes_in_an_envelope() -> None:
     assert body.startswith(b"{")
     assert set(orjson.loads(body)) == {"deflated", "format"}
     assert Catalog.decode(body).encode() == envelope.opened(body) == large.encode()
-    split = Split.of(large, Policy(None, {MAIN: False}))
+    split = Split.of(large, Policy(None, Uplink()))
     assert split.bodies[MAIN] == (body, epoch)
 
 

@@ -112,7 +112,7 @@ class Items:
     @property
     def carriers(self) -> set[int]:
         """The tags whose values come by themselves: of a node with a structure only one."""
-        return set(self._tags).difference(self._fields.silent)
+        return {tag.index for tag in self._device.tags}.difference(self._fields.silent)
 
     @property
     def bad(self) -> list[Tag]:
