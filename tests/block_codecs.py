@@ -229,8 +229,8 @@ def floats(source: Source, codec: int, count: int, form: struct.Struct) -> list[
 
 def nudged(reader: Reader, count: int, form: struct.Struct) -> list[float]:
     heads, soft = reader.varint(), reader.varint()
-    rest = (reader.take(heads), reader.take(soft), reader.take(len(reader.content) - reader.at))
-    source = Source(*(Reader(each) for each in rest[:3]))
+    head, body = Reader(reader.take(heads)), Reader(reader.take(soft))
+    source = Source(head, body, Reader(reader.take(len(reader.content) - reader.at)))
     values = floats(source, DECIMAL, count, form)
     steps = integers(source, source.heads.byte(), count)
     for part in (source.heads, source.soft, source.hard):
