@@ -110,7 +110,7 @@ def stored(home: Path) -> tuple[list[tuple[UUID, int, int]], list[tuple[UUID, in
             "SELECT s.stream, b.sequence, b.readings FROM blocks b JOIN streams s ON s.id = b.stream ORDER BY ALL"
         ).fetchall()
         readings = db.execute(
-            "SELECT s.stream, r.sequence, count(*) FROM readings r JOIN streams s ON s.id = r.stream"
+            "SELECT s.stream, r.sequence, count(*) FROM every r JOIN streams s ON s.id = r.stream"
             " GROUP BY ALL ORDER BY ALL"
         ).fetchall()
     return blocks, readings
