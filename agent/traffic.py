@@ -126,10 +126,11 @@ class Traffic:
             pause = self._backlog.pause(flight.backlog)
             if pause > 0:
                 return pause
-            kept = self._window // KEPT_FREE, self._brokers.current.inflight // KEPT_FREE
-            room = min(
-                room - kept[1], self._window - kept[0] - len(flight.sent), int(flight.old_window) - flight.backlog
-            )
+            if not self._brokers.suspicion.careful:  # else one goes at a time, old or live
+                kept = self._window // KEPT_FREE, self._brokers.current.inflight // KEPT_FREE
+                room = min(
+                    room - kept[1], self._window - kept[0] - len(flight.sent), int(flight.old_window) - flight.backlog
+                )
             # A read for each single one that becomes possible would cost more than the sending.
             if room < min(self._brokers.current.inflight // 4, waiting) and flight.backlog:
                 return 1.0

@@ -49,3 +49,12 @@ def test_nothing_is_lost_in_any_life(group: int, monkeypatch: pytest.MonkeyPatch
 
 def test_tags_that_change_while_the_disk_takes_no_writes_are_taken_when_it_does(tmp_path: Path) -> None:
     run(World(1, tmp_path).relabelled())
+
+
+def test_a_backlog_goes_on_while_a_poisonous_block_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Entries go one at a time then; what is kept free for live ones was more than that one.
+    monkeypatch.setattr("agent.delivery.FEW", 32)
+    random.seed(909)
+    run(World(909, tmp_path).live(SECONDS))
