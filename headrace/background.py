@@ -6,26 +6,31 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 OPTION = "--background"
 
 
-def run(arguments: Sequence[str], told: Callable[[dict[str, Any]], None]) -> int:
+def run(arguments: Sequence[str], log: Path, told: Callable[[dict[str, Any]], None]) -> int:
     """Starts the same command without the option in a session of its own, and returns when it is ready: `told` gets
-    what it printed then, with its `pid` and how to `stop` it. Its log still goes to stderr. Returns its exit code where
-    it ends before."""
+    what it printed then, with its `pid`, how to `stop` it, and where its `log` is. Where it ends before, that log is
+    shown, and its exit code returned. Raises OSError where the log can't be written."""
     own = [each for each in arguments if each not in (OPTION, "--json")]
-    process = subprocess.Popen(  # noqa: S603 - our own command, with the arguments that it was given
-        [sys.executable, "-m", "headrace", *own, "--json"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
+    with log.open("wb") as errors:  # a file: whoever waits for the end of our stderr is not to wait for the child
+        process = subprocess.Popen(  # noqa: S603 - our own command, with the arguments that it was given
+            [sys.executable, "-m", "headrace", *own, "--json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
     assert process.stdout is not None
     for line in process.stdout:
         facts = json.loads(line)
         if facts.get("ready"):
-            told({**facts, "pid": process.pid, "stop": f"kill {process.pid}"})
+            told({**facts, "pid": process.pid, "stop": f"kill {process.pid}", "log": str(log)})
             return 0
-    return process.wait()
+    code = process.wait()
+    sys.stderr.write(log.read_text("utf-8", errors="replace"))
+    return code

@@ -163,7 +163,8 @@ def simulate(options: argparse.Namespace) -> int:
     from simulators.run import simulate as run
 
     if options.background:
-        return background.run(sys.argv[1:], show if options.json else _listening)
+        log_file = options.config.with_name(f"{options.config.stem}.simulate.log")
+        return background.run(sys.argv[1:], log_file, show if options.json else _listening)
     adapted = _adapted(options)
     if adapted is not None:
         options.config = adapted
@@ -218,7 +219,8 @@ def _listening(facts: dict[str, Any]) -> None:
         print(f"{device['name']:<20} {device['url']:<36} {device['tags']} tags", flush=True)
     if "config" in facts:
         print(f"headrace run {facts['config']}   reads these devices", flush=True)
-    print(f"{facts.get('stop', 'Ctrl-C')} stops it.", file=sys.stderr)
+    log = f"; it logs to {facts['log']}" if "log" in facts else "."
+    print(f"{facts.get('stop', 'Ctrl-C')} stops it{log}", file=sys.stderr)
 
 
 async def _watch(simulation: Simulation) -> None:

@@ -21,8 +21,22 @@ _TOLD = ("Read", "Browse", "TranslateBrowsePathsToNodeIds", "RegisterNodes", "Wr
 _PLACE = "Server_ServerCapabilities_OperationLimits_"
 
 
-class Subscriptions(SubscriptionService):
-    """asyncua's, within limits."""
+class Keeping(SubscriptionService):
+    """asyncua's, which answers a Republish of what it does not have with an empty message and no error, and forgets
+    what it has sent again. Here it is as OPC 10000-4, 5.14.6 has it."""
+
+    def republish(self, params: ua.RepublishParameters) -> ua.NotificationMessage:
+        """Raises ServiceError."""
+        if (found := self.subscriptions.get(params.SubscriptionId)) is None:
+            raise ServiceError(StatusCodes.BadSubscriptionIdInvalid)
+        if (result := found._not_acknowledged_results.get(params.RetransmitSequenceNumber)) is None:
+            raise ServiceError(StatusCodes.BadMessageNotAvailable)
+        message: ua.NotificationMessage = result.NotificationMessage
+        return message
+
+
+class Subscriptions(Keeping):
+    """Within limits."""
 
     def __init__(self, space: AddressSpace, server: InternalServer, limits: Profile) -> None:
         super().__init__(space, server)

@@ -93,6 +93,7 @@ class OpcUaServer:
         """Builds the address space with the values of this moment, then listens. Raises OSError for a taken port."""
         await asyncio.to_thread(standard)
         internal = Internal(user_manager=self._access)  # type: ignore[arg-type]  # it has what is asked of one
+        internal.subscription_service = opcua_limits.Keeping(internal.aspace, internal)
         if self._limits is not None:
             opcua_limits.limit(internal, self._limits)
         server = Server(internal)

@@ -35,6 +35,7 @@ def test_it_returns_when_devices_listen_and_leaves_them(tmp_path: Path) -> None:
     finally:
         os.kill(facts["pid"], signal.SIGTERM)
     until(lambda: not listens(port))
+    assert "All simulated devices are listening" in Path(facts["log"]).read_text(encoding="utf-8")
 
 
 def test_where_it_ends_before_it_says_why(tmp_path: Path) -> None:

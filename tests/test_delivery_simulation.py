@@ -55,6 +55,6 @@ def test_a_backlog_goes_on_while_a_poisonous_block_is_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Entries go one at a time then; what is kept free for live ones was more than that one.
-    monkeypatch.setattr("agent.delivery.FEW", 32)
+    monkeypatch.setattr("agent.traffic.FEW", 32)
     random.seed(909)
     run(World(909, tmp_path).live(SECONDS))

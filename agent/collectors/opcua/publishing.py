@@ -255,6 +255,8 @@ class Publisher:
             return False
         except BadSubscriptionIdInvalid as reason:
             raise SubscriptionLost(said(reason)) from reason
+        if header.sequence != sequence:  # asyncua's server has an empty message, and no error, for what is gone
+            return False
         self._heard = asyncio.get_running_loop().time()
         self._counters["republished"] += 1
         published_ns = header.publish_time_ns or header.sent_ns or now_ns()
