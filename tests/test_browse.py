@@ -65,7 +65,7 @@ def test_a_tag_list_that_the_check_takes(large: LargeServer, tmp_path: Path) -> 
 
 def test_filters_and_forms(large: LargeServer) -> None:
     tree = headrace("browse", large.url, "--root", f"nsu={OPCUA_NAMESPACE};s=Device").stdout.splitlines()
-    assert len(tree) == len(OPCUA_VALUES) + 2
+    assert len(tree) == len(OPCUA_VALUES) + 4
     assert f"Double  float64  nsu={OPCUA_NAMESPACE};s=Double" in tree
     facts = json.loads(headrace("browse", large.url, "--json", "--type", "uint64", "--type", "bool").stdout)
     assert [each["path"] for each in facts["variables"]] == ["Device/Boolean", "Device/UInt64"]
