@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from agent import clock
@@ -35,6 +35,8 @@ log = logging.getLogger("headrace.agent")
 
 LAST_SEAL = 10.0
 """Seconds that the last block may take where the agent ends by a mistake."""
+CLOSING = 15.0
+"""Seconds in which a device's connection is closed, its last requests included."""
 
 
 class Pipeline:
@@ -131,9 +133,7 @@ class Pipeline:
             ]
             ready()
             await stop.wait()
-            for task in reading:
-                task.cancel()
-            await asyncio.wait(reading)
+            await _end(reading)
             # Only now is everything pushed that will be: the last block is sealed, then its delivery is awaited.
             binding.cancel()
             halt.set()
@@ -190,6 +190,18 @@ class Pipeline:
             "audit": self._ledgers.facts(),
             "devices": {state.name: state.facts() for _, state in self._collectors},
         }
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancels tasks until they end: libraries have swallowed a cancellation, and would go on for ever."""
+    going = set(tasks)
+    while going:
+        for task in going:
+            task.cancel()
+        _, going = await asyncio.wait(going, timeout=CLOSING)
+        if going:
+            names = ", ".join(sorted(task.get_name() for task in going))
+            log.warning("still going: %s; told again to end", names, extra={"event": "slow_end", "tasks": len(going)})
 
 
 async def _outcome(task: asyncio.Task[None]) -> None:

@@ -28,5 +28,6 @@ async def listens(host: str, port: int, seconds: float) -> bool:
     # A thread of its own: a name server that does not answer holds it for minutes.
     threading.Thread(target=dial, name="probe", daemon=True).start()
     with suppress(TimeoutError):
-        return await asyncio.wait_for(found, seconds)
+        async with asyncio.timeout(seconds):
+            return await found
     return False

@@ -249,14 +249,16 @@ class _Link:
         # A thread of its own: a name server that does not answer would block one of the loop's few for minutes.
         threading.Thread(target=self._dial, name="uplink dial", daemon=True).start()
         try:
-            await asyncio.wait_for(self._opened, seconds)
+            async with asyncio.timeout(seconds):
+                await self._opened
         except TimeoutError:
             raise NotConnected(f"no answer within {seconds:g} s") from None
 
     async def subscribe(self, topics: list[str], seconds: float) -> None:
         self._client.subscribe([(topic, 1) for topic in topics])
         try:
-            await asyncio.wait_for(self._subscribed, seconds)
+            async with asyncio.timeout(seconds):
+                await self._subscribed
         except TimeoutError:
             raise NotConnected(f"no answer to the subscription within {seconds:g} s") from None
 
@@ -296,7 +298,8 @@ class _Link:
         if self._socket is not None and not self._ended.is_set():
             self._client.disconnect()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._ended.wait()
             self._hang_up()
         # Else the client is in a cycle, and its sockets wait for the garbage collector.
         client = self._client

@@ -76,7 +76,8 @@ class Child:
                 while not self.heard.is_set():
                     self.must_run()
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self.heard.wait(), 0.1)
+                        async with asyncio.timeout(0.1):
+                            await self.heard.wait()
         except TimeoutError:
             raise Died(f"the {self.name} did not start within {deadline:.0f} s; see {self._log}") from None
 
@@ -89,7 +90,8 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), deadline)
+                async with asyncio.timeout(deadline):
+                    await process.wait()
             except TimeoutError:
                 self.kill()
                 await process.wait()

@@ -176,7 +176,8 @@ async def _end(server: asyncio.subprocess.Process) -> None:
     if server.stdin is not None:
         server.stdin.close()
     try:
-        await asyncio.wait_for(server.wait(), STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            await server.wait()
     except TimeoutError:
         server.kill()
         await server.wait()

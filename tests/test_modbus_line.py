@@ -114,7 +114,8 @@ def test_what_is_cancelled_is_answered_to_nobody() -> None:
         await collector.connect()
         for _ in range(5):
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(forever(collector), 0.02)
+                async with asyncio.timeout(0.02):
+                    await forever(collector)
             rig.inlet.good.clear()
             await collector.read()
             assert [payload for _, _, payload in rig.inlet.good] == [struct.pack(">H", n) for n in (100, 200)]

@@ -379,7 +379,8 @@ async def test_simulate_serves_all_devices_and_stops_at_once() -> None:
     before = asyncio.all_tasks()
     stop, ready = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(simulate(found, seed=5, stop=stop, ready=ready.set))
-    await asyncio.wait_for(ready.wait(), 20)
+    async with asyncio.timeout(20):
+        await ready.wait()
     plant, oracle = Plant(found.tags, 5), Oracle(Plant(found.tags, 5), found)
 
     client = AsyncModbusTcpClient(HOST, port=int(found.devices[1].url.rpartition(":")[2]), timeout=2, retries=0)
@@ -436,4 +437,5 @@ def test_devices_elsewhere_are_refused() -> None:
 async def test_stop_before_ready() -> None:
     stop = asyncio.Event()
     stop.set()
-    await asyncio.wait_for(simulate(demo(), seed=1, stop=stop, ready=lambda: None), 5)
+    async with asyncio.timeout(5):
+        await simulate(demo(), seed=1, stop=stop, ready=lambda: None)

@@ -222,7 +222,8 @@ async def test_uplink_says_what_it_can_not_send(tmp_path: Path) -> None:
             line.send("a/b", bytes(4000))
         done = asyncio.Event()
         line.send("a/b", bytes(100), then=lambda refusal: done.set() if refusal is None else None)
-        await asyncio.wait_for(done.wait(), 5.0)
+        async with asyncio.timeout(5.0):
+            await done.wait()
         await line.close()
         with pytest.raises(NotConnected):
             line.check()
