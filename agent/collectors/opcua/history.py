@@ -179,6 +179,11 @@ class History:
                     await asyncio.sleep(1.0)
                     continue
                 self._give_up(hole, said(reason))
+            except Exception as reason:
+                # A mistake of our own must not keep a gap from being told.
+                facts = {"event": "device_error", "device": self._device.name}
+                log.exception("%s: unexpected error in its history", self._device.name, extra=facts)
+                self._give_up(hole, type(reason).__name__)
             self._settle(hole)
 
     def release(self) -> None:
