@@ -29,7 +29,7 @@ NO_CARGO_FUZZ := Fuzzing needs cargo-fuzz: cargo install cargo-fuzz
 
 # For `make fuzz` and `make soak-core`: seconds for each target, the targets, mutated blocks and their seed.
 SECONDS := 60
-TARGETS := block_decode block_sealed json modbus_plan filter_push opcua_publish
+TARGETS := block_decode block_sealed json modbus_plan filter_push opcua_publish opcua_structure
 MUTATIONS := 1000000
 REQUESTS := 1000000
 SEED := 1

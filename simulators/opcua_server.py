@@ -197,9 +197,10 @@ class OpcUaServer:
         space = server.iserver.aspace._nodes
         assert isinstance(space, Space)
         nodes = Nodes(space, server.iserver.node_mgt_service, spaces)
-        left_out = 0
+        left_out, fields = 0, list[Tag]()
         for name, tags in self._devices:
-            found, odd = nodes.device(name, tags)
+            found, odd = nodes.device(name, [tag for tag in tags if not NodeAddress.parse(tag.address).field])
+            fields += [tag for tag in tags if NodeAddress.parse(tag.address).field]
             left_out += odd
             for each in found:
                 self._by_id[each.id] = each
@@ -208,6 +209,13 @@ class OpcUaServer:
             log.warning(
                 "Some nodes are there already, from another tag or the standard: they keep their own values.",
                 extra={"event": "tags_overlap", "url": self.url, "tags": left_out},
+            )
+        if fields:
+            names = ", ".join(f"{tag.device}.{tag.name}" for tag in fields[:10])
+            log.warning(
+                "Fields of structures are not simulated; an agent finds no such nodes: %s",
+                names,
+                extra={"event": "tags_not_simulated", "url": self.url, "tags": len(fields)},
             )
 
     async def _namespaces(self, server: Server) -> dict[str | int | None, int]:
