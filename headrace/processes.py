@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import json
 import logging
 import signal
@@ -184,7 +185,12 @@ def simulate(options: argparse.Namespace) -> int:
         return loads.main(config, plant, options, adapted)
     faults = load(options.faults, config) if options.faults else None
 
+    # Of the nodes of fifty servers nothing is garbage: to look for some takes longer than to make them.
+    gc.disable()
+
     def ready() -> None:
+        gc.freeze()
+        gc.enable()
         announce(config, options, adapted)
 
     async def work(stop: asyncio.Event) -> None:
