@@ -1,6 +1,7 @@
 """The egress policy: may a tag's readings leave on an uplink, or in a file? Asked of every tag, never of a reading.
 
-Deny by any rule wins; then TLS and the broker of level 3 are asked for; then an allow, or the default, decides.
+Deny by any rule wins; then the broker of level 3, the country, and TLS are asked for; then an allow, or the default,
+decides.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ EXPORT = "export"
 WAYS = (MAIN, LEVEL3, EXPORT)
 TLS = "no TLS"
 NO_RULE = "no rule allows it"
+HOME = "CN"
+ABROAD = "important data stays in the country"
+"""《数据出境安全评估办法》: it takes an assessment first, for which no config can stand."""
 
 
 class Labelled(Protocol):
@@ -70,15 +74,18 @@ class Policy:
 
     def __init__(self, egress: Egress | None, uplink: Uplink) -> None:
         level3 = egress.level3 if egress else None
-        self._uplinks = {MAIN: _all_tls(uplink), **({LEVEL3: _all_tls(level3)} if level3 else {})}
+        ways = {MAIN: uplink, **({LEVEL3: level3} if level3 else {})}
+        self._uplinks = {name: _all_tls(each) for name, each in ways.items()}
         """The uplinks that there are, each with whether it uses TLS."""
+        self._abroad = {name for name, each in ways.items() if each.country != HOME}
         self._default = egress.default == "allow" if egress else True
         self._tls_from = egress.tls_from_level if egress and egress.tls_from_level else 4
         rules = egress.rules if egress else ()
         self._deny = [(f"rule {at}", _compiled(rule)) for at, rule in enumerate(rules, 1) if rule.action == "deny"]
         self._allow = [_compiled(rule) for rule in rules if rule.action == "allow"]
         self._portable = [_compiled(rule) for rule in rules if rule.action == "allow" and EXPORT in rule.uplinks]
-        self.open = self._default and not self._deny and self._tls_from > 3 and LEVEL3 not in self._uplinks
+        bound = self._deny or self._abroad or self._tls_from <= 3 or LEVEL3 in self._uplinks
+        self.open = self._default and not bound
         """Whether nothing can be denied."""
 
     def way(self, tag: Labelled) -> Way:
@@ -97,6 +104,8 @@ class Policy:
             return denied
         if LEVEL3 in self._uplinks and (level >= 3) != (uplink == LEVEL3):
             return f"not for the uplink {uplink}"
+        if uplink in self._abroad and tag.category in ("important", "core"):
+            return ABROAD
         if level >= self._tls_from and not self._uplinks[uplink]:
             return TLS
         return self._unless_allowed(asked, uplink)

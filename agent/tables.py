@@ -142,6 +142,12 @@ class Outbox(Table):
     )
 
 
+def _country(text: str) -> str:
+    if not re.fullmatch("[A-Z]{2}", text):
+        raise ValueError(f"{quantity.shown(text)} is not a country; write two capital letters such as CN (ISO 3166-1)")
+    return text
+
+
 class Uplink(Table):
     """The MQTT brokers, and when a block counts as delivered."""
 
@@ -185,6 +191,12 @@ class Uplink(Table):
     )
     insecure_password: Literal["refuse", "allow"] = Field(
         "refuse", description="Whether a password may cross the line without TLS.", examples=["refuse"]
+    )
+    country: Annotated[str, AfterValidator(_country)] = Field(
+        "CN",
+        description="Where its brokers and the data center behind them are (ISO 3166-1). Readings of tags whose "
+        "category is important or core leave for no other country than CN.",
+        examples=["CN"],
     )
     mqtt: Literal["auto", "5", "3.1.1"] = Field("auto", description="Protocol version.", examples=["auto"])
     max_packet: Annotated[Bytes, AfterValidator(quantity.size_within("1 KiB", "256 MiB"))] | None = Field(

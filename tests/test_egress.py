@@ -132,6 +132,10 @@ def test_level_3_has_a_broker_of_its_own(tmp_path: Path, mosquitto: Mosquitto) -
     ("extra", "problem", "warning"),
     [
         ("[egress]\ntls_from_level = 2", "2 tags of level 2 or more would leave without TLS", None),
+        ('country = "DE"\n[labels]\ncategory = "important"', None, "3 of 3 tags may not leave (important data stays"),
+        ('country = "DE"\n[labels]\ncategory = "general"', None, None),
+        ('country = "CN"\n[labels]\ncategory = "core"', None, None),
+        ('country = "Germany"', "'Germany' is not a country", None),
         ('[egress]\ndefault = "deny"', None, "3 of 3 tags may not leave (no rule allows it)"),
         ('[egress]\n[[egress.rule]]\naction = "deny"\ndomains = ["研发"]', None, "1 of 3 tags may not leave (rule 1)"),
         ('[egress]\n[[egress.rule]]\naction = "deny"\ndomains = ["fun"]', "'fun' is not a domain", None),
