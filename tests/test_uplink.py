@@ -193,6 +193,7 @@ async def test_commands_and_nonsense(mosquitto: Mosquitto, outbox: Outbox, caplo
         assert late.catalogs == [(b"catalog eight", True)]
 
 
+@pytest.mark.timeout(120)  # a dozen connections end until the size is found, with pauses of up to 2 s in between
 @pytest.mark.parametrize("mqtt", ["5", "3.1.1"])
 async def test_block_too_large_for_the_broker_goes_in_pieces(
     tmp_path: Path, outbox: Outbox, mqtt: Literal["5", "3.1.1"]
@@ -203,7 +204,7 @@ async def test_block_too_large_for_the_broker_goes_in_pieces(
         await append(outbox, 1, readings=2000)
         await append(outbox, 2)
         async with delivering(uplink(broker, mqtt), outbox, resend_after=5.0) as delivery:
-            assert await delivery.drain(40.0)
+            assert await delivery.drain(90.0)
             facts = delivery.facts()
         assert center.committed == 5
         assert center.readings[3] == 2000
@@ -278,7 +279,8 @@ async def test_broker_that_comes_later(tmp_path: Path, outbox: Outbox, caplog: p
         assert not await delivery.drain(0.1)
         with broker:
             assert await delivery.drain(10.0)
-    assert len(events(caplog, "uplink_lost")) == 1
+            # Now: when this broker ends as well, that is a loss of its own.
+            assert len(events(caplog, "uplink_lost")) == 1
 
 
 async def test_peer_that_takes_the_connection_and_says_nothing(
