@@ -152,6 +152,9 @@ class Delivery:
                     await asyncio.gather(session, return_exceptions=True)
         finally:
             stopping.cancel()
+            with suppress(OutboxFull, TimeoutError):  # then the next start sends again what has arrived
+                async with asyncio.timeout(1.0):
+                    await self._receipts.settle(last=True)
             await self._say_goodbye()
 
     async def drain(self, seconds: float) -> bool:

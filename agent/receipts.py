@@ -78,8 +78,11 @@ class Receipts:
         """The broker has it, and its word is enough."""
         self._news |= bool(self._flight.arrive(first, last, self._clock()))
 
-    async def settle(self) -> tuple[bool, Block | None]:
-        """Returns whether anything was news, and a gap to be sent where the data center has lost its memory."""
+    async def settle(self, *, last: bool = False) -> tuple[bool, Block | None]:
+        """Returns whether anything was news, and a gap to be sent where the data center has lost its memory.
+
+        The `last` time also frees what was delivered out of order, so that the next start does not send it again.
+        """
         outbox, flight = self._outbox, self._flight
         receipt, self._last = self._last, None
         news, self._news = self._news, False
@@ -104,10 +107,10 @@ class Receipts:
         if self._lagging and self._behind and self._clock() - self._behind.since >= FILL_SECONDS:
             lost = self._forgotten(self._behind)
             self._behind, self._lagging = None, False
-        await self._confirm(before)
+        await self._confirm(before, every=last)
         return news, lost
 
-    async def _confirm(self, before: int) -> None:
+    async def _confirm(self, before: int, *, every: bool) -> None:
         outbox, has = self._outbox, self._flight.has
         free = has.free(before, outbox.last)
         through = outbox.last if free is None else free[0] - 1
@@ -116,7 +119,8 @@ class Receipts:
         beyond = [span for span in has if span[0] > through]
         now = self._clock()
         fresh = sum(last - first + 1 - self._freed.count(first, last) for first, last in beyond)
-        if not fresh or (fresh < FREE_PLACES and now - self._freed_at < FREE_SECONDS):
+        soon = fresh < FREE_PLACES and now - self._freed_at < FREE_SECONDS
+        if not fresh or (soon and not every):
             return
         self._freed_at = now
         self.confirmed += await outbox.mark_delivered(beyond)
