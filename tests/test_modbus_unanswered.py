@@ -116,3 +116,23 @@ def test_a_device_that_dies_is_lost_and_nothing_of_it_is_taken_for_unanswered() 
         assert len(rig.inlet.bad) == 20 * 3
 
     run(scene())
+
+
+def test_a_device_that_hangs_up_after_one_answer_is_asked_ever_more_seldom() -> None:
+    async def scene() -> None:
+        def once(pdu: bytes) -> Said:
+            for ear in list(bus.ears):
+                asyncio.get_running_loop().call_later(0.006, ear.lost, "the device closed the connection")
+            return [(0.005, registers(pdu))]
+
+        bus = Bus({1: once})
+        rig = Rig(bus, {1: [100, 500]}, "tcp://first", timeout="500ms", poll="10s")
+        state = await supervised(rig, 600)
+        # Neither a flood of bad readings and log lines, nor silence.
+        assert 15 < state.reconnects < 40
+        bus.units[1] = steady()
+        before = state.reconnects
+        assert (await supervised(rig, 60)).reconnects < before
+        assert rig.inlet.good
+
+    run(scene())
