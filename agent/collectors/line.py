@@ -187,9 +187,10 @@ class Line:
         if self._dirty or now < self._quiet_until:
             self._alarm.by(self._quiet_until)
             return
-        if self._connection.spare and not self._flights:
-            self._connection.swap()
-            self._alarm.by(now)
+        if self._connection.spare:
+            if not self._flights:  # where there are, the last of them pumps again
+                self._connection.swap()
+                self._alarm.by(now)
             return
         while len(self._flights) < self._most:
             taken = self._turns.take(now)
