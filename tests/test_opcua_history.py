@@ -10,6 +10,7 @@ import os
 import signal
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -132,3 +133,46 @@ def test_a_hole_outlives_the_agent(tmp_path: Path, running: ExitStack) -> None:
     process.start()
     comes_on(plant)
     whole(plant)
+
+
+PAGE = 5
+"""Values of one answer, of some 40 that are missing."""
+PAGED = {"node-opcua": (NodeOpcUaServer, f"history:{PAGE}"), "asyncua": (AsyncuaPlant, str(PAGE))}
+
+
+@pytest.mark.parametrize("fault", ["kill", "cut"])
+@pytest.mark.parametrize(("kind", "option"), PAGED.values(), ids=list(PAGED))
+def test_a_fault_between_two_pages(
+    tmp_path: Path, running: ExitStack, kind: type[NodeOpcUaServer | AsyncuaPlant], option: str, fault: str
+) -> None:
+    """The agent is killed, or its line cut, when some pages of a history are committed and others are not read."""
+    server = kind(tmp_path / "server")
+    server.options = (option,)
+    running.enter_context(server)
+    line = running.enter_context(Line(server.port, seed=1))
+    plant, process = begin(tmp_path, running, server, url=f"opc.tcp://127.0.0.1:{line.port}")
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(4.0)
+    line.apply(Fault(Kind.DELAY, delay=0.15))  # a page each 300 ms
+    os.kill(process.pid, signal.SIGCONT)
+
+    def missing() -> int:
+        return len(Committed.of(plant).faults()["lost"])
+
+    until(lambda: missing() > 3 * PAGE, 20)
+    most = missing()
+    until(lambda: 2 * PAGE < missing() <= most - PAGE, 20, "for a page of the history")
+    if fault == "kill":
+        process.kill()
+    else:
+        line.apply(Fault(Kind.CUT))
+    assert missing() > PAGE
+    line.apply(None)
+    if fault == "kill":
+        process.start()
+    comes_on(plant)
+    until(lambda: missing() == 0, 20)
+    found = Committed.of(plant)
+    # A resume that took longer than `outage` reads the value once: with the time of the read, so it is none of these.
+    assert [reading for reading, count in Counter(found.counted()).items() if count > 1] == []
+    assert (found.gaps, 0 in filled(process)) == ([], False)

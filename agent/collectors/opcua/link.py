@@ -207,6 +207,8 @@ class Link:
                 finally:
                     self._release()
                 self._security.renewed()
+        except AssertionError:  # asyncua expects no ServiceFault here
+            self._lost("the secure channel could not be renewed: the server refused")
         except FAULTS as reason:
             self._lost(f"the secure channel could not be renewed: {said(reason)}")
 

@@ -50,6 +50,8 @@ class Memory:
     """Tags whose node the server refused."""
     ours: list[int] = field(default_factory=list)
     """Tags whose deadband the server refused."""
+    started_ns: int = 0
+    """When the server that made the subscription was started; 0 where it does not say."""
 
     def encode(self) -> bytes:
         """All but the place."""

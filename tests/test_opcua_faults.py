@@ -1,0 +1,158 @@
+"""What may go wrong between two steps that belong together, with a server that does on the wire what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from asyncua import ua
+
+from tests.opcua_collector import Rig, node, running, until
+from tests.opcua_script import ScriptedServer
+
+MS = timedelta(milliseconds=1)
+
+
+def values(rig: Rig, tag: int = 0) -> list[object]:
+    return [value for value, quality in rig.of(tag) if quality >> 30 == 0]
+
+
+async def test_a_subscription_with_our_number_from_after_a_restart_is_not_ours() -> None:
+    """Another client has it: its handles are our handles, and its values would be our tags' values."""
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            server.session, server.started = False, datetime.now(UTC)
+            server.items, server.kept, server.sequence = [0], {}, 1  # somebody else's, of which one was sent
+            server.drop()
+            await until(lambda: rig.collector.counters["transferred"] + rig.collector.counters["renewed"] == 2)
+            assert rig.collector.counters["transferred"] == 0
+            assert [loss.reason for loss in rig.intake.cut()[2]] == ["d: the server did not keep the subscription"]
+
+        await running(rig, work)
+
+
+async def test_a_subscription_of_the_same_server_is_transferred() -> None:
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            server.session = False
+            server.drop()
+            await until(lambda: rig.collector.counters["transferred"] == 1)
+            await server.publish(2)
+            await until(lambda: values(rig) == [1, 2])
+
+        await running(rig, work)
+
+
+async def test_an_item_that_may_be_there_is_not_made_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that was bad is well, and the line breaks before the server has said so."""
+    monkeypatch.setattr("agent.collectors.opcua.collector.RETRY_BAD", 0.1)
+    async with ScriptedServer() as server:
+        server.unknown = {"Late"}
+        rig = Rig(server.url, node("Counter"), node("Late"))
+
+        def break_the_line(_: int) -> bytes:
+            server.items.append(1)
+            del server.hostile["CreateMonitoredItems"]
+            server.drop()
+            return b""
+
+        async def work() -> None:
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            server.hostile["CreateMonitoredItems"] = break_the_line
+            server.unknown = set()
+            await until(lambda: rig.take() and not rig.collector._memory.bad)
+            assert sorted(server.items) == [0, 1]
+
+        await running(rig, work)
+
+
+async def test_a_repeated_value_is_seen_behind_a_read_one() -> None:
+    """Away for longer than `outage`, so every value is read; then the server sends its last one again."""
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"), outage="1s")
+
+        async def work() -> None:
+            at = datetime.now(UTC)
+            await server.publish(1, at=at)
+            await until(lambda: values(rig) == [1])
+            server.values["Counter"] = 1
+            server.hostile["Hello"] = lambda _: server.drop() or b""
+            server.drop()
+            await asyncio.sleep(1.2)
+            server.hostile.clear()
+            await until(lambda: rig.collector.counters["resumed"] == 1)
+            await until(lambda: values(rig)[-1:] == [1] and len(values(rig)) == 2)  # the one that was read
+            await server.publish(1, at=at)
+            await server.publish(2)
+            await until(lambda: 2 in values(rig))
+            assert values(rig) == [1, 1, 2]
+            assert rig.collector.counters["repeated_values"] == 1
+
+        await running(rig, work)
+
+
+async def test_an_aborted_notification_is_a_gap() -> None:
+    """A server that finds a notification too large may cut it off after some chunks (OPC 10000-6, 6.7.3)."""
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"), timeout="1s")
+
+        async def work() -> None:
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            server.hostile["Republish"] = server.abortion
+            await server.publish(2, aborted=True)
+            await server.publish(3)
+            await until(lambda: values(rig) == [1, 3], 5)
+            assert rig.collector.counters["too_large"] == 1
+            server.drop()  # what can't be sent again must not keep the device away either
+            await until(lambda: rig.collector.counters["resumed"] == 1, 5)
+            await server.publish(4)
+            await until(lambda: values(rig) == [1, 3, 4], 5)
+            assert len(rig.intake.cut()[2]) <= 1
+
+        await running(rig, work)
+
+
+async def test_acknowledgements_of_a_refused_request_are_said_again() -> None:
+    async with ScriptedServer() as server:
+        server.keep_alive_count = 1000
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])  # committed
+            server.refuses_once = True
+            for value in range(2, 8):
+                await server.publish(value)
+                await until(lambda value=value: values(rig)[-1] == value)  # type: ignore[misc]
+            await until(lambda: 1 not in server.kept, 2)
+
+        await running(rig, work)
+
+
+async def test_a_channel_that_can_not_be_renewed_is_a_fault() -> None:
+    async with ScriptedServer() as server:
+        server.channel_ms, server.keep_alive_count = 1000, 1000
+        rig = Rig(server.url, node("Counter"))
+
+        def refuse(number: int) -> bytes:
+            del server.hostile["OpenSecureChannel"]
+            return server.refusal(number, ua.StatusCodes.BadTcpServerTooBusy)
+
+        async def work() -> None:
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            server.hostile["OpenSecureChannel"] = refuse
+            await until(lambda: rig.collector.counters["resumed"] == 1)
+
+        await running(rig, work)
