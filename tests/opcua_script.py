@@ -70,6 +70,8 @@ class ScriptedServer:
         self.most_points = 1000
         self.points: dict[bytes, int] = {}
         """Continuation points, and where in the history they go on."""
+        self.silent = 0
+        """Which HistoryRead is not answered, though its points are left as they are: 1 is the next one."""
         self.reads: list[list[bytes]] = []
         """The continuation points of each HistoryRead."""
         self._waiting: asyncio.Queue[tuple[Any, int, Any]] = asyncio.Queue()
@@ -271,18 +273,21 @@ class ScriptedServer:
     def _HistoryRead(self, _writer: object, _number: int, request: Any) -> Any:
         asked, details = request.Parameters, request.Parameters.HistoryReadDetails
         self.reads.append([each.ContinuationPoint for each in asked.NodesToRead if each.ContinuationPoint])
+        self.silent -= 1
+        if self.silent == 0:
+            return None
         results = []
         for each in asked.NodesToRead:
             start, point = self.points.pop(each.ContinuationPoint, None), None
             if asked.ReleaseContinuationPoints:
                 results.append(ua.HistoryReadResult(ua.StatusCode(0)))
                 continue
-            values = [reading for reading in self.history if reading[0].replace(tzinfo=None) <= details.EndTime]
+            values = [reading for reading in self.history if reading[0] <= details.EndTime]
             if start is None and each.ContinuationPoint:
                 results.append(ua.HistoryReadResult(ua.StatusCode(ua.StatusCodes.BadContinuationPointInvalid)))
                 continue
             if start is None:
-                start = sum(at.replace(tzinfo=None) < details.StartTime for at, _ in values)
+                start = sum(at < details.StartTime for at, _ in values)
             end = start + min(self.page, details.NumValuesPerNode or self.page)
             if end < len(values):
                 if len(self.points) >= self.most_points:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -154,5 +155,141 @@ async def test_a_channel_that_can_not_be_renewed_is_a_fault() -> None:
             await until(lambda: values(rig) == [1])
             server.hostile["OpenSecureChannel"] = refuse
             await until(lambda: rig.collector.counters["resumed"] == 1)
+
+        await running(rig, work)
+
+
+At = Callable[[int], datetime]
+
+
+@pytest.fixture
+def at() -> At:
+    """When a counter's changes are: the first some seconds ago."""
+    start = datetime.now(UTC).replace(microsecond=0) - 5000 * MS
+    return lambda change: start + change * 100 * MS
+
+
+def changes(rig: Rig, tag: int = 0) -> list[object]:
+    """The good values in the order of their times."""
+    rows = [(time_ns, value) for index, time_ns, value, quality in rig.take() if index == tag and quality >> 30 == 0]
+    return [value for _, value in sorted(rows)]
+
+
+async def test_an_overflow_without_bounds_is_a_gap(at: At) -> None:
+    """The source's clock stands still, or goes back: nobody can tell from the history what is missing."""
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"), history="fill")
+
+        async def work() -> None:
+            await server.publish(1, at=at(1))
+            await server.publish(5, at=at(1), overflow=True)
+            await server.publish(9, at=at(0), overflow=True)
+            await until(lambda: 9 in values(rig))
+            [loss] = rig.losses
+            assert "queues overflowed" in loss.reason
+
+        await running(rig, work)
+
+
+async def test_a_first_value_with_an_overflow_is_missed_once(at: At) -> None:
+    async with ScriptedServer() as server:
+        server.history = [(at(change), change) for change in range(20)]
+        rig = Rig(server.url, node("Counter"), history="fill")
+
+        async def work() -> None:
+            await server.publish(1, at=at(1))
+            await until(lambda: values(rig) == [1])
+            server.restart()
+            await server.publish(10, at=at(10), overflow=True)
+            await until(lambda: rig.collector.counters["holes_filled"] >= 1)
+            await until(lambda: len(changes(rig)) >= 10)
+            await asyncio.sleep(0.3)
+            assert changes(rig) == list(range(1, 11))
+
+        await running(rig, work)
+
+
+async def test_a_subscription_that_was_gone_before_its_first_value_doubles_nothing(at: At) -> None:
+    async with ScriptedServer() as server:
+        server.history = [(at(change), change) for change in range(20)]
+        rig = Rig(server.url, node("Counter"), history="fill")
+
+        async def work() -> None:
+            await server.publish(1, at=at(1))
+            await until(lambda: values(rig) == [1])
+            for renewed in (2, 3):
+                server.restart()
+                await until(lambda: rig.collector.counters["renewed"] == renewed)  # noqa: B023
+            await server.publish(10, at=at(10))
+            await until(lambda: rig.collector.counters["holes_filled"] == 2)
+            assert changes(rig) == list(range(1, 11))
+
+        await running(rig, work)
+
+
+async def test_a_hole_of_another_tag_list_is_a_gap(at: At) -> None:
+    """It knows tags by their numbers, and after a change of the list those are others."""
+    async with ScriptedServer() as server:
+        server.history = [(at(change), change) for change in range(20)]
+        rig = Rig(server.url, node("Counter"), history="fill")
+        reads: list[int] = []
+
+        async def before() -> None:
+            await server.publish(1, at=at(1))
+            await until(lambda: values(rig) == [1])
+            server.hostile["HistoryRead"] = lambda number: reads.append(number) or b""  # type: ignore[func-returns-value]
+            await server.publish(10, at=at(10), overflow=True)
+            await until(lambda: reads)
+
+        await running(rig, before)
+        del server.hostile["HistoryRead"]
+        other = Rig(server.url, node("Another"), node("Counter"), history="fill")
+        other.intake.restore(rig.intake._marks)
+
+        async def after() -> None:
+            await until(lambda: other.collector.counters["renewed"] == 1)
+            await server.publish(11, at=at(11))
+            reasons = [loss.reason for loss in other.intake.cut()[2]]
+            assert [each for each in reasons if "queues overflowed" in each], reasons
+            await until(lambda: 11 in values(other))
+            assert set(changes(other)) == {11}
+
+        await running(other, after)
+
+
+async def test_a_history_of_pages_with_few_continuation_points(at: At) -> None:
+    """Two nodes, and a server that has a place for one point; one that is not used to its end is given back."""
+    async with ScriptedServer() as server:
+        server.history = [(at(change), change) for change in range(60)]
+        server.page, server.most_points = 4, 1
+        rig = Rig(server.url, node("Counter"), node("Other"), history="fill")
+
+        async def work() -> None:
+            for tag in (0, 1):
+                await server.publish(1, at=at(1), handle=tag)
+            await until(lambda: values(rig, 1) == [1])
+            for tag in (0, 1):
+                await server.publish(30, at=at(30), handle=tag, overflow=True)
+            await until(lambda: rig.collector.counters["holes_filled"] == 2)
+            assert [changes(rig, tag) for tag in (0, 1)] == [list(range(1, 31))] * 2
+            await until(lambda: not server.points)
+
+        await running(rig, work)
+
+
+async def test_points_are_given_back_where_a_history_is_given_up(at: At) -> None:
+    async with ScriptedServer() as server:
+        server.history = [(at(change), change) for change in range(60)]
+        server.page = 4
+        rig = Rig(server.url, node("Counter"), history="fill", timeout="500ms")
+
+        async def work() -> None:
+            await server.publish(1, at=at(1))
+            await until(lambda: values(rig) == [1])
+            server.silent = 2
+            await server.publish(30, at=at(30), overflow=True)
+            await until(lambda: rig.collector.counters["holes_filled"] == 1)
+            assert changes(rig) == list(range(1, 31))
+            await until(lambda: not server.points)
 
         await running(rig, work)

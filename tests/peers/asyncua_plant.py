@@ -2,7 +2,8 @@
 
 Prints "ready PORT" once it listens. `nsu=urn:headrace:test;s=Counter` is what it is on the other servers: change n has
 the value n, and a source time of n periods of 100 ms after the first, also after a restart: the first is STORE/first.
-Its history is STORE/history.db, of which one answer has PAGE values at most (10,000). `s=Machine` is a structure of a type of its own, `s=Limits` a Range.
+Its history is STORE/history.db, of which one answer has PAGE values at most (10,000).
+`s=Machine` is a structure of a type of its own, `s=Limits` a Range.
 """
 
 import asyncio

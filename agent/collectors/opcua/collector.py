@@ -22,7 +22,7 @@ from asyncua.ua.uaerrors import UaError
 
 from agent._native import Published
 from agent.collectors.base import Inlet, Row
-from agent.collectors.opcua.history import History
+from agent.collectors.opcua.history import History, history_of
 from agent.collectors.opcua.items import AT_ONCE, Items, Server
 from agent.collectors.opcua.link import FAULTS, Link, lost, said, within
 from agent.collectors.opcua.memory import Memory
@@ -186,6 +186,10 @@ class OpcUaCollector:
         self._standby.recall(self._memory)
         if self._history is not None:
             self._history.recall()
+        elif self._inlet.marked(history_of(self._device)):
+            forgone = History(self._device, self._inlet, self._items, self.counters)
+            forgone.recall()
+            forgone.leave("the config does not ask for it any more")
 
     async def _attempt(self, place: int, why: str) -> None:
         """Connects to one of the servers; `why` not to those before it."""
@@ -204,6 +208,8 @@ class OpcUaCollector:
             raise
         if other:
             standby.change(place, before, why or wanted)
+            if self._history is not None:
+                self._history.leave(f"{self.device.url} is used now")
         else:
             standby.settle()
         if not standby.alone:

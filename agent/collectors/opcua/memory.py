@@ -45,7 +45,7 @@ class Memory:
     sequence: int = 0
     """The last notification that was pushed."""
     clean_ns: int = 0
-    """When the server sent the last message that left nothing behind: whatever is missing is not older."""
+    """When the server had nothing left behind that it sent later: whatever is missing is not older."""
     bad: list[int] = field(default_factory=list)
     """Tags whose node the server refused."""
     ours: list[int] = field(default_factory=list)
@@ -81,6 +81,12 @@ class Memory:
         if subscription == found.subscription:
             found.sequence = sequence
         return found
+
+    def was_clean(self, sent_ns: int, newest_ns: int | None) -> None:
+        """A message left nothing behind. It may have been sent long after its values were taken out of their queues,
+        which could overflow meanwhile: what is missing may be as old as the newest of its values, in `newest_ns`."""
+        taken = sent_ns if newest_ns is None else min(sent_ns, newest_ns)
+        self.clean_ns = taken if sent_ns < self.clean_ns else max(self.clean_ns, taken)
 
     def become(self, other: Memory) -> None:
         """Takes over all that another one knows."""

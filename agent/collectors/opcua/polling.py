@@ -65,4 +65,3 @@ class Poller:
                 return nodes
             found += [(tag, name) for (tag, _), name in zip(chunk, names, strict=True)]
         return found
-

@@ -179,13 +179,16 @@ class Publisher:
         except BadTooManyPublishRequests:
             self._wanted = max(1, self._waiting)
             self._counters["publish_requests"] = self._wanted
-            return self._untell(known)
+            self._untell(known)
+            return
         except BadTimeout:  # the server let go of the request, not of the subscription
-            return self._untell(known)
+            self._untell(known)
+            return
         except TOO_LARGE:  # its number will be missing; there is no other way to have it, and so a gap
             self._counters["too_large"] += 1
             self._heard = asyncio.get_running_loop().time()
-            return self._untell(known)
+            self._untell(known)
+            return
         except (BadNoSubscription, BadSubscriptionIdInvalid) as reason:
             raise SubscriptionLost(said(reason)) from reason
         self._heard = asyncio.get_running_loop().time()
@@ -287,7 +290,7 @@ class Publisher:
             self._look_at(found, received_ns, published_ns)
         self._memory.sequence = sequence
         if not more:
-            self._memory.clean_ns = published_ns
+            self._memory.was_clean(published_ns, found.newest_ns if found is not None else None)
         self._inlet.mark(place_of(self._device), self._memory.place)
         if self._history is not None:
             self._history.know(self._memory.clean_ns)
@@ -303,15 +306,14 @@ class Publisher:
 
     def _look_at(self, found: Published, received_ns: int, published_ns: int) -> None:
         self._counters["repeated_values"] += found.repeated
+        begun = self._history.first(found.begun) if found.begun and self._history is not None else set[int]()
         if found.overflows:
             self._counters["overflows"] += len(found.overflows)
             since, why = self._memory.clean_ns or published_ns, f"{self._device.name}: the server's queues overflowed"
-            if self._history is not None:
-                self._history.add(min(since, published_ns), published_ns, why, found.missed)
-            else:
+            if self._history is None:
                 self._inlet.lost(since, published_ns, -1, why)
-        if found.begun and self._history is not None:
-            self._history.first(found.begun)
+            elif missed := [each for each in found.missed if each[0] not in begun]:
+                self._history.add(min(since, published_ns), published_ns, why, missed)
         if found.dropped:
             self._counters["undecoded_dropped"] += found.dropped
             why = f"{self._device.name}: {TOO_MANY}"
