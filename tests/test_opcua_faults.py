@@ -294,3 +294,74 @@ async def test_points_are_given_back_where_a_history_is_given_up(at: At) -> None
             await until(lambda: not server.points)
 
         await running(rig, work)
+
+
+async def late(server: ScriptedServer, rig: Rig) -> At:
+    """Lets the server take changes 0 and 1 out of its queues, and send the last one 500 ms later."""
+    await server.publish(-1)
+    await until(lambda: values(rig) == [-1])
+    start = datetime.now(UTC)
+    await server.publish(0, at=start)
+    await asyncio.sleep(0.5)
+    await server.publish(1, at=start + 20 * MS)
+    await until(lambda: values(rig) == [-1, 0, 1])
+    return lambda change: start + change * 20 * MS
+
+
+async def test_a_gap_begins_where_values_were_taken_and_not_where_they_were_sent() -> None:
+    """A server that could not publish sends old values late, and drops newer ones meanwhile."""
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            at = await late(server, rig)
+            await server.publish(10, at=at(10), overflow=True)
+            await until(lambda: values(rig)[-1] == 10)
+            [loss] = rig.losses
+            first, last = ((at(change) - datetime.fromtimestamp(0, UTC)) // MS * 1_000_000 for change in (2, 9))
+            assert loss.from_ns < first < last < loss.to_ns
+
+        await running(rig, work)
+
+
+async def test_what_overflowed_around_a_restart_of_the_agent_is_filled() -> None:
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"), history="fill")
+        again = Rig(server.url, node("Counter"), history="fill")
+
+        async def before() -> None:
+            at = await late(server, rig)
+            server.history = [(at(change), change) for change in range(20)]
+
+        async def after() -> None:
+            await server.publish(10, at=server.history[10][0], overflow=True)
+            await until(lambda: again.collector.counters["holes_filled"] == 1)
+            assert (changes(again), again.losses) == (list(range(2, 11)), [])
+
+        await running(rig, before)
+        again.intake.restore(rig.intake._marks)
+        await running(again, after)
+
+
+async def test_a_hole_of_the_other_server_is_a_gap(at: At) -> None:
+    """Its history may have the same changes with other times, so some of them twice."""
+    async with ScriptedServer() as first, ScriptedServer() as second:
+        second.history = [(at(change), change) for change in range(20)]
+        rig = Rig(first.url, node("Counter"), history="fill", backup=[second.url], timeout="500ms")
+        reads: list[int] = []
+
+        async def work() -> None:
+            await first.publish(1, at=at(1))
+            await until(lambda: values(rig) == [1])
+            first.hostile["HistoryRead"] = lambda number: reads.append(number) or b""  # type: ignore[func-returns-value]
+            await first.publish(10, at=at(10), overflow=True)
+            await until(lambda: reads)
+            first.hostile["Hello"] = lambda _: first.drop() or b""  # type: ignore[func-returns-value]
+            first.drop()
+            await until(lambda: rig.collector.counters["failovers"] == 1)
+            await second.publish(20, at=at(20))
+            await until(lambda: values(rig)[-1] == 20)
+            assert changes(rig) == [1, 10, 20]
+            assert [loss.reason for loss in rig.losses if f"{second.url} is used now" in loss.reason]
+
+        await running(rig, work)
