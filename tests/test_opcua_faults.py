@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from asyncua import ua
+from asyncua.ua.status_codes import StatusCodes
 
 from tests.opcua_collector import Rig, node, running, until
 from tests.opcua_script import ScriptedServer
@@ -87,7 +87,7 @@ async def test_a_repeated_value_is_seen_behind_a_read_one() -> None:
             await server.publish(1, at=at)
             await until(lambda: values(rig) == [1])
             server.values["Counter"] = 1
-            server.hostile["Hello"] = lambda _: server.drop() or b""
+            server.hostile["Hello"] = lambda _: server.drop() or b""  # type: ignore[func-returns-value]
             server.drop()
             await asyncio.sleep(1.2)
             server.hostile.clear()
@@ -148,7 +148,7 @@ async def test_a_channel_that_can_not_be_renewed_is_a_fault() -> None:
 
         def refuse(number: int) -> bytes:
             del server.hostile["OpenSecureChannel"]
-            return server.refusal(number, ua.StatusCodes.BadTcpServerTooBusy)
+            return server.refusal(number, StatusCodes.BadTcpServerTooBusy)
 
         async def work() -> None:
             await server.publish(1)

@@ -142,7 +142,10 @@ def test_a_hole_outlives_the_agent(tmp_path: Path, running: ExitStack) -> None:
 
 PAGE = 4
 """Values of one answer, of some 30 that are missing."""
-PAGED = {"node-opcua": (NodeOpcUaServer, f"history:{PAGE}"), "asyncua": (AsyncuaPlant, str(PAGE))}
+PAGED: dict[str, tuple[type[NodeOpcUaServer | AsyncuaPlant], str]] = {
+    "node-opcua": (NodeOpcUaServer, f"history:{PAGE}"),
+    "asyncua": (AsyncuaPlant, str(PAGE)),
+}
 
 
 @pytest.mark.parametrize(("stack", "fault"), [("node-opcua", "kill"), ("asyncua", "cut")])

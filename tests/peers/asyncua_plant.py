@@ -101,4 +101,4 @@ async def main(port: int, store: Path, page: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2]), int([*sys.argv, 10_000][3])))
+    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2]), int([*sys.argv, "10000"][3])))

@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from dataclasses import replace
+from typing import Any
 
 from asyncua import ua
 from asyncua.common.utils import Buffer
@@ -141,8 +142,9 @@ class OpcUaCollector:
         self._memory.items = ""
         self._note()
         noted = asyncio.create_task(self._inlet.durable(), name=f"opc ua note {self._device.name}")
+        either: list[asyncio.Future[Any]] = [noted, self._fault]
         try:
-            await asyncio.wait({noted, self._fault}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             self._whole()
             raise
