@@ -365,3 +365,33 @@ async def test_a_hole_of_the_other_server_is_a_gap(at: At) -> None:
             assert [loss.reason for loss in rig.losses if f"{second.url} is used now" in loss.reason]
 
         await running(rig, work)
+
+
+async def test_a_server_that_takes_no_publish_request_is_not_asked_without_a_pause() -> None:
+    async with ScriptedServer() as server:
+        server.most_publishes, server.keep_alive_count = 0, 1000
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            await until(lambda: server.refused > 3)
+            before = server.refused
+            await asyncio.sleep(1.0)
+            assert server.refused - before <= 20
+            server.most_publishes = 3
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+
+        await running(rig, work)
+
+
+async def test_a_channel_without_a_lifetime_is_not_renewed_without_a_pause() -> None:
+    async with ScriptedServer() as server:
+        server.channel_ms = 0
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            assert rig.collector.counters.get("channel_renewals", 0) == 0
+
+        await running(rig, work)

@@ -179,10 +179,10 @@ class Publisher:
         except BadTooManyPublishRequests:
             self._wanted = max(1, self._waiting)
             self._counters["publish_requests"] = self._wanted
-            self._untell(known)
+            await self._refused(known)
             return
         except BadTimeout:  # the server let go of the request, not of the subscription
-            self._untell(known)
+            await self._refused(known)
             return
         except TOO_LARGE:  # its number will be missing; there is no other way to have it, and so a gap
             self._counters["too_large"] += 1
@@ -250,9 +250,15 @@ class Publisher:
         self._inlet.mark(place_of(self._device), memory.place)
 
     def _untell(self, known: Sequence[int]) -> None:
-        """A request that was refused has acknowledged nothing."""
+        """A request that failed has acknowledged nothing."""
         self._told.difference_update(known)
         self._committed[:0] = known
+
+    async def _refused(self, known: Sequence[int]) -> None:
+        """A server that has taken none is not asked again at once."""
+        self._untell(known)
+        if not self._waiting:
+            await asyncio.sleep(min(max(self._memory.interval, 0.1), 1.0))
 
     async def _republish(self, sequence: int) -> bool:
         """Pushes one notification that the server still has; False where it has not."""
