@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -34,9 +34,15 @@ TABLE = tuple(
 )
 
 
-def catalog() -> bytes:
-    tags = (CatalogTag(t.index, t.device, t.name, t.identifier, t.type.value, level=LEVELS[t.name]) for t in TABLE)
+def catalog(**levels: Any) -> bytes:
+    now = {**LEVELS, **levels}
+    tags = (CatalogTag(t.index, t.device, t.name, t.identifier, t.type.value, level=now[t.name]) for t in TABLE)
     return Catalog(AGENT, tuple(tags)).encode()
+
+
+def of(stream: UUID, sequence: int, body: bytes) -> bytes:
+    """A block of the epoch of a catalog."""
+    return block(stream, sequence, [(0, START + sequence, 1.0, 0)], epoch=epoch_of(body), tags=TABLE)
 
 
 class Shared:
@@ -153,6 +159,49 @@ async def test_what_is_revoked_or_over_ends_at_once(shared: Shared, monkeypatch:
 
     monkeypatch.setattr(access.Caller, "check", revoke)
     assert (await shared.get(short, **asked)).status_code == 401
+
+
+def test_a_level_is_what_the_newest_block_says_and_no_old_catalog_lowers_it(tmp_path: Path) -> None:
+    low, high, odd = catalog(open=1), catalog(open=3), catalog(open=1.9)
+    stream = uuid4()
+    with Rig(tmp_path) as rig:
+
+        def level() -> int | None:
+            found = rig.named("88.118.8/press1.open")
+            assert found is not None
+            return found.level
+
+        # An agent that was away: its newest catalog comes first, those of its backlog later.
+        rig.send(high, word="catalog")
+        rig.send(of(stream, 9, high))
+        rig.send(low, word="catalog")
+        rig.send(of(stream, 1, low))
+        assert level() == 3
+        # The config lowers it, and sets it right again: an epoch that is known already.
+        rig.send(of(stream, 10, low))
+        assert level() == 1
+        rig.send(of(stream, 11, high))
+        assert level() == 3
+        rig.send(catalog(open=2), word="catalog")
+        assert level() == 3
+        rig.send(of(stream, 12, catalog(open=2)))
+        assert level() == 2
+        # A late catalog may raise it until the next of the newest blocks comes.
+        rig.send(catalog(open=None), word="catalog")
+        assert level() is None
+        rig.send(of(stream, 13, catalog(open=2)))
+        assert level() == 2
+        # The outbox of an installation before is brought later; and an odd level is none.
+        other = uuid4()
+        rig.send(of(other, 20, high))
+        rig.send(of(stream, 14, low))
+        assert level() == 3
+        rig.send(odd, word="catalog")
+        rig.send(of(other, 21, odd))
+        assert level() is None
+    with Rig(tmp_path) as rig:
+        rig.send(of(other, 22, high))
+        assert rig.named("88.118.8/press1.open").level == 3  # type: ignore[union-attr]
 
 
 async def test_whoever_may_only_aggregate_never_learns_a_reading(shared: Shared) -> None:
