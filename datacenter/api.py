@@ -250,11 +250,13 @@ class Api:
         given = {name: request.query_params.get(name) for name in ("window", "interval", "deadline")}
         window, interval, deadline = (asked.duration(text, name) if text else None for name, text in given.items())
         rules = Rules(interval) if deadline is None else Rules(interval, deadline)
+        if window is not None:
+            caller.whole(window)
 
         def answer(view: Snapshot) -> dict[str, Any]:
             who = questions.known(view, identifier, caller)
             try:
-                return scores.of(view, who, span, window, rules)
+                return scores.of(view, who, span, window, rules, base_ns=caller.base_ns)
             except TooMuch as reason:
                 raise Problem(400, str(reason)) from None
 

@@ -220,10 +220,25 @@ async def test_whoever_may_only_aggregate_never_learns_a_reading(shared: Shared)
         narrow = {"from": str(START + cut * 10**9), "to": str(START + cut * 10**9 + 1)}
         assert (await shared.get(token, **asked, window="1m", **narrow)).json()["windows"] == [first]
     wide = (await shared.get(token, **asked, window="2m")).json()["windows"]
-    assert [row[1] for row in wide] in ([9], [8, 1])
+    # Nor do two lengths: the mean of both minutes and that of the first would tell the one reading of the second.
+    assert wide == [[START, 9, 9, None, None, None]]
+    assert (await shared.get(token, **asked, window="1d")).json()["windows"][0][2:] == [9, None, None, None]
     # Everybody else may have any window, and sees what is in it.
     raw = (await shared.get(shared.token(), **asked, window="1m")).json()["windows"]
     assert raw == [first, [START + MINUTE, 1, 1, 8.0, 8.0, 8.0]]
+
+
+async def test_quality_is_of_whole_windows_for_whoever_may_only_aggregate(shared: Shared) -> None:
+    token, asked = shared.token(form="aggregate"), {"id": "88.118.8/press1.open"}
+    assert (await shared.get(token, "/v1/quality", **asked, window="1s")).status_code == 403
+    cut = {"from": str(START + 3 * 10**9), "to": str(START + 3 * 10**9 + 1)}
+    for more in (cut, cut | {"window": "1m"}):
+        [window] = (await shared.get(token, "/v1/quality", **asked, **more)).json()["windows"]
+        assert [window[name] for name in ("from_ns", "to_ns", "readings")] == [START, START + MINUTE, 8]
+    whole = (await shared.get(token, "/v1/quality", **asked)).json()["windows"]
+    assert [(window["from_ns"], window["readings"]) for window in whole] == [(START, 9)]
+    raw = (await shared.get(shared.token(), "/v1/quality", **asked, **cut)).json()["windows"]
+    assert [window["readings"] for window in raw] == [1]
 
 
 async def test_every_query_is_in_the_ledger_before_its_answer(shared: Shared) -> None:
