@@ -185,8 +185,7 @@ class Ingest:
                     for message in batch:
                         self._settle([message])
                 else:
-                    self._set_aside(batch[0].agent, batch[0].payload, reason)
-                    batch[0].acknowledge()
+                    self._give_up(batch[0], reason)
                 return
             else:
                 if not self.writable:
@@ -197,6 +196,16 @@ class Ingest:
                 self._send_receipts(receipts)
                 self._ask_for_catalogs(ASK_AGAIN)
                 return
+
+    def _give_up(self, message: Message, reason: Exception) -> None:
+        """One message that can't be stored, whatever is done: the agent is told, or it would send it for ever."""
+        kept = self._set_aside(message.agent, message.payload, reason)
+        self.counters.quarantined += 1
+        if kept and message.word == "data" and (found := rejection(message.payload, reason)) is not None:
+            stream, rejected = found
+            self._rejected = {stream: [rejected]}
+            self._send_receipts({stream: message.agent})
+        message.acknowledge()
 
     def _commit(self, batch: list[Message]) -> dict[UUID, str]:
         """One transaction. Returns the streams that get a receipt, and their agents."""
@@ -292,14 +301,17 @@ class Ingest:
         """An error that loses nothing: what is not acknowledged or receipted comes again."""
         log.error(text, extra={"event": event, "lost": 0})
 
-    def _set_aside(self, agent: str, body: bytes, reason: Exception) -> None:
+    def _set_aside(self, agent: str, body: bytes, reason: Exception) -> bool:
+        """Whether there was room to keep it."""
         name = self._quarantine.put(body)
         log.error(
-            "a block of %s can't be read, and is set aside: %s",
+            "a block of %s can't be read, and %s: %s",
             agent,
+            "is set aside" if name else "there is no room in quarantine/ to keep it",
             reason,
             extra={"event": "block_quarantined", "agent": agent, "stream": None, "file": name, "bytes": len(body)},
         )
+        return bool(name)
 
     def _report_losses(self) -> None:
         losses, self._ledger.losses = self._ledger.losses, []

@@ -64,6 +64,12 @@ async def test_an_odd_state_of_one_agent_spoils_no_answer(
     assert [each["agent"] for each in (await http.get("/v1/agents")).json()] == [AGENT]
 
 
+async def test_a_path_that_is_not_there_says_what_is(http: httpx.AsyncClient) -> None:
+    posted, lost = await http.post("/v1/readings"), await http.get("/v2/readings")
+    assert (posted.status_code, "ask with GET" in posted.json()["detail"]) == (405, True)
+    assert (lost.status_code, "/v1/catalog" in lost.json()["detail"]) == (404, True)
+
+
 async def test_very_many_gaps_and_holes_are_all_counted(rig: Rig, http: httpx.AsyncClient) -> None:
     """More than one answer lists: what it does not list counts all the same, in each window too."""
     rig.send(block(uuid4(), 1))

@@ -276,6 +276,21 @@ async def test_what_can_not_be_recorded_is_not_answered(shared: Shared, monkeypa
     assert (await shared.get(token, id="88.118.8/press1.open")).status_code == 200
 
 
+async def test_nothing_that_was_asked_for_is_cut_off_in_the_ledger(shared: Shared) -> None:
+    names = ["88.118.8/press1.open"] * 300 + ["88.118.8/press1.secret"]
+    assert (await shared.get(shared.token(level=3), id=names)).status_code == 200
+    assert shared.records()[-1].facts["asked"].endswith("press1.secret")
+    assert (await shared.get("wrong", id=names)).status_code == 401
+    assert len(shared.records()[-1].facts["asked"]) == 2048
+
+
+async def test_grants_that_can_not_be_read_are_said_so(shared: Shared) -> None:
+    token = shared.token()
+    (shared.folder / "grants.db").write_bytes(b"not a database" * 1000)
+    answer = await shared.get(token, id="88.118.8/press1.open")
+    assert (answer.status_code, "grants can't be read" in answer.json()["detail"]) == (503, True)
+
+
 async def test_strangers_can_not_fill_the_ledger(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "UNKNOWN_A_MINUTE", 5)
     monkeypatch.setattr(time, "monotonic", lambda: 1e6)
@@ -342,7 +357,15 @@ def test_the_commands_work_on_a_data_center_that_runs(tmp_path: Path) -> None:
             assert headrace(tmp_path, "grant", "revoke", str(path), grant["grant"]).returncode == 0
             assert "was revoked" in headrace(tmp_path, *asked, token=grant["token"]).stderr
             assert headrace(tmp_path, "grant", "revoke", str(path), "ffffffff").returncode == 1
-            assert headrace(tmp_path, "grant", "add", str(path), "--who", "x").returncode == 2
+            adding = ("grant", "add", str(path), "--who", "x")
+            assert headrace(tmp_path, *adding).returncode == 2
+            for more, says in (
+                (("--pattern", "88.1/*", "--until", "9999-12-31"), "leave --until out"),
+                (("--pattern", "88.1/*", "--until", "2020-01-01"), "is over"),
+                (("--pattern", "88.1/*.temp"), "star within"),
+            ):
+                refused = headrace(tmp_path, *adding, *more)
+                assert (refused.returncode, says in refused.stderr) == (2, True), refused.stderr
             verified = headrace(tmp_path, "audit", "verify", str(path), "--json")
             report = json.loads(verified.stdout)
             assert [each["ledger"] for each in report["ledgers"]] == ["grants", "queries"], verified.stderr
