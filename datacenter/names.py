@@ -137,10 +137,10 @@ def _facts(agent: str, tag: CatalogTag) -> Identity:
         source = orjson.dumps(tag.source, option=orjson.OPT_SORT_KEYS).decode()
     except (TypeError, ValueError, OverflowError) as reason:
         raise ValueError(f"catalog: tag {tag.tag}: {reason}") from reason
-    if isinstance(tag.level, int) and not -(2**63) <= tag.level < 2**63:
-        raise ValueError(f"catalog: tag {tag.tag} has the level {tag.level}")
-    # What is no level of ours is taken for none, which counts as the most sensitive: 1.9 is not 1.
-    level = tag.level if type(tag.level) is int and tag.level >= 1 else None
+    if tag.level is not None and (type(tag.level) is not int or not -(2**63) <= tag.level < 2**63):
+        raise ValueError(f"catalog: tag {tag.tag} has the level {tag.level!r}")
+    # Below the lowest there is none: then it is taken for the most sensitive.
+    level = tag.level if tag.level is not None and tag.level >= 1 else None
     return (
         agent,
         tag.device,

@@ -38,7 +38,7 @@ def _add(options: argparse.Namespace, config: Config) -> int:
     from datacenter.grants import Grants
 
     assert config.datacenter is not None
-    if not options.who or not options.pattern:
+    if not options.who or not options.pattern or not all(options.pattern):
         raise _wrong(config, "grant", "who gets it, and for what", "write --who NAME --pattern '88.118.8/press1.*'")
     until_ns = _until(options.until, config)
     if odd := [pattern for pattern in options.pattern if "*" in pattern[:-1]]:

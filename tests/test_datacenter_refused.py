@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from agent import _native
-from agent.wire import ROOT, Catalog, CatalogTag, Receipt, epoch_of
+from agent.wire import ROOT, Catalog, CatalogTag, Receipt, State, epoch_of
 from datacenter.quarantine import Quarantine
-from tests.datacenter_rig import AGENT, BEGIN, TAGS, Rig, block
+from tests.datacenter_rig import AGENT, BEGIN, TAGS, Rig, block, gap
 
 HIGHEST = 2**63 - 1
 
@@ -61,4 +61,29 @@ def test_a_correction_beyond_all_times_is_refused_and_not_sent_for_ever(tmp_path
             found = [Receipt.decode(body) for topic, body in rig.published if topic == f"{ROOT}/{AGENT}/receipts"]
             assert [each.sequence for receipt in found for each in receipt.rejected] == [2]
             assert rig.stream(stream)["committed"] == 1
-        assert len(rig.values(0)) == 2
+        with rig.store.snapshot() as view:
+            times = [time_ns for (time_ns,) in view.rows("SELECT time FROM every ORDER BY time")]
+        assert times == [BEGIN, HIGHEST - 5]
+
+
+def test_a_copied_outbox_takes_no_places_of_a_stream_that_is_being_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine was cloned, and the clone given another name: whatever it says of the stream, the original loses
+    nothing, and the clone is told of nothing that would make it forget."""
+    stream, clone = uuid4(), "clone"
+    with Rig(tmp_path) as rig:
+        rig.send(catalog(), word="catalog")
+        rig.send(State(True, stream).encode(), word="state")
+        rig.send(block(stream, 1, epoch=epoch_of(catalog())))
+        for forged in (gap(stream, 1, 10**9, 7), block(stream, 2, epoch=epoch_of(catalog()))):
+            rig.send(forged, agent=clone)
+        assert rig.receipts(stream) == [0, 1]
+        assert not [topic for topic, _ in rig.published if topic == f"{ROOT}/{clone}/receipts"]
+        rig.send(block(stream, 2, epoch=epoch_of(catalog())))
+        assert (rig.stream(stream)["committed"], rig.stream(stream)["agent"]) == (2, AGENT)
+        assert len([each for each in caplog.records if getattr(each, "event", "") == "stream_of_another"]) == 1
+        # An agent that got another name: it went offline as the one and comes back as the other.
+        rig.send(State(False, stream).encode(), word="state")
+        rig.send(block(stream, 3, epoch=epoch_of(catalog())), agent="renamed")
+        assert (rig.stream(stream)["committed"], rig.stream(stream)["agent"]) == (3, "renamed")

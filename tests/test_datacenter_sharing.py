@@ -162,7 +162,7 @@ async def test_what_is_revoked_or_over_ends_at_once(shared: Shared, monkeypatch:
 
 
 def test_a_level_is_what_the_newest_block_says_and_no_old_catalog_lowers_it(tmp_path: Path) -> None:
-    low, high, odd = catalog(open=1), catalog(open=3), catalog(open=1.9)
+    low, high, odd = catalog(open=1), catalog(open=3), catalog(open=0)
     stream = uuid4()
     with Rig(tmp_path) as rig:
 
