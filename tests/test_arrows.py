@@ -67,7 +67,7 @@ PARTS = {
                     "places",
                 ),
                 *("quantity",),
-                *("table", "tables", "taglist", "tagrow", "wording"),
+                *("sheet", "slip", "table", "tables", "taglist", "tagrow", "wording"),
                 *("findings", "labels", "naming", "policy", "product", "sharing", "simulation", "units"),
             )
         ),
