@@ -52,7 +52,7 @@ class Document:
                 return content.decode("utf-8-sig")
             self.wrong(FILE, "larger than 1 MiB; write the tags into CSV files")
         except FileNotFoundError:
-            self.wrong(FILE, "there is no such file; write the path of a config file (`headrace init` makes one)")
+            self.wrong(FILE, "there is no such file; write the path of a config file")
         except UnicodeDecodeError as reason:
             line = content.count(b"\n", 0, reason.start) + 1
             self.wrong(FILE, "not UTF-8 text; write it with the encoding UTF-8", line=line)

@@ -10,11 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from agent import config as configs
 from agent._native import Identifier
 from agent.config import Config
 from agent.errors import ConfigError, Problem
 from agent.sharing import Resolver as Table
+from agent.wording import explain
 
 FOUND = ("resolved", "verified")
 
@@ -51,7 +54,11 @@ def main(options: argparse.Namespace) -> int:
 def _table(options: argparse.Namespace) -> Table | None:
     config: Config | None = configs.load(options.config) if options.config else None
     if options.url:
-        return Table.model_validate({"url": options.url})
+        try:
+            return Table.model_validate({"url": options.url})
+        except ValidationError as reason:
+            message, hint = explain(reason.errors(include_url=False)[0], Table, {})
+            raise ConfigError([Problem("headrace resolve", "--url", message, hint)]) from None
     if config is not None and config.resolver is None:
         hint = 'write [resolver] with url = "http://127.0.0.1:8000"'
         raise ConfigError([Problem(str(options.config), "resolver", "there is no [resolver]", hint)])
