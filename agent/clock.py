@@ -135,8 +135,8 @@ class Clock:
         if self.synchronized:
             log.info("the clock is synchronised", extra={"event": "clock_synchronized"})
             return
-        why = "nobody can know" if self.synchronized is None else "the system says that it is not"
-        text = 'whether the clock is synchronised: %s; blocks say so (NTP, or clock = "trusted" in [agent])'
+        why = "does not say whether the clock is" if self.synchronized is None else "says that the clock is not"
+        text = 'the system %s synchronised; blocks say so (NTP, or clock = "trusted" in [agent])'
         log.warning(text, why, extra={"event": "clock_unsynchronized"})
 
 

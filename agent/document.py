@@ -13,6 +13,8 @@ from agent.wording import halves
 
 MAX_BYTES = 1024 * 1024
 FILE = ("(file)",)
+_WIDE = re.compile("[\u201c\u201d\u2018\u2019\u3001\u3002\uff01-\uff5e\u3000]")
+"""Quotes, digits and punctuation of a Chinese input method, or of a word processor."""
 
 
 class Document:
@@ -68,6 +70,8 @@ class Document:
             found = re.fullmatch(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)", str(reason), re.DOTALL)
             message = found[1] if found else str(reason)
             line = int(found[2]) if found and found[2] else text.rstrip().count("\n") + 1 if found else None
+            wide = _WIDE.search("".join(text.splitlines()[line - 1 : line]).partition("#")[0]) if line else None
+            message += f" (the character {wide[0]} is not a plain one)" if wide else ""
             twice = re.search(r"overwrite|twice|mutable|declare", message, re.IGNORECASE)
             hint = (
                 "each key and each table once, and devices as [[device]]"

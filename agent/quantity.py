@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
+"""A comma that may part thousands, or a fraction."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4}
 _BYTES |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4}
@@ -26,7 +28,8 @@ def seconds(value: object) -> float:
     else:
         unit = _QUANTITY.fullmatch(value.strip()) if isinstance(value, str) else None
         if not unit or unit[2] not in _SECONDS:
-            raise ValueError(f'{shown(value)} is not a duration; write "500ms", "1s", "2m" or a number of seconds')
+            wanted = f'"{unit[1]}ms" or "{unit[1]}s"' if unit and not unit[2] else '"500ms", "1s" or "2m"'
+            raise ValueError(f"{shown(value)} is not a duration; write {wanted}")
         found = float(unit[1]) * _SECONDS[unit[2]]
     if not found > 0:
         raise ValueError(f'{shown(value)} is not a duration above zero; write "500ms", "1s" or "2m"')
@@ -73,6 +76,8 @@ def number(text: str) -> float:
     """A finite decimal number, with a point."""
     if _NUMBER.fullmatch(text) and math.isfinite(float(text)):
         return float(text)
+    if _THOUSANDS.fullmatch(text):
+        raise ValueError(f"{shown(text)} is not a number; write {text.replace(',', '')}, or {text.replace(',', '.')}")
     pointed = text.replace(",", ".", 1)
     wanted = f"{pointed}, with a point" if _NUMBER.fullmatch(pointed) and pointed != text else "one such as 0.1 or -40"
     raise ValueError(f"{shown(text)} is not a number; write {wanted}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from agent import quantity
+from agent import quantity, sheet, slip
 from agent.address import ModbusAddress, NodeAddress
 from agent.errors import Problem
 from agent.tagrow import OWN, TagRow, Traits, fits, own_text
@@ -25,6 +23,7 @@ MAX_PROBLEMS = 1000
 """Per file: a wrong column would otherwise give as many problems as there are rows."""
 REQUIRED = ("name", "address", "type")
 COLUMNS = tuple(TagRow.model_fields)
+_HEADER = f"a header line such as {','.join(COLUMNS)}"
 
 
 @dataclass(slots=True)
@@ -66,17 +65,11 @@ def read(path: Path, protocol: str) -> TagList:
     if len(content) > MAX_BYTES:
         found.wrong(None, "(file)", f"larger than {MAX_BYTES >> 20} MiB; write several devices with a list each")
         return found
-    try:
-        content.decode("utf-8-sig")
-    except UnicodeDecodeError as reason:
-        line = content.count(b"\n", 0, reason.start) + 1
-        found.wrong(line, "(file)", "not UTF-8 text; write it as 'CSV UTF-8' from the spreadsheet")
-        return found
-    lines = _rows(content, found)
+    lines = sheet.rows(content, found.wrong)
     header = next(lines, None)
     if header is None:
         if not found.problems:
-            found.wrong(None, "(header)", f"the file is empty; write a header line: {','.join(COLUMNS)}")
+            found.wrong(None, "(header)", f"the file is empty; write {_HEADER}")
         return found
     columns = _columns(*header, found)
     if all(column in columns for column in REQUIRED):
@@ -84,34 +77,15 @@ def read(path: Path, protocol: str) -> TagList:
     return found
 
 
-def _rows(content: bytes, found: TagList) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of every row that is not blank. The delimiter is the one that the header line has most of."""
-    header = next((line for line in islice(_text(content, "\n"), 1000) if line.strip()), "")
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.reader(_text(content, ""), delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        for cells in reader:
-            stripped = [cell.strip() for cell in cells]
-            if any(stripped):
-                yield line, stripped
-            line = reader.line_num + 1
-    except csv.Error as reason:
-        found.wrong(
-            line, "(row)", f'{reason}; write a cell that has quotes as "a ""quoted"" word", and close every quote'
-        )
-
-
-def _text(content: bytes, newline: str) -> io.TextIOWrapper:
-    """Decodes as it is read: the whole text at once takes four bytes a character."""
-    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=newline)
-
-
 def _columns(line: int, cells: list[str], found: TagList) -> list[str]:
     columns = [cell.lower() for cell in cells]
+    if not any(column in columns for column in REQUIRED):
+        text = f"{quantity.shown(','.join(cells))} is no header line; write {_HEADER}, with commas, semicolons or tabs"
+        found.wrong(line, "(header)", text)
+        return columns
     for place, column in enumerate(columns):
-        if not column:
-            continue  # a spreadsheet's empty column: `_check` complains where it has cells
+        if not column or (found.problems and sheet.UNREAD in column):
+            continue  # a spreadsheet's empty column: `_Check` complains where it has cells
         if column not in COLUMNS:
             hint = likely(column, [known for known in COLUMNS if known not in columns] or COLUMNS)
             found.problems.append(Problem(found.file, cells[place][:80], f"unknown column {column[:80]!r}", hint, line))
@@ -119,9 +93,7 @@ def _columns(line: int, cells: list[str], found: TagList) -> list[str]:
             found.wrong(line, column, "the column is there twice; write it once")
     for column in REQUIRED:
         if column not in columns:
-            found.wrong(
-                line, column, f"the column {column} is missing; write a header line such as {','.join(COLUMNS)}"
-            )
+            found.wrong(line, column, f"the column {column} is missing; write {_HEADER}")
     return columns
 
 
@@ -138,6 +110,8 @@ class _Check:
         self.shared = [at for at, column in enumerate(columns) if column not in OWN]
         self.plain = not found.problems
         """Whether every column is one that there is, and is there once."""
+        self.torn = bool(found.problems)
+        """Whether there may be cells that are no text, which was said."""
 
     def run(self, lines: Iterator[tuple[int, list[str]]]) -> None:
         found = self.found
@@ -192,7 +166,7 @@ class _Check:
             row = TagRow.model_validate(named, context=self.context)
         except ValidationError as reason:
             for error in reason.errors(include_url=False):
-                found.problems.append(_problem(error, found.file, line, self.context["protocol"]))
+                self.note(error, line, named)
             if name := named.get("name"):
                 self.is_new(line, name)
             return None
@@ -201,6 +175,42 @@ class _Check:
             traits = self.known.setdefault(tuple([cells[at] for at in self.shared]), traits)
         modbus = row.address if isinstance(row.address, ModbusAddress) else None
         return Row(line, row.name, row.address.text, modbus, row.identifier, row.description, traits)
+
+    def note(self, error: ErrorDetails, line: int, named: dict[str, str]) -> None:
+        """Says what is wrong with one cell, and what it was probably meant to be."""
+        column = str(error["loc"][0]) if error["loc"] else "(row)"
+        given = named.get(column, "")
+        if self.torn and sheet.UNREAD in given:
+            return
+        if error["type"] == "missing":
+            node = column == "address" and self.context["protocol"] == "opcua"
+            example = "nsu=urn:plant;s=Furnace.Temp" if node else keys(TagRow)[column]
+            message, hint = "the cell is empty", f"write one such as {example}"
+        else:
+            message, hint = explain(error, TagRow, {})
+            message += slip.cause(column, given)
+            hint = self.better(column, given, named) or hint
+        self.found.problems.append(Problem(self.found.file, column, message, hint, line))
+
+    def better(self, column: str, given: str, named: dict[str, str]) -> str:
+        """What to write instead of a wrong cell, where that can be told from what it seems to have been meant to be."""
+        hint = ""
+        for cell in dict.fromkeys(slip.meant(column, given)):
+            if cell == given:
+                continue
+            refused = self.refusal(column, cell, named)
+            if refused is None:
+                return f"write {cell}"
+            hint = hint or explain(refused, TagRow, {})[1]
+        return hint if given != slip.narrow(given) else ""
+
+    def refusal(self, column: str, cell: str, named: dict[str, str]) -> ErrorDetails | None:
+        """What would be wrong in one column of a row that had this cell there."""
+        try:
+            TagRow.model_validate(named | {column: cell}, context=self.context)
+        except ValidationError as reason:
+            return next((each for each in reason.errors(include_url=False) if each["loc"][:1] == (column,)), None)
+        return None
 
     def is_new(self, line: int, name: str) -> bool:
         first = self.names.setdefault(name, line)
@@ -212,6 +222,7 @@ class _Check:
 def _alike(found: TagList) -> None:
     """What only the addresses of the whole list can tell."""
     by_index = [row.line for row in found.rows if row.address.startswith("ns=")]
+    wide = [row for row in found.rows if not row.name.isascii() and row.name != slip.narrow(row.name)]
     digits: dict[int, int] = {}
     for row in found.rows:
         if row.modbus is not None and row.modbus.digits:
@@ -233,13 +244,13 @@ def _alike(found: TagList) -> None:
                 by_index[0],
             )
         )
-
-
-def _problem(error: ErrorDetails, file: str, line: int, protocol: str) -> Problem:
-    column = str(error["loc"][0]) if error["loc"] else "(row)"
-    if error["type"] == "missing":
-        node = column == "address" and protocol == "opcua"
-        example = "nsu=urn:plant;s=Furnace.Temp" if node else keys(TagRow)[column]
-        return Problem(file, column, "the cell is empty", f"write one such as {example}", line)
-    message, hint = explain(error, TagRow, {})
-    return Problem(file, column, message, hint, line)
+    if wide:
+        found.warnings.append(
+            Problem(
+                found.file,
+                "name",
+                f"{len(wide)} names with full-width characters: whoever writes plain ones will not find these tags",
+                f"write {slip.narrow(wide[0].name)}, unless they are meant",
+                wide[0].line,
+            )
+        )

@@ -210,9 +210,7 @@ def _together(text: str, info: ValidationInfo) -> str:
 
 def _alone(text: str, info: ValidationInfo) -> bool:
     _modbus_only(info)
-    if text.lower() not in ("yes", "true", "1", "no", "false", "0"):
-        raise ValueError(f"{quantity.shown(text)} is neither yes nor no; write yes, or nothing")
-    found = text.lower() in ("yes", "true", "1")
+    found = _yes(text)
     if found and info.data.get("together"):
         raise ValueError("a tag can't be read alone and together with others; write yes, or the word in together")
     return found
@@ -223,10 +221,10 @@ def _modbus_only(info: ValidationInfo) -> None:
         raise ValueError(f"an OPC UA server knows no {info.field_name}; write nothing in this column")
 
 
-def _redundant(text: str) -> bool:
-    if text.lower() not in ("yes", "no"):
-        raise ValueError(f"{quantity.shown(text)} does not say whether; write yes, or nothing")
-    return text.lower() == "yes"
+def _yes(text: str) -> bool:
+    if text.lower() not in ("yes", "true", "1", "no", "false", "0"):
+        raise ValueError(f"{quantity.shown(text)} is neither yes nor no; write yes, or nothing")
+    return text.lower() in ("yes", "true", "1")
 
 
 def _line(most: int) -> AfterValidator:
@@ -257,7 +255,7 @@ class TagRow(BaseModel):
     alone: Annotated[bool, PlainValidator(_alone)] = False
     filter: Annotated[str, PlainValidator(_filter)] = ""
     identifier: Annotated[str, _line(_IDENTIFIER)] = ""
-    redundant: Annotated[bool, PlainValidator(_redundant)] = False
+    redundant: Annotated[bool, PlainValidator(_yes)] = False
     domain: Annotated[str, PlainValidator(labels.domain)] = ""
     level: Annotated[int | None, PlainValidator(labels.level)] = None
     category: Annotated[str, PlainValidator(labels.category)] = ""

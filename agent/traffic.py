@@ -145,9 +145,8 @@ class Traffic:
         self._let_go()
         live = [sent.first for sent in late if sent.live]
         self._head = min(self._head, *(first - 1 for first in live)) if live else self._head
-        log.info(
-            "%d blocks have no receipt; sending them again.", len(late), extra={"event": "resend", "entries": len(late)}
-        )
+        text = "No receipt in time for %d block%s; sending again. Is the data center running?"
+        log.info(text, len(late), "s" * (len(late) != 1), extra={"event": "resend", "entries": len(late)})
 
     def settled(self) -> None:
         """There was news of what has arrived."""

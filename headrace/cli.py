@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _guarded(run: Command, options: argparse.Namespace) -> int:
     """What went wrong as a sentence and an exit code; a traceback only for our own mistakes."""
     from agent.errors import ConfigError, HeadraceError
+    from headrace.progress import Misused
 
     try:
         return run(options)
@@ -58,7 +59,7 @@ def _guarded(run: Command, options: argparse.Namespace) -> int:
         return MISUSED
     except HeadraceError as failed:
         print(f"headrace: {failed}", file=sys.stderr)
-        return FAILED
+        return MISUSED if isinstance(failed, Misused) else FAILED
     except ModuleNotFoundError as missing:
         package = (missing.name or "").partition(".")[0]
         if (extra := EXTRAS.get(package)) is None:

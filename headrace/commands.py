@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
+_TIME = re.compile(r"([0-9]{1,9}\.?[0-9]{0,9}|\.[0-9]{1,9})\s*(ms|s|m|h|)")
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 Command: TypeAlias = Callable[[argparse.Namespace], int]
 
 
@@ -23,21 +26,35 @@ def _run(module: str, name: str, options: argparse.Namespace) -> int:
 
 
 def _seconds(text: str) -> float:
-    try:
-        return float(text.removesuffix("s"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds; write 20 or 20s") from None
+    """Seconds of 20, 20s, 500ms, 1.5m or 1h."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time of zero or more; write 20, 20s, 500ms or 5m")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 def _duration(text: str) -> float:
-    number, per_second = (text.removesuffix("ms"), 1000) if text.endswith("ms") else (text.removesuffix("s"), 1)
-    try:
-        found = float(number) / per_second
-    except ValueError:
-        found = -1.0
-    if not 0 <= found < 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 20ms or 1.5s")
+    found = _seconds(text)
+    if not found < 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is an hour or more; write 20ms or 1.5s")
     return found
+
+
+def _above_zero(text: str) -> float:
+    if (found := _seconds(text)) > 0:
+        return found
+    raise argparse.ArgumentTypeError(f"{text!r} is not above zero; write 0.5")
+
+
+def _count(most: int) -> Callable[[str], int]:
+    """A whole number from 1 to `most`."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and len(text) < 12 and 1 <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from 1 to {most}; write one")
+        return int(text)
+
+    return read
 
 
 def _planned(made: argparse.ArgumentParser) -> None:
@@ -54,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         prog="headrace",
         description="Carries a plant's readings from OPC UA and Modbus devices to an edge data center, each once.",
     )
-    top.add_argument("--version", action="store_true", help="print the version and how the core was built")
+    top.add_argument("--version", action="store_true", help="print the version")
     top.add_argument("--log-format", choices=["text", "json"], default="text", help="log lines on stderr")
     top.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
@@ -77,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file; see `headrace init`")
 
     demo = command("demo", "a virtual plant, a broker, an agent and a data center, verified end to end", _at("demo"))
-    demo.add_argument("--seconds", type=_seconds, default=20.0, help="how long to collect (default 20)")
+    demo.add_argument("--seconds", type=_above_zero, default=20.0, help="how long to collect (default 20)")
     demo.add_argument("--outage", type=_seconds, default=0.0, help="stop the broker in the middle for so long, e.g. 5s")
     demo.add_argument("--broker", choices=["auto", "mosquitto", "nats"], default="auto")
     demo.add_argument("--seed", type=int, default=1, help="seed of the virtual plant")
@@ -158,7 +175,7 @@ def _look(command: Callable[[str, str, Command], argparse.ArgumentParser]) -> No
     browse.add_argument("--root", metavar="NODE", default="i=85", help="where to begin (default: Objects, i=85)")
     browse.add_argument("--filter", metavar="GLOB", help="only variables whose path or name fits, e.g. '*/Furnace/*'")
     browse.add_argument("--type", metavar="TYPE", action="append", help="only this type, e.g. float64; may be repeated")
-    browse.add_argument("--depth", type=int, default=64, help="levels below the root (default %(default)s)")
+    browse.add_argument("--depth", type=_count(1000), default=64, help="levels below the root (default %(default)s)")
     browse.add_argument("--all", action="store_true", help="also the server's own node, i=2253")
 
 
@@ -169,7 +186,7 @@ def _sharing(command: Callable[..., argparse.ArgumentParser], config: Callable[.
     query.add_argument("--url", default="http://127.0.0.1:8080", help="the data center (default %(default)s)")
     query.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339 or ns since 1970, inclusive")
     query.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339 or ns since 1970, exclusive")
-    query.add_argument("--limit", type=int, default=None)
+    query.add_argument("--limit", type=_count(1_000_000), metavar="COUNT", help="readings at most")
     query.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
     query.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
     query.add_argument(
@@ -260,17 +277,13 @@ def _probe_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--addresses", default="0-999", help="addresses to look at (default %(default)s)")
     made.add_argument("--timeout", type=_above_zero, default=0.5, help="seconds for an answer (default %(default)s)")
     made.add_argument("--rate", type=_above_zero, default=50.0, help="requests a second at most (default %(default)s)")
-    made.add_argument("--requests", type=int, default=1500, help="at most, for a table of a unit (default %(default)s)")
+    made.add_argument(
+        "--requests", type=_count(1_000_000), default=1500, help="at most, for a table of a unit (default %(default)s)"
+    )
     made.add_argument("--ca", type=Path, metavar="FILE", help="tls: PEM file of the device's CA")
     made.add_argument("--cert", type=Path, metavar="FILE", help="tls: our certificate")
     made.add_argument("--key", type=Path, metavar="FILE", help="tls: its key")
     made.add_argument("--server-name", metavar="NAME", help="tls: the name in the device's certificate")
-
-
-def _above_zero(text: str) -> float:
-    if (found := _seconds(text)) > 0:
-        return found
-    raise argparse.ArgumentTypeError(f"{text!r} is not above zero; write 0.5")
 
 
 def _identifier_options(command: Callable[[str, str, Command], argparse.ArgumentParser]) -> None:

@@ -26,6 +26,7 @@ from agent.errors import HeadraceError
 from headrace import brokers
 from headrace.children import Child
 from headrace.processes import show
+from headrace.progress import Misused
 from headrace.query import NoAnswer, fetch
 from headrace.verify import Verdict, verify
 
@@ -38,6 +39,8 @@ DRAIN = 20.0
 
 def main(options: argparse.Namespace) -> int:
     """Runs the demo; 0 only where nothing was lost, doubled or wrong."""
+    if options.outage >= options.seconds:
+        raise Misused(f"an outage of {options.outage:g} s in {options.seconds:g} s; write a longer --seconds")
     try:
         return asyncio.run(_main(options))
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ from agent.verdict import Verdicts
 from agent.wire import Catalog, CatalogTag, epoch_of
 from headrace import outside
 from headrace.outside import Outside
-from headrace.progress import CannotDo, Progress, say
+from headrace.progress import CannotDo, Misused, Progress, say
 
 
 def main(options: argparse.Namespace) -> int:
@@ -40,7 +40,9 @@ def main(options: argparse.Namespace) -> int:
         raise CannotDo(f"{options.output} exists; name a file that does not")
     if options.file is not None:
         if options.confirm:
-            raise CannotDo("--confirm is for the agent's own outbox; a file that was set aside is of no more use")
+            raise Misused("--confirm is for the agent's own outbox; a file that was set aside is of no more use")
+        if not options.file.is_file():
+            raise Misused(f"there is no file {options.file}; `headrace outbox status` names those that were set aside")
         catalogs, entries = _salvaged(options.file), _blocks(options.file)
         written = _Written(_Gate(found, options.uplink, [*catalogs, *_known(path)]))
         return _tell(options, _write(options, written, entries, found))

@@ -33,14 +33,15 @@ class JsonLines(logging.Formatter):
 
 
 class Text(logging.Formatter):
-    """Time, level, sentence."""
+    """Time, level, sentence. On a terminal in color, and without the date: in a file days lie between two lines."""
 
-    def __init__(self, *, color: bool) -> None:
+    def __init__(self, *, terminal: bool) -> None:
         super().__init__()
-        self._color = color
+        self._color = terminal
+        self._clock = "%H:%M:%S" if terminal else "%Y-%m-%d %H:%M:%S"
 
     def format(self, record: logging.LogRecord) -> str:
-        clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        clock = datetime.fromtimestamp(record.created).astimezone().strftime(self._clock)
         line = f"{clock} {record.levelname.lower():<7} {record.getMessage()}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
@@ -51,7 +52,7 @@ class Text(logging.Formatter):
 def start(form: str, level: str) -> None:
     """Sends the records of Headrace to stderr; those of libraries only from warnings up."""
     out = logging.StreamHandler(sys.stderr)
-    out.setFormatter(JsonLines() if form == "json" else Text(color=sys.stderr.isatty()))
+    out.setFormatter(JsonLines() if form == "json" else Text(terminal=sys.stderr.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [out]
     root.setLevel(logging.WARNING)

@@ -14,7 +14,7 @@ from agent import _native, outbox_file
 from agent.config import Config
 from agent.entry import COLUMNS, TOTALS, Damaged
 from agent.lanes import place, ways
-from headrace.progress import CannotDo
+from headrace.progress import CannotDo, Misused
 
 STEP = 64
 """Rows that are read at a time from an outbox that may be in use."""
@@ -76,7 +76,7 @@ def opened(path: Path, *, alone: bool = False) -> Iterator[Outside]:
 
 
 def path_of(config: Config, uplink: str) -> Path:
-    """Where the outbox of an uplink lies. Raises CannotDo where the config has no such uplink."""
+    """Where the outbox of an uplink lies. Raises Misused where the config has no such uplink."""
     if uplink not in ways(config):
-        raise CannotDo(f"{config.path} has no uplink {uplink}: there is no [egress.{uplink}]")
+        raise Misused(f"{config.path} has no uplink {uplink}: there is no [egress.{uplink}]; write --uplink main")
     return place(config.agent.data_dir, uplink)

@@ -90,8 +90,10 @@ def numbers(text: str, most: int) -> list[int]:
         if not (first.isdecimal() and (last.isdecimal() or not dash)):
             raise ValueError(f"{part[:40]!r} is not a number or a range; write 1-247, or 1,2,17")
         low, high = int(first), int(last or first)
-        if not low <= high <= most:
-            raise ValueError(f"{part[:40]!r} is out of order or past {most}; write the smaller number first")
+        if not max(low, high) <= most:
+            raise ValueError(f"{part[:40]!r} is past {most}; write numbers from 0 to {most}")
+        if low > high:
+            raise ValueError(f"{part[:40]!r} is out of order; write {high}-{low}")
         found += range(low, high + 1)
     return list(dict.fromkeys(found))
 

@@ -177,6 +177,10 @@ def simulate(options: argparse.Namespace) -> int:
             [Problem("headrace simulate", "arguments", "--cert and --key go together", "write both, or neither")]
         )
     shown = (options.cert, options.key) if options.cert else None
+    for missing in (each for each in shown or () if not each.is_file()):
+        raise ConfigError(
+            [Problem("headrace simulate", "arguments", f"there is no file {missing}", "write one in PEM")]
+        )
     config = _warn(configs.check(options.config))
     plant = play(config, options)
     if options.load:
@@ -292,4 +296,5 @@ def datacenter(options: argparse.Namespace) -> int:
                 audit_bytes=config.audit.max_bytes,
             )
         )
+    log.info("the data center is stopped", extra={"event": "stopped"})
     return 0

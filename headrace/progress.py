@@ -15,6 +15,10 @@ class CannotDo(HeadraceError):
     """What was asked for is not possible now; the text says why, and what to do."""
 
 
+class Misused(HeadraceError):
+    """The call is wrong, and stays so: exit 2. The text says what to write instead."""
+
+
 class Progress:
     """A line on stderr now and then, where people look."""
 

@@ -16,8 +16,10 @@ from typing import Any
 
 from agent.errors import HeadraceError
 from headrace.facts import moment
+from headrace.progress import Misused
 
 FLOAT32_MAX = 3.4e38
+BAD_REQUEST = 400
 TIMEOUT = 40.0
 """Seconds for an answer to begin: longer than the data center takes to say that it takes too long."""
 
@@ -30,14 +32,19 @@ class NoAnswer(HeadraceError):
         self.status = status
 
 
+class WrongQuestion(NoAnswer, Misused):
+    """Nobody could answer this: the call is wrong."""
+
+
 def fetch(url: str, path: str, **parameters: object) -> bytes:
-    """The body of an answer. The environment's HEADRACE_TOKEN goes with the question. Raises NoAnswer."""
+    """The body of an answer. The environment's HEADRACE_TOKEN goes with the question. Raises NoAnswer, and
+    WrongQuestion where no data center would have one."""
     wanted = {name: value for name, value in parameters.items() if value is not None}
     address = f"{url.rstrip('/')}{path}?{urllib.parse.urlencode(wanted)}"
     token = os.environ.get("HEADRACE_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     if not address.startswith(("http://", "https://")):
-        raise NoAnswer(f"{url!r} is not a data center's address; write --url http://127.0.0.1:8080")
+        raise WrongQuestion(f"{url!r} is not a data center's address; write --url http://127.0.0.1:8080")
     try:
         request = urllib.request.Request(address, headers=headers)  # noqa: S310  (the scheme is checked above)
         with _OPENER.open(request, timeout=TIMEOUT) as answer:
@@ -45,7 +52,8 @@ def fetch(url: str, path: str, **parameters: object) -> bytes:
             return body
     except urllib.error.HTTPError as refused:
         with refused:
-            raise NoAnswer(_reason(refused), refused.code) from None
+            kind = WrongQuestion if refused.code == BAD_REQUEST else NoAnswer
+            raise kind(_reason(refused), refused.code) from None
     except http.client.HTTPException as reason:
         raise NoAnswer(f"{url} broke its answer off ({type(reason).__name__}); ask again, or for less") from None
     except (OSError, ValueError) as reason:
@@ -77,7 +85,7 @@ def main(options: argparse.Namespace) -> int:
     """Prints or writes the readings of one identifier, or of all that begin with what stands before a star."""
     form = "json" if options.json else options.format
     if form == "parquet" and options.output is None:
-        raise NoAnswer("parquet is not text; write --output FILE.parquet")
+        raise WrongQuestion("parquet is not text; write --output FILE.parquet")
     asked = {"id": options.identifier, "from": options.start, "to": options.end, "limit": options.limit}
     asked |= {"aggregate": options.aggregate, "window": options.window}
     body = fetch(options.url, "/v1/readings", **asked, format="json" if form == "table" else form)

@@ -17,6 +17,7 @@ from agent._native import Identifier
 from agent.config import Config
 from agent.errors import ConfigError, Problem
 from agent.sharing import Resolver as Table
+from agent.wording import explain
 
 FOUND = ("resolved", "verified")
 
@@ -55,9 +56,9 @@ def _table(options: argparse.Namespace) -> Table | None:
     if options.url:
         try:
             return Table.model_validate({"url": options.url})
-        except ValidationError:
-            wrong = Problem("headrace resolve", "--url", f"{options.url!r} is no resolver", "write http://host:8000")
-            raise ConfigError([wrong]) from None
+        except ValidationError as reason:
+            message, hint = explain(reason.errors(include_url=False)[0], Table, {})
+            raise ConfigError([Problem("headrace resolve", "--url", message, hint)]) from None
     if config is not None and config.resolver is None:
         hint = 'write [resolver] with url = "http://127.0.0.1:8000"'
         raise ConfigError([Problem(str(options.config), "resolver", "there is no [resolver]", hint)])

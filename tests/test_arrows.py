@@ -67,7 +67,7 @@ PARTS = {
                     "places",
                 ),
                 *("quantity",),
-                *("table", "tables", "taglist", "tagrow", "wording"),
+                *("sheet", "slip", "table", "tables", "taglist", "tagrow", "wording"),
                 *("findings", "labels", "naming", "policy", "product", "sharing", "simulation", "units"),
             )
         ),
@@ -138,7 +138,14 @@ HOMES = {
     "starlette": ("datacenter/",),
     "uvicorn": ("datacenter/",),
     "pydantic": (
-        *("headrace/browse.py", "agent/config.py", "agent/devices.py", "agent/modbus_options.py", "agent/table.py"),
+        *(
+            "headrace/browse.py",
+            "headrace/resolve.py",
+            "agent/config.py",
+            "agent/devices.py",
+            "agent/modbus_options.py",
+            "agent/table.py",
+        ),
         *("agent/tables.py", "agent/taglist.py", "agent/tagrow.py", "agent/wording.py"),
         *("agent/labels.py", "agent/product.py", "agent/sharing.py", "agent/simulation.py", "simulators/faults.py"),
     ),

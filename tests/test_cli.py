@@ -178,6 +178,9 @@ def test_query_by_identifier(tmp_path: Path, mosquitto: Mosquitto) -> None:
         unknown = headrace("query", "88.118.8/press.nothing", "--url", plant.url)
         assert unknown.returncode == 1
         assert "88.118.8/press.nothing" in unknown.stderr
+        undated = headrace(*asked, "--from", "yesterday")
+        assert undated.returncode == 2
+        assert "RFC 3339" in undated.stderr
     away = headrace(*asked)
     assert away.returncode == 1
     assert "headrace datacenter" in away.stderr

@@ -173,7 +173,7 @@ CASES = {
         PRESS_HEAD, INVALID_HEAD + "a,hr:1.2,bool,1\n", P, 2, "invalid", "every bool is a value", "write nothing",
     ),
     "poll of a tag": Case(
-        PRESS_HEAD, "name,address,type,poll\na,hr:1,int16,5\n", P, 2, "poll", "'5' is not a duration", "500ms",
+        PRESS_HEAD, "name,address,type,poll\na,hr:1,int16,5\n", P, 2, "poll", "'5' is not a duration", '"5ms" or "5s"',
     ),
     "alone and together": Case(
         PRESS_HEAD, "name,address,type,together,alone\na,hr:1,int16,x,yes\n", P, 2, "alone", "alone and together",

@@ -166,7 +166,7 @@ async def test_the_outbox_of_level_3_is_exported_by_its_name(tmp_path: Path) -> 
     assert wrote["held_back"] == {"blocks": 1, "readings": 1, "why": {"not for the uplink level3": 1}}
     assert (await run("outbox", "status", made, "--uplink", "level3"))["entries"] == 3
     made = plant(tmp_path)
-    assert "has no uplink level3" in await run("outbox", "status", made, "--uplink", "level3", code=1)
+    assert "has no uplink level3" in await run("outbox", "status", made, "--uplink", "level3", code=2)
 
 
 async def test_a_file_that_was_set_aside_is_asked_about_too(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_broken_config_and_a_wrong_option(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(SystemExit) as stopped:
         main(["plan", str(path), "--rtt", "soon"])
     assert stopped.value.code == 2
-    assert "write 20ms or 1.5s" in capsys.readouterr().err
+    assert "write 20, 20s, 500ms or 5m" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_the_command_on_libmodbus(libmodbus_server: LibmodbusServer) -> None:
     ("words", "code", "said"),
     [
         (["tpc://127.0.0.1"], 2, "is not a Modbus address"),
-        (["tcp://127.0.0.1:1", "--units", "5-1"], 2, "write the smaller number first"),
+        (["tcp://127.0.0.1:1", "--units", "5-1"], 2, "write 1-5"),
         (["tcp://127.0.0.1:1", "--units", "300"], 2, "past 255"),
         (["tcp://127.0.0.1:1", "--addresses", "0-9,20-30"], 2, "more than one range"),
         (["tcp://127.0.0.1:1", "--tables", "hx"], 2, "write some of co,di,hr,ir"),
