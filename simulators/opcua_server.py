@@ -16,13 +16,14 @@ from asyncua.server.server import Server
 from asyncua.ua.attribute_ids import AttributeIds
 
 from agent.address import NodeAddress
-from agent.model import StatusCode, Tag, Value
+from agent.model import StatusCode, Tag
 from simulators import opcua_limits
 from simulators.mood import HIDING, Mood, Wrong
 from simulators.opcua_access import APPLICATION_URI, Access
 from simulators.opcua_history import EPOCH, LONGEST_NS, History
-from simulators.opcua_nodes import Nodes, Variable
+from simulators.opcua_nodes import Nodes, Raw, Variable
 from simulators.opcua_space import Internal, Space, standard
+from simulators.opcua_structures import grouped
 from simulators.plant import Plant
 from simulators.profiles import Profile
 
@@ -197,25 +198,19 @@ class OpcUaServer:
         space = server.iserver.aspace._nodes
         assert isinstance(space, Space)
         nodes = Nodes(space, server.iserver.node_mgt_service, spaces)
-        left_out, fields = 0, list[Tag]()
+        fields = [tag for _, tags in self._devices for tag in tags if NodeAddress.parse(tag.address).field]
+        structures, left_out = grouped(fields, spaces)
         for name, tags in self._devices:
-            found, odd = nodes.device(name, [tag for tag in tags if not NodeAddress.parse(tag.address).field])
-            fields += [tag for tag in tags if NodeAddress.parse(tag.address).field]
+            whole = [tag for tag in tags if not NodeAddress.parse(tag.address).field]
+            found, odd = nodes.device(name, whole, [each for each in structures if each.tags[0].device == name])
             left_out += odd
             for each in found:
                 self._by_id[each.id] = each
-                self._nodes.setdefault(self._plant.step_ns(each.tag), []).append(each)
+                self._nodes.setdefault(each.step_ns(self._plant), []).append(each)
         if left_out:
             log.warning(
-                "Some nodes are there already, from another tag or the standard: they keep their own values.",
+                "Some nodes or fields are there already, from another tag or the standard: they keep their own values.",
                 extra={"event": "tags_overlap", "url": self.url, "tags": left_out},
-            )
-        if fields:
-            names = ", ".join(f"{tag.device}.{tag.name}" for tag in fields[:10])
-            log.warning(
-                "Fields of structures are not simulated; an agent finds no such nodes: %s",
-                names,
-                extra={"event": "tags_not_simulated", "url": self.url, "tags": len(fields)},
             )
 
     async def _namespaces(self, server: Server) -> dict[str | int | None, int]:
@@ -246,7 +241,7 @@ class OpcUaServer:
         for node in nodes:
             if node.shown.SourceTimestamp is not None and self._frozen(node.tag, time_ns):
                 continue
-            raw = None if self._bad(node.tag, time_ns) else self._plant.raw(node.tag, time_ns)
+            raw = None if self._bad(node.tag, time_ns) else node.at(self._plant, time_ns)
             if raw == node.raw and node.shown.SourceTimestamp is not None:
                 continue
             node.raw = raw
@@ -271,7 +266,7 @@ class OpcUaServer:
 
     def _step(self, node: ua.NodeId) -> int | None:
         found = self._by_id.get(node)
-        return None if found is None else self._plant.step_ns(found.tag)
+        return None if found is None else found.step_ns(self._plant)
 
     def _reach(self) -> tuple[int, int]:
         now = self._clock()
@@ -283,15 +278,15 @@ class OpcUaServer:
         mood = self.moods.get(found.tag.device)
         if mood is not None and any(mood.at(kind, time_ns) for kind in HIDING):
             return None
-        raw = self._plant.raw(found.tag, time_ns)
-        if raw == self._plant.raw(found.tag, time_ns - 1):
+        raw = found.at(self._plant, time_ns)
+        if raw == found.at(self._plant, time_ns - 1):
             return None
         return _shown(found, raw, self._stamp(found.tag, time_ns), EPOCH + timedelta(microseconds=time_ns // 1000))
 
 
-def _shown(node: Variable, raw: Value, time_ns: int, served: datetime) -> ua.DataValue:
+def _shown(node: Variable, raw: Raw, time_ns: int, served: datetime) -> ua.DataValue:
     return ua.DataValue(
-        ua.Variant(raw, node.variant) if raw is not None else None,
+        node.variant(raw) if raw is not None else None,
         ua.StatusCode(ua.UInt32(0 if raw is not None else StatusCode.BAD_SENSOR_FAILURE)),
         SourceTimestamp=EPOCH + timedelta(microseconds=time_ns // 1000),  # type: ignore[arg-type]
         ServerTimestamp=served,  # type: ignore[arg-type]

@@ -13,10 +13,11 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from hashlib import blake2b
-from math import ceil, floor
+from math import ceil, floor, gcd
 from pathlib import Path
 
-from agent.config import Config
+from agent.address import NodeAddress
+from agent.config import Config, OpcUaDevice
 from agent.encoding import Form
 from agent.model import Tag, Value, ValueType
 from agent.simulation import Simulation, load
@@ -122,6 +123,7 @@ class Plant:
         told = config.simulation if file is None else load(file)
         found = cls(config.tags, told.seed if seed is None else seed, told, file or config.path)
         found._share(config.tags)
+        found._join(device for device in config.devices if isinstance(device, OpcUaDevice))
         return found
 
     def _share(self, tags: Iterable[Tag]) -> None:
@@ -132,6 +134,20 @@ class Plant:
             mine = self._signals[tag.device, tag.name]
             if (other := first.setdefault(place, mine)) is not mine:
                 self._signals[tag.device, tag.name] = _Signal(tag, other.step_ns, other.at)
+
+    def _join(self, devices: Iterable[OpcUaDevice]) -> None:
+        """The fields of one structure may change whenever one of them does: their node has one source time."""
+        nodes: dict[tuple[str, NodeAddress], list[Tag]] = {}
+        for device in devices:
+            for tag in device.tags:
+                if "#" in tag.address and (address := NodeAddress.parse(tag.address)).field:
+                    nodes.setdefault((device.url, replace(address, field="")), []).append(tag)
+        for tags in nodes.values():
+            step_ns = gcd(*map(self.step_ns, tags))
+            for tag in tags:
+                own = self._signals[tag.device, tag.name]
+                at = partial(_every, own.at, own.step_ns, step_ns)
+                self._signals[tag.device, tag.name] = _Signal(tag, step_ns, at)
 
     def value(self, tag: Tag, time_ns: int) -> Value:
         """What a right reading of `tag` says at `time_ns` (UTC): for a scaled tag `float(raw) * scale + offset`."""
@@ -153,6 +169,11 @@ class Plant:
     def step_ns(self, tag: Tag) -> int:
         """The value is constant from `k * step_ns` to just before `(k + 1) * step_ns`, for every integer k."""
         return self._signals[tag.device, tag.name].step_ns
+
+
+def _every(at: Callable[[int], Value], own_ns: int, step_ns: int, k: int) -> Value:
+    """A signal of longer steps, by shorter ones."""
+    return at(k * step_ns // own_ns)
 
 
 def _key(seed: int, tag: Tag) -> int:

@@ -27,7 +27,7 @@ from agent.config import Config, OpcUaDevice
 from agent.errors import ConfigError
 from agent.model import ValueType
 from simulators.mood import Ill, Wrong
-from simulators.opcua_nodes import VARIANTS
+from simulators.opcua_structures import VARIANTS
 from simulators.oracle import Oracle
 from simulators.run import Simulation
 from tests.peers.process import free_port, program
@@ -173,16 +173,6 @@ async def test_a_node_is_made_when_somebody_looks_at_it(tmp_path: Path) -> None:
             variables = await folders[0].get_variables()
             assert len(variables) == len(rows)
             assert len(await client.read_values(variables)) == len(rows)
-
-
-async def test_fields_of_structures_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    found = written(tmp_path, [f"whole,nsu={SPACE};s=A,float32,,,,,", f"part,nsu={SPACE};s=Machine#Speed,float32,,,,,"])
-    async with served(found), patient(found.devices[0].url) as client:
-        assert (await read(client, "s=A")).Value is not None
-        with pytest.raises(UaStatusCodeError):
-            await read(client, "s=Machine")
-    (record,) = [each for each in caplog.records if getattr(each, "event", "") == "tags_not_simulated"]
-    assert (record.__dict__["tags"], "oven.part" in record.getMessage()) == (1, True)
 
 
 async def test_browse_paths_and_bare_indexes_lead_to_their_tags(tmp_path: Path) -> None:
