@@ -45,6 +45,8 @@ class Variable:
     id: ua.NodeId
     shown: ua.DataValue = field(default_factory=ua.DataValue)
     raw: Raw = None
+    written_ns: int = 0
+    """When its last step began that was looked at, changed or not."""
     structure: Structure | None = None
 
     def step_ns(self, plant: Plant) -> int:

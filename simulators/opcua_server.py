@@ -95,8 +95,9 @@ class OpcUaServer:
         await asyncio.to_thread(standard)
         internal = Internal(user_manager=self._access)  # type: ignore[arg-type]  # it has what is asked of one
         internal.subscription_service = opcua_limits.Keeping(internal.aspace, internal)
+        internal.attribute_service = opcua_limits.Reading(internal.aspace, self._known)
         if self._limits is not None:
-            opcua_limits.limit(internal, self._limits)
+            opcua_limits.limit(internal, self._limits, self._known)
         server = Server(internal)
         server.allow_remote_admin(False)
         server.set_endpoint(self.url)
@@ -239,6 +240,7 @@ class OpcUaServer:
         assert isinstance(space, Space)
         served = datetime.now(UTC)
         for node in nodes:
+            node.written_ns = time_ns
             if node.shown.SourceTimestamp is not None and self._frozen(node.tag, time_ns):
                 continue
             raw = None if self._bad(node.tag, time_ns) else node.at(self._plant, time_ns)
@@ -263,6 +265,13 @@ class OpcUaServer:
         """The source time of a step, by the device's clock."""
         mood = self.moods.get(tag.device)
         return time_ns if mood is None else mood.shown_ns(time_ns)
+
+    def _known(self, node: ua.NodeId) -> datetime | None:
+        """Until when a node of ours is as it shows: now, or the end of its step where the next one is late."""
+        if (found := self._by_id.get(node)) is None:
+            return None
+        last_us = (found.written_ns + found.step_ns(self._plant)) // 1000 - 1
+        return EPOCH + timedelta(microseconds=min(self._clock() // 1000, last_us))
 
     def _step(self, node: ua.NodeId) -> int | None:
         found = self._by_id.get(node)

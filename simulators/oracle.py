@@ -88,7 +88,9 @@ class Oracle:
         return False
 
     def _frozen(self, tag: Tag, time_ns: int, slack_ns: int) -> list[int]:
-        """Since when the device stood still at this time, if it did."""
+        """Since when the device stood still at this time, if it did: an OPC UA server until its next step."""
+        if tag.device not in self._polled:
+            slack_ns = self._plant.step_ns(tag)
         return [
             each.from_ns
             for each in self._spells
