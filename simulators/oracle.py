@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from agent.config import Config
@@ -54,7 +54,7 @@ class Oracle:
         if value is None:
             return not quality & _BAD
         slack_ns = self._slack_ns[tag.device]
-        if self.stepped(tag, time_ns, value) is not None:
+        if self.moments(tag, time_ns, value):
             return False
         step_ns = self._plant.step_ns(tag)
         steps = range((time_ns - slack_ns) // step_ns, (time_ns + slack_ns) // step_ns + 1)
@@ -64,16 +64,20 @@ class Oracle:
             return False
         return not self._shows(tag, time_ns, value, slack_ns)
 
-    def stepped(self, tag: Tag, time_ns: int, value: Value) -> int | None:
-        """When the plant had a value that was read with a source time: another time where the device's clock is wrong.
-        None where it never had."""
+    def moments(self, tag: Tag, time_ns: int, value: Value) -> list[int]:
+        """When the plant had a value that was read with a source time, the likeliest first: other times where the
+        device's clock is wrong, more than one where it was set back and shows a time again. None where it never had."""
+        return list(dict.fromkeys(self._moments(tag, time_ns, value)))
+
+    def _moments(self, tag: Tag, time_ns: int, value: Value) -> Iterator[int]:
         step_ns = self._plant.step_ns(tag)
         for clock in self._clocks[tag.device] if tag.device not in self._polled else ():
             at = (clock.true_ns(time_ns) + step_ns // 2) // step_ns * step_ns
             exact = clock.lasts(at) and abs(clock.shown_ns(at) - time_ns) < _STAMP_NS
             if exact and self._equal(tag, at, value):
-                return at
-        return time_ns if self._equal(tag, time_ns, value) else None
+                yield at
+        if self._equal(tag, time_ns, value):
+            yield time_ns
 
     def _shows(self, tag: Tag, time_ns: int, value: Value, slack_ns: int) -> bool:
         """Whether a value is what a clock shows that is wrong."""
@@ -102,6 +106,10 @@ class Oracle:
     def hidden(self, tag: Tag) -> Sequence[tuple[int, int]]:
         """The intervals in which its device showed nobody a change, with what was on its way when they began."""
         return hidden(self._spells, tag.device, 2 * self._publish_ns.get(tag.device, 0))
+
+    def patience_ns(self, tag: Tag) -> int:
+        """How much later than another tag of its device a change may come: a server's queues empty one by one."""
+        return 5_000_000_000 + 2 * self._publish_ns.get(tag.device, 0)
 
     def expected_changes(self, tag: Tag, first_ns: int, last_ns: int) -> list[int]:
         """The times strictly between two stored readings of an OPC UA tag at which its value changed: each is owed.
