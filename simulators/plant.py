@@ -10,6 +10,8 @@ import re
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from functools import partial
 from hashlib import blake2b
@@ -19,6 +21,7 @@ from pathlib import Path
 from agent.address import NodeAddress
 from agent.config import Config, OpcUaDevice
 from agent.encoding import Form
+from agent.errors import ConfigError, Problem
 from agent.model import Tag, Value, ValueType
 from agent.simulation import Simulation, load
 from simulators import signals
@@ -121,6 +124,7 @@ class Plant:
         """The plant of a whole config, whose `[simulation]` gives the seed where none is given. `file` has another
         `[simulation]`. Raises ConfigError."""
         told = config.simulation if file is None else load(file)
+        _known(told, [device.name for device in config.devices], file or config.path)
         found = cls(config.tags, told.seed if seed is None else seed, told, file or config.path)
         found._share(config.tags)
         found._join(device for device in config.devices if isinstance(device, OpcUaDevice))
@@ -169,6 +173,18 @@ class Plant:
     def step_ns(self, tag: Tag) -> int:
         """The value is constant from `k * step_ns` to just before `(k + 1) * step_ns`, for every integer k."""
         return self._signals[tag.device, tag.name].step_ns
+
+
+def _known(told: Simulation, devices: list[str], file: Path) -> None:
+    """Raises ConfigError for a [[simulation.device]] that is none of the config's."""
+    problems = []
+    for at, part in enumerate(told.devices):
+        if not any(fnmatchcase(name, part.name) for name in devices):
+            near = get_close_matches(part.name, devices, n=1) or devices[:12]
+            message = f"no device fits {part.name!r}"
+            problems.append(Problem(str(file), f"simulation.device[{at}].name", message, f"write {' or '.join(near)}"))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _every(at: Callable[[int], Value], own_ns: int, step_ns: int, k: int) -> Value:

@@ -7,6 +7,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from difflib import get_close_matches
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -147,8 +148,9 @@ def _column(path: Path, wanted: str | int) -> list[Cell]:
     names, columns = _table(path, isinstance(wanted, str))
     at = wanted if isinstance(wanted, int) else names.index(wanted) if wanted in names else -1
     if not 0 <= at < len(columns):
-        shown = ", ".join(names[:12])
-        raise Unreadable(f"{path.name} has no column {wanted!r}; write one of {shown}")
+        near = get_close_matches(str(wanted), names, n=1)
+        shown = near[0] if near else f"one of {', '.join(names[:12])}"
+        raise Unreadable(f"{path.name} has no column {wanted!r}; write {shown}")
     return [_cell(each) for each in columns[at]]
 
 
