@@ -114,7 +114,7 @@ class _Playing:
         if tag.form and Form(tag.form).moment:
             raise ValueError(f"{tag.device}.{tag.name} is the device's clock; write tags that leave it out")
         if signal.shape == "replay":
-            recording = Recording(signal)
+            recording = Recording(signal, numbers=tag.type.element.is_number)
             return self._stepped(tag, recording.step_ns, recording.at)
         if signal.shape == "expression":
             found = expression.parse(signal.expression or "", partial(self._find, tag), self.tags)
