@@ -43,6 +43,7 @@ class DeviceFacts(NamedTuple):
 
     name: str
     place: str
+    """Where its clients find it: its url."""
     clients: int
     """Connected now."""
     work: int
@@ -73,6 +74,7 @@ class Simulation:
         self._lines = Lines(faults.seed if faults else 0)
         self._usual = config.agent.data_dir / "simulator" / "simulator.pem"
         self.record = Record.beside(config.agent.data_dir, clock)
+        self._urls = {device.name: device.url for device in config.devices}
         self._homes: dict[str, tuple[Server, int] | OpcUaServer] = {}
         self._moods: dict[str, Mood] = {}
         self._modbus: list[tuple[str, Server]] = []
@@ -186,11 +188,11 @@ class Simulation:
         for name, home in self._homes.items():
             kinds = self._moods[name].kinds if name in self._moods else ()
             if isinstance(home, OpcUaServer):
-                found.append(DeviceFacts(name, home.url, home.clients, home.changes, 0, kinds))
+                found.append(DeviceFacts(name, self._urls[name], home.clients, home.changes, 0, kinds))
             else:
                 served = home[0].served
                 clients, exceptions = served.clients, served.exceptions
-                found.append(DeviceFacts(name, home[0].place, clients, served.requests, exceptions, kinds))
+                found.append(DeviceFacts(name, self._urls[name], clients, served.requests, exceptions, kinds))
         return found
 
     def facts(self) -> dict[str, int]:
