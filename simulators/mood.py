@@ -193,6 +193,11 @@ class Record:
         """Returns when, in ns UTC. `since_ns` tells it from others of its kind; left out, it is the oldest."""
         return self._write(device, kind, "ended", {} if since_ns is None else {"since": since_ns})
 
+    def was(self, device: str, kind: Wrong, from_ns: int, to_ns: int) -> None:
+        """What is over already."""
+        self._add({"device": device, "kind": kind, "began": from_ns})
+        self._add({"device": device, "kind": kind, "ended": to_ns, "since": from_ns})
+
     def started(self) -> None:
         """The devices are new: what a simulator that was killed left open is over."""
         if self.path.exists():

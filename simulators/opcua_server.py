@@ -33,6 +33,8 @@ _LOOK = 0.05
 """Seconds between two looks at what is wrong."""
 _LONGEST_SLEEP = 1.0
 """Seconds; wall time is read again after it, so a clock that was set back stalls nothing for longer."""
+_LATEST_NS = 300_000_000_000
+"""What is later by the clock was not shown, as by a machine that slept: it would take too long to make up for."""
 _STANDARD = "http://opcfoundation.org/UA/"
 
 
@@ -52,11 +54,14 @@ class OpcUaServer:
         *,
         access: Access | None = None,
         limits: Profile | None = None,
+        still: Callable[[int, int], None] = lambda _from_ns, _to_ns: None,
     ) -> None:
-        """`access`: left out, everybody may come in, without security. `limits`: those of a small controller."""
+        """`access`: left out, everybody may come in, without security. `limits`: those of a small controller. `still`
+        is told from when to when nothing was shown, since the clock was put on."""
         self.url = url
         self._access = access or Access()
         self._limits = limits
+        self._still = still
         self.changes = 0
         """Changes written since the start, first values included."""
         self._devices = devices
@@ -69,6 +74,7 @@ class OpcUaServer:
         self._born = 0
         """When it started first, in ns."""
         self._due: list[tuple[int, int]] = []
+        self._set_back = False
         self.moods: dict[str, Mood] = {}
         """Of its devices, where anything may be wrong with them."""
         self._gone = False
@@ -147,6 +153,7 @@ class OpcUaServer:
             if self._gone:
                 await asyncio.sleep(_LOOK)
                 continue
+            self._keep_up(self._clock())
             due, step_ns = self._due[0]
             wait = (due - self._clock()) / 1e9
             if wait > 0:
@@ -155,6 +162,23 @@ class OpcUaServer:
             await self._write(server, self._nodes[step_ns], due)
             heapq.heapreplace(self._due, (due + step_ns, step_ns))
             await asyncio.sleep(0)
+
+    def _keep_up(self, now_ns: int) -> None:
+        """Goes on from a clock that was put on by a lot. Where it was set back, what was shown is not shown again."""
+        due, step_ns = self._due[0]
+        if now_ns - due > _LATEST_NS:
+            text = "%s: the clock was put on by %d s, in which nothing was shown."
+            facts = {"event": "clock_put_on", "url": self.url, "seconds": (now_ns - due) // 10**9}
+            log.warning(text, self.url, facts["seconds"], extra=facts)
+            self._still(due, now_ns)
+            self._due = [(now_ns - now_ns % step, step) for _, step in self._due]
+            heapq.heapify(self._due)
+        back_ns = due - now_ns - step_ns
+        if back_ns > _LATEST_NS and not self._set_back:
+            text = "%s: the clock was set back by %d s: values stand still for as long; start it anew to go on at once."
+            facts = {"event": "clock_set_back", "url": self.url, "seconds": back_ns // 10**9}
+            log.warning(text, self.url, facts["seconds"], extra=facts)
+        self._set_back = back_ns > 0
 
     async def _suffer(self) -> None:
         """Goes away and comes back as the moods say. What it is back with is new: sessions and values."""

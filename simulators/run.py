@@ -138,7 +138,12 @@ class Simulation:
             raise ConfigError([Problem(str(self._path), "device", f"{_names(devices)}: {reason}", hint)]) from reason
         limits = profile(self.plant.told, (device.name for device in devices))
         folders = [(device.name, device.tags) for device in devices]
-        return OpcUaServer(url, folders, self.plant, clock, access=access, limits=limits)
+
+        def still(from_ns: int, to_ns: int) -> None:
+            for device in devices:
+                self.record.was(device.name, Wrong.FROZEN, from_ns, to_ns)
+
+        return OpcUaServer(url, folders, self.plant, clock, access=access, limits=limits, still=still)
 
     def _context(self, trusts: list[Path]) -> ssl.SSLContext:
         """What TLS devices show: what they were given, what their config trusts if its key is there, or one made."""

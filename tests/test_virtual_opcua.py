@@ -343,6 +343,40 @@ async def test_the_history_of_a_node_is_what_it_showed(tmp_path: Path) -> None:
             assert await node.read_raw_history(moment(-500), moment(-1)) == [], "it did not run then"
 
 
+async def test_a_clock_that_is_put_on_by_hours_is_followed_at_once_and_on_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine that slept: each step of the hours between would be written, for as long as that takes."""
+    start = now = 1_760_000_000 * S
+    found = written(tmp_path, [f"x{n},nsu={SPACE};s=x{n},float64,,,,," for n in range(50)])
+    tag = found.tags[0]
+    async with served(found, lambda: now) as simulation, patient(found.devices[0].url) as client:
+        [(_, server)] = simulation._opcua
+        now = start + 60 * S
+        await until(lambda: server._due[0][0] > now)
+        before = server.changes
+        now = start + 10 * 3600 * S
+        await until(lambda: server._due[0][0] > now)
+        assert server.changes - before <= 2 * 50
+        value = await read(client, "s=x0")
+        assert value.Value is not None
+        assert value.Value.Value == simulation.plant.raw(tag, now)
+        assert start + 60 * S < at(value) <= now
+        with caplog.at_level("WARNING", "headrace.simulators"):
+            now = start + 9 * 3600 * S
+            await until(lambda: any("set back" in each.getMessage() for each in caplog.records))
+            shown = server.changes
+            now += 100 * S
+            await asyncio.sleep(0.2)
+            assert server.changes == shown
+    oracle = Oracle(simulation.plant, found, simulation.record.spells())
+    owed = oracle.expected_changes(tag, start + 60 * S, start + 10 * 3600 * S)
+    assert len(owed) > 1000
+    [(from_ns, to_ns)] = oracle.hidden(tag)
+    assert all(from_ns <= each <= to_ns for each in owed)
+    assert [getattr(each, "event", "") for each in caplog.records].count("clock_set_back") == 1
+
+
 SMALL = '[[simulation.device]]\nname = "ov*"\nprofile = "s7-1200"\n'
 
 
