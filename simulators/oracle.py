@@ -71,7 +71,7 @@ class Oracle:
 
     def _moments(self, tag: Tag, time_ns: int, value: Value) -> Iterator[int]:
         step_ns = self._plant.step_ns(tag)
-        for clock in self._clocks[tag.device] if tag.device not in self._polled else ():
+        for clock in self._clocks[self._plant.owner(tag)] if tag.device not in self._polled else ():
             at = (clock.true_ns(time_ns) + step_ns // 2) // step_ns * step_ns
             exact = clock.lasts(at) and abs(clock.shown_ns(at) - time_ns) < _STAMP_NS
             if exact and self._equal(tag, at, value):
@@ -95,17 +95,18 @@ class Oracle:
         """Since when the device stood still at this time, if it did: an OPC UA server until its next step."""
         if tag.device not in self._polled:
             slack_ns = self._plant.step_ns(tag)
+        owner = self._plant.owner(tag)
         return [
             each.from_ns
             for each in self._spells
-            if each.device == tag.device
+            if each.device == owner
             and each.kind is Wrong.FROZEN
             and each.from_ns - slack_ns <= time_ns <= (each.to_ns or time_ns) + slack_ns
         ]
 
     def hidden(self, tag: Tag) -> Sequence[tuple[int, int]]:
         """The intervals in which its device showed nobody a change, with what was on its way when they began."""
-        return hidden(self._spells, tag.device, 2 * self._publish_ns.get(tag.device, 0))
+        return hidden(self._spells, self._plant.owner(tag), 2 * self._publish_ns.get(tag.device, 0))
 
     def patience_ns(self, tag: Tag) -> int:
         """How much later than another tag of its device a change may come: a server's queues empty one by one."""
@@ -121,7 +122,8 @@ class Oracle:
         if tag.device in self._free or tag.filter.startswith(_THINNING):
             return []
         step_ns = self._plant.step_ns(tag)
-        still = [each for each in self._spells if each.device == tag.device and each.kind is Wrong.FROZEN]
+        owner = self._plant.owner(tag)
+        still = [each for each in self._spells if each.device == owner and each.kind is Wrong.FROZEN]
         owed = []
         before = shown = self._plant.value(tag, first_ns)
         for time_ns in range((first_ns // step_ns + 1) * step_ns, last_ns, step_ns):

@@ -109,6 +109,7 @@ class Plant:
         self.told = simulation
         """What a config, or a file of its own, says of it."""
         tags = tuple(tags)
+        self._owners: dict[tuple[str, str], str] = {}
         played = {}
         if simulation is not None and simulation.signals:
             played = play(simulation, tags, Ground(partial(_key, seed), _usual, _type_range, self.value), file)
@@ -147,11 +148,16 @@ class Plant:
                 if "#" in tag.address and (address := NodeAddress.parse(tag.address)).field:
                     nodes.setdefault((device.url, replace(address, field="")), []).append(tag)
         for tags in nodes.values():
+            self._owners |= {(tag.device, tag.name): tags[0].device for tag in tags}
             step_ns = gcd(*map(self.step_ns, tags))
             for tag in tags:
                 own = self._signals[tag.device, tag.name]
                 at = partial(_every, own.at, own.step_ns, step_ns)
                 self._signals[tag.device, tag.name] = _Signal(tag, step_ns, at)
+
+    def owner(self, tag: Tag) -> str:
+        """The device whose faults it has: another than its own where a structure has fields of two."""
+        return self._owners.get((tag.device, tag.name), tag.device)
 
     def value(self, tag: Tag, time_ns: int) -> Value:
         """What a right reading of `tag` says at `time_ns` (UTC): for a scaled tag `float(raw) * scale + offset`."""

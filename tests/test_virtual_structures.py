@@ -132,27 +132,59 @@ def test_what_can_be_no_field_is_left_out_and_counted(tmp_path: Path, caplog: py
     assert told.__dict__["tags"] == 4
 
 
+POLLED = [f"x,nsu={SPACE};s=Machine#X,float32,,,,,", f"y,nsu={SPACE};s=Y,bool,,,,,", f"z,nsu={SPACE};s=Z,string,,,,,"]
+FAULTS = """
+[[fault]]
+device = "oven"
+kind = "clock"
+offset = "-2s"
+drift = 300
+at = "8s"
+for = "3s"
+[[fault]]
+device = "oven"
+kind = "bad"
+at = "10s"
+for = "3s"
+[[fault]]
+device = "polled"
+kind = "frozen"
+at = "8s"
+for = "2100ms"
+"""
+
+
 def test_a_run_with_fields_is_verified_field_by_field(tmp_path: Path) -> None:
     header = "name,address,type,unit,low,high,scale,offset"
     port = free_port()
     lines = f'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:{port}"\nsecurity = "None"\n'
+    other = lines.replace(str(port), str(free_port()))
     with Mosquitto(tmp_path / "broker") as broker:
         devices = [
             Device("oven", f'{lines}publish = "100ms"', ROWS, header),
             Device("slow", f'{lines}publish = "700ms"', [f"torque,nsu={SPACE};s=Machine#Torque,float64,,,,,"], header),
+            Device("polled", f'{other}mode = "poll"\npublish = "100ms"', POLLED, header),
         ]
         plant = Plant.write(tmp_path, broker.url, devices)
-        with simulator(tmp_path, plant) as simulated, data_center(tmp_path, plant):
+        (tmp_path / "faults.toml").write_text(FAULTS, encoding="utf-8")
+        faults = ("--faults", str(tmp_path / "faults.toml"))
+        with simulator(tmp_path, plant, 1, *faults) as simulated, data_center(tmp_path, plant):
             with agent(tmp_path, plant) as running:
                 until(lambda: len(plant.readings("88.118.8/oven.deep")["readings"]) > 20, 40)
                 until(lambda: len(plant.readings("88.118.8/slow.torque")["readings"]) > 20, 20)
+                until(lambda: simulated.events().count("fault_ended") == FAULTS.count("kind"), 40)
+                seen = len(plant.readings("88.118.8/polled.x")["readings"])
+                until(lambda: len(plant.readings("88.118.8/polled.x")["readings"]) > seen + 20, 20)
                 assert "no_fields" not in running.events()
             done = headrace("verify", str(plant.path), "--json")
             browsed = headrace("browse", f"opc.tcp://127.0.0.1:{port}", "--csv", "--security", "None", timeout=50)
             assert "tags_overlap" not in simulated.events()
     found = json.loads(done.stdout)
     assert done.returncode == 0, found
-    assert (found["lost"], found["duplicates"], found["wrong"], found["named"]) == (0, 0, 0, 0)
+    assert (found["lost"], found["duplicates"], found["wrong"]) == (0, 0, 0)
+    named = {device["name"]: device["named"] for device in found["devices"]}
+    assert named["oven"] > 0
+    assert named["slow"] > 0, "its field is in a node of the oven's"
     types = {row["address"]: row["type"] for row in csv.DictReader(io.StringIO(browsed.stdout))}
     assert types[f"nsu={SPACE};s=Machine#Position.Far.Away.Bit"] == "bool"
     assert types[f"nsu={SPACE};s=Machine#Torque"] == "float64"
