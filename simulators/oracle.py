@@ -8,7 +8,7 @@ from itertools import pairwise
 from agent.config import Config
 from agent.encoding import Form
 from agent.model import Tag, Value
-from simulators.mood import Spell, Wrong, hidden
+from simulators.mood import Spell, Wrong, clocks, hidden
 from simulators.plant import Plant
 
 _THINNING = ("deadband", "swinging_door")
@@ -33,10 +33,7 @@ class Oracle:
             device.name: int(device.timeout * 1e9 / 2) if device.protocol == "modbus" else 0
             for device in config.devices
         }
-        self._clocks: dict[str, list[Spell]] = {device.name: [] for device in config.devices}
-        for each in spells:
-            if each.kind is Wrong.CLOCK and each.device in self._clocks:
-                self._clocks[each.device].append(each)
+        self._clocks = {device.name: clocks(spells, device.name) for device in config.devices}
         self._free = {
             device.name
             for device in config.devices
@@ -92,17 +89,17 @@ class Oracle:
         return False
 
     def _frozen(self, tag: Tag, time_ns: int, slack_ns: int) -> list[int]:
-        """Since when the device stood still at this time, if it did: an OPC UA server until its next step."""
+        """Since when the device stood still at this time, if it did: an OPC UA server until its next step, and what
+        stands still when it is to stand still goes on so."""
         if tag.device not in self._polled:
             slack_ns = self._plant.step_ns(tag)
         owner = self._plant.owner(tag)
-        return [
-            each.from_ns
-            for each in self._spells
-            if each.device == owner
-            and each.kind is Wrong.FROZEN
-            and each.from_ns - slack_ns <= time_ns <= (each.to_ns or time_ns) + slack_ns
-        ]
+        still = [each for each in self._spells if each.device == owner and each.kind is Wrong.FROZEN]
+        since: list[int] = []
+        for each in sorted(still, key=lambda each: each.from_ns, reverse=True):
+            if each.from_ns - slack_ns <= time_ns <= (each.to_ns or time_ns) + slack_ns or any(map(each.lasts, since)):
+                since.append(each.from_ns)
+        return since
 
     def hidden(self, tag: Tag) -> Sequence[tuple[int, int]]:
         """The intervals in which its device showed nobody a change, with what was on its way when they began."""

@@ -411,3 +411,45 @@ async def test_a_small_controller_says_its_limits_and_keeps_to_them(tmp_path: Pa
         with pytest.raises((UaError, OSError, TimeoutError)):
             await Client(found.devices[0].url, timeout=1).connect()
         await asyncio.gather(*(each.disconnect() for each in others))
+
+
+async def test_faults_that_overlap_are_judged_together(tmp_path: Path) -> None:
+    """Two wrong clocks add up, and a device that stands still twice shows what it had at first."""
+    now = 1_760_000_000 * S
+    found = written(tmp_path, [f"x,nsu={SPACE};s=x,float64,,,,,", f"on,nsu={SPACE};s=on,bool,,,,,"])
+    async with served(found, lambda: now) as simulation:
+        [(_, server)] = simulation._opcua
+        acts = [
+            simulation.act("oven", Ill(Wrong.CLOCK, offset=-7.0, drift=500.0)),
+            simulation.act("oven", Ill(Wrong.CLOCK, offset=3.5, drift=-20_000.0)),
+            simulation.act("oven", Ill(Wrong.CLOCK, offset=0.125)),
+            simulation.act("oven", Ill(Wrong.FROZEN)),
+            simulation.act("oven", Ill(Wrong.FROZEN)),
+        ]
+        seen: list[tuple[Any, int, Any]] = []
+        polled: list[tuple[Any, int, Any]] = []
+
+        def written_up() -> bool:
+            return server._due[0][0] > now
+
+        async def passed(seconds: int) -> None:
+            nonlocal now
+            for _ in range(seconds * 4):
+                now += S // 4
+                await until(written_up)
+                for node in server._by_id.values():
+                    seen.append((node.tag, at(node.shown), node.raw))
+                    polled.append((node.tag, now, node.raw))
+
+        await passed(2)
+        for act in acts:
+            await act.begin()
+            await passed(3)
+        for act in acts:
+            await act.end()
+            await passed(3)
+    oracle = Oracle(simulation.plant, found, simulation.record.spells())
+    assert [each for each in seen if oracle.wrong(*each, 0)] == []
+    assert [each for each in polled if oracle.wrong(*each, 0)] == []
+    tag, time_ns, value = seen[-40]
+    assert oracle.wrong(tag, time_ns, not value if isinstance(value, bool) else value + 1, 0)
