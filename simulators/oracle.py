@@ -15,6 +15,8 @@ _THINNING = ("deadband", "swinging_door")
 """Filters that leave out changes on purpose."""
 _BAD = 0x8000_0000
 """The severity bit of a StatusCode that says a value can't be used."""
+_SEVERITY = 0xC000_0000
+"""Both: neither good nor bad is uncertain."""
 _STAMP_NS = 2000
 """A source time has whole microseconds."""
 
@@ -50,6 +52,8 @@ class Oracle:
         """
         if value is None:
             return not quality & _BAD
+        if quality & _SEVERITY:  # the plant says so only of what has no value
+            return True
         slack_ns = self._slack_ns[tag.device]
         if self.moments(tag, time_ns, value):
             return False

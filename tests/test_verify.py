@@ -130,6 +130,14 @@ def test_a_reading_of_a_time_to_come(name: str, tmp_path: Path) -> None:
     assert store.judged().wrong == 1
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_value_that_is_right_and_not_good(name: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for place, quality in ((1, 0x480), (2, BAD), (3, 0x4000_0000)):  # an overflow of a server's queue is good
+        store.readings[name][place][2] = quality
+    assert counts(store.judged()) == (0, 0, 2)
+
+
 def test_the_readings_of_another_tag(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.readings["oven.temp"], store.readings["oven.part"] = store.readings["oven.part"], store.readings["oven.temp"]
