@@ -19,7 +19,6 @@ from agent.collectors import collectors
 from agent.collectors.base import Collector, DeviceState, Inlet, supervise
 from agent.config import Config, Device
 from agent.delivery import Delivery
-from agent.doubts import MARK
 from agent.gate import Gate
 from agent.intake import Intake
 from agent.lanes import Deliver, Lanes
@@ -79,10 +78,7 @@ class Pipeline:
         try:
             await self._ledgers.open(config)
             self._intake.buffer.regroup(split.groups)
-            marks = await self._lanes.main.outbox.marks()
-            self._intake.restore(marks)
-            for lane in self._lanes:
-                lane.doubts.restore((await lane.outbox.marks()).get(MARK))
+            self._intake.restore(self._lanes.marks)
             facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._lanes.main.outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
             await self._work(stop, drain, ready)

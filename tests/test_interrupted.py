@@ -145,9 +145,9 @@ async def test_what_is_of_one_moment_is_stored_in_one_go(tmp_path: Path) -> None
     went: list[tuple[int, bool]] = []
 
     class Watched(Gate):
-        async def append_all(self, blocks: Any, epoch: int, kept: Any = None) -> None:
+        async def append_all(self, blocks: Any, epoch: int, kept: Any = None, *, held: bool = False) -> None:
             went.append((len(blocks), "place" in (kept or {})))
-            await super().append_all(blocks, epoch, kept)
+            await super().append_all(blocks, epoch, kept, held=held)
 
     rig = Rig(plant(tmp_path), Watched)
     running = asyncio.create_task(rig.pipeline.run(rig.stop))
