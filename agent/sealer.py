@@ -80,7 +80,7 @@ class Sealer:
             facts = {"event": "readings_lost", "lost": loss.count, "from_ns": loss.from_ns, "to_ns": loss.to_ns}
             log.error("%s", loss.reason, extra=facts)
             await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
-        await self._store_all(await self._seal_all(now, look) if some else {}, marks, look, halt)
+        whole = await self._store_all(await self._seal_all(now, look) if some else {}, marks, look, halt)
         await self._report_refused(now, halt)
         for lane in self._lanes:
             if lane.doubts.any and self._clock.synchronized:
@@ -93,7 +93,7 @@ class Sealer:
             self._intake.release()
         for each in waiting:
             if not each.done():
-                each.set_result(None)
+                each.set_result(None) if whole else each.cancel()
         if self._asked is not None:
             await self._switch()
 
@@ -143,8 +143,8 @@ class Sealer:
 
     async def _store_all(
         self, sealed: Mapping[str, list[_native.Block]], marks: dict[str, bytes], look: Look, halt: asyncio.Event
-    ) -> None:
-        """Stores what was sealed, and the marks, which say that all of it is safe."""
+    ) -> bool:
+        """Stores what was sealed, and the marks, which say that all of it is safe. False where that can't be said."""
         parts = [lane for lane in self._lanes.others if sealed.get(lane.name)]
         tied = parts if marks else []  # without marks nothing comes twice
         for lane in parts:
@@ -161,6 +161,7 @@ class Sealer:
             self._lanes.finish(tied)
         elif tied:
             await self._take_back(tied, sealed)
+        return whole
 
     @staticmethod
     def _doubt(lane: Lane, sealed: Mapping[str, list[_native.Block]], look: Look) -> dict[str, bytes]:
@@ -176,7 +177,7 @@ class Sealer:
                     continue
             except OutboxFull:
                 continue  # the next start takes it back
-            await self._give_up(sealed[lane.name], lane, FULL_AT_END, None)
+            await self._give_up(sealed[lane.name], lane, "its marks can't be stored")
 
     async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event, lane: Lane | None = None) -> bool:
         """Returns whether they are stored."""
@@ -217,10 +218,10 @@ class Sealer:
                         kept = marks if held or block is blocks[-1] else None
                         stored = await self._store([block], lane, halt, kept, held=held)
                     return stored
-                return await self._give_up(blocks, lane, TOO_LARGE, reason, marks)
+                return await self._store([self._lost(blocks, lane, TOO_LARGE, reason)], lane, halt, marks, held=held)
             except OutboxFull as reason:
                 if halt.is_set():
-                    await self._give_up(blocks, lane, FULL_AT_END, reason)
+                    await self._give_up(blocks, lane, reason)
                     return False
                 if not waited:
                     waited = True
@@ -233,25 +234,19 @@ class Sealer:
             log.info("the outbox has room again; collectors go on", extra={"event": "outbox_room"})
         return stored
 
-    async def _give_up(
-        self,
-        blocks: Sequence[_native.Block],
-        lane: Lane,
-        why: str,
-        reason: OutboxFull | None,
-        marks: dict[str, bytes] | None = None,
-    ) -> bool:
-        """Blocks that can't be stored are a gap, for which room is kept; where even that is gone, only a line in the
-        log. Returns whether gap and marks are stored."""
+    def _lost(self, blocks: Sequence[_native.Block], lane: Lane, why: str, reason: object) -> _native.Block:
+        """The gap that stands for blocks that can't be stored."""
         lost = sum(block.readings for block in blocks)
         facts = {"event": "readings_lost", "lost": lost, "stream": str(lane.outbox.stream), "reason": why}
-        log.error("%d readings are lost: %s (%s)", lost, why, reason or "its marks can't be stored", extra=facts)
+        log.error("%d readings are lost: %s (%s)", lost, why, reason, extra=facts)
         first, last = min(block.first_ns for block in blocks), max(block.last_ns for block in blocks)
+        return self._gap_of(lane, first, last, lost, why)
+
+    async def _give_up(self, blocks: Sequence[_native.Block], lane: Lane, reason: object) -> None:
+        """The agent ends: a gap, for which room is kept; where even that is gone, only a line in the log."""
         with contextlib.suppress(OutboxFull):
-            await lane.outbox.append(self._gap_of(lane, first, last, lost, why), lane.epoch, marks)
+            await lane.outbox.append(self._lost(blocks, lane, FULL_AT_END, reason), lane.epoch)
             lane.delivery.wake()
-            return True
-        return False
 
     async def _pause(self, halt: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
