@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
+from uuid import UUID
 
 from agent import _native, clock, doubts, moment
 from agent.config import Config
@@ -50,6 +51,8 @@ class Lane:
     outbox: Gate
     delivery: Delivery
     doubts: Doubts
+    stream: UUID
+    """Whose file has all that belongs into it beside the blocks: the catalog, and the marks."""
     epoch: int = 0
 
     async def take_back(self, first: int = 0) -> bool:
@@ -87,7 +90,7 @@ class Lanes:
                 outbox = cast("Gate", await self._open(path, max_bytes=limits.max_bytes, when_full=limits.when_full))
                 state = self._state(name, facts)
                 delivery = self._deliver(config, outbox, state, table)
-                self._lanes[name] = Lane(name, outbox, delivery, Doubts(boot))
+                self._lanes[name] = Lane(name, outbox, delivery, Doubts(boot), outbox.stream)
             await self._restore()
             await self.switch(split, self.policy)
         except BaseException:
@@ -101,8 +104,9 @@ class Lanes:
             marks = await lane.outbox.marks()
             found[lane.name] = moment.Kept(lane.outbox.stream.bytes, lane.outbox.next_sequence, marks)
             lane.doubts.restore(marks.get(doubts.MARK))
-        self.marks = found[MAIN].marks
-        self._moment = moment.number(self.marks)
+        main = found[MAIN].marks
+        self._moment = moment.number(main)
+        self.marks = {name: body for name, body in main.items() if name not in (moment.MARK, doubts.MARK)}
         for lane in self.others:
             if first := moment.unfinished(found[lane.name], found[MAIN]):
                 await lane.take_back(first)
@@ -122,6 +126,18 @@ class Lanes:
     @property
     def others(self) -> list[Lane]:
         return [lane for lane in self._lanes.values() if lane.name != MAIN]
+
+    def renewed(self) -> list[tuple[Lane, UUID]]:
+        """The lanes whose outbox began a new stream, perhaps in a new file; with that stream."""
+        return [(lane, lane.outbox.stream) for lane in self if lane.outbox.stream != lane.stream]
+
+    async def refill(self, renewed: Sequence[tuple[Lane, UUID]]) -> None:
+        """A new file gets what belongs into it beside blocks and the collectors' marks. Raises OutboxFull."""
+        for lane, stream in renewed:
+            await lane.outbox.keep_catalog(lane.epoch, self.split.bodies[lane.name][0])
+            number = moment.numbered(self._moment) if lane is self.main else {}
+            await lane.outbox.keep_marks(lane.doubts.mark() | number)
+            lane.stream = stream
 
     def tie(self, lane: Lane, blocks: Sequence[_native.Block]) -> dict[str, bytes]:
         """The mark that goes with the blocks of a moment into another lane's outbox, where they are held."""

@@ -184,6 +184,7 @@ def _build(made: Path, damaged: Path, found: Found, why: str, *, room: int, dead
         db.execute("PRAGMA synchronous = OFF")
         db.execute("BEGIN IMMEDIATE")
         whole = _copy(db, damaged, found, room, deadline)
+        _copy_marks(db, damaged, found)
         now = _settle(db, found)
         held = found.totals.readings if found.totals else -1
         lost = max(0, held - now.readings) if held >= 0 else -1
@@ -259,6 +260,20 @@ def _copy(db: sqlite3.Connection, aside: Path, found: Found, room: int, deadline
                     found.stream, found.totals = stream, totals
                     found.next_sequence = max(found.next_sequence, totals.next_sequence)
     return True
+
+
+def _copy_marks(db: sqlite3.Connection, damaged: Path, found: Found) -> None:
+    """Copies the marks, for without them no collector goes on where it was: as far as SQLite can read them, and where
+    they are of the last commit. With older ones what is stored already would be asked for again."""
+    marks = []
+    with contextlib.suppress(*FAILURES), contextlib.closing(outbox_file.connect(damaged)) as old:
+        row = old.execute(f"SELECT stream, crc, {', '.join(TOTALS)} FROM meta WHERE id = 1").fetchone()  # noqa: S608
+        _, totals = outbox_file.checked(row or (b"", 0))
+        if totals.next_sequence >= found.next_sequence:
+            marks = old.execute("SELECT name, crc, body FROM mark").fetchall()
+    for name, crc, body in marks:
+        if type(name) is str and type(body) is bytes and _native.crc32c(body) == crc:
+            db.execute("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", (name, crc, body))
 
 
 def row_id(value: int) -> int:

@@ -73,7 +73,8 @@ class Sealer:
         # No await among these: whoever waits, the marks, the losses and the readings are of the same moment.
         waiting = self._intake.waiting()
         now = self._clock.now_ns()
-        some, marks, losses = self._intake.cut()
+        renewed = self._lanes.renewed()
+        some, marks, losses = self._intake.cut(every_mark=bool(renewed))
         look = self._clock.look()  # from here on readings have its offset, and go to the next block
         # Gaps come before the mark that lies behind them: a crash in between may tell of one twice, but hides none.
         for loss in losses:
@@ -81,6 +82,9 @@ class Sealer:
             log.error("%s", loss.reason, extra=facts)
             await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
         whole = await self._store_all(await self._seal_all(now, look) if some else {}, marks, look, halt)
+        if renewed and whole:
+            with contextlib.suppress(OutboxFull):  # then after the next seal
+                await self._lanes.refill(renewed)
         await self._report_refused(now, halt)
         for lane in self._lanes:
             if lane.doubts.any and self._clock.synchronized:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.outbox import Outbox
-from agent.outbox_file import connect, load
+from agent.outbox_file import connect, load, save
 from tests import outbox_rig
 from tests.outbox_disks import Disk, full_disks, power_cuts
 from tests.outbox_failing import fail_each_apart
@@ -221,3 +223,23 @@ async def test_warns_where_a_power_cut_may_take_what_was_committed(
         outbox: Outbox = await outbox_rig.opened(disk.place / "outbox.db")
         await outbox.close()
     assert bool([each for each in caplog.records if each.__dict__.get("event") == "disk_doubtful"]) is warned
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+async def test_marks_are_saved_from_a_damaged_file_where_they_are_of_the_last_commit(memory: Path, behind: int) -> None:
+    """Without them no collector goes on where it was; with old ones what is stored would be asked for again."""
+    path = memory / "outbox.db"
+    async with opened(path) as outbox:
+        for place in range(1, 31):
+            await outbox.append(block(outbox, 500), 1, {"press": b"%d" % place})
+    with contextlib.closing(connect(path)) as db:
+        [(page,)] = db.execute("SELECT max(pageno) FROM dbstat WHERE name = 'entry' AND pagetype = 'leaf'")
+        stream, totals = load(db)
+        if behind:  # its last commit is gone, and the lock's note knows of it
+            save(db, stream, replace(totals, next_sequence=totals.next_sequence - 1))
+    pages = bytearray(path.read_bytes())
+    pages[(page - 1) * 4096 : page * 4096] = b"\xff" * 4096
+    path.write_bytes(pages)
+    async with opened(path) as outbox:
+        assert outbox.stream != stream
+        assert await outbox.marks() == ({} if behind else {"press": b"30"})
