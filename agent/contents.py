@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 
-from agent import catalogs, delivered, disk, marks, outbox_file, quota, renewal
+from agent import catalogs, delivered, marks, outbox_file, quota, renewal
 from agent.entry import COLUMNS, INSERT, TOTALS, Damaged, Entry, Totals, check, from_row, to_row
 from agent.group import Waiting, addressed
 from agent.outbox_file import Lock
@@ -129,7 +129,7 @@ class Contents:
         entries = await addressed(group, self.rows, before.next_sequence, self.stream)
         bodies = sum(len(entry.body) for entry in entries)
         size = bodies + sum(len(mark) for each in group for mark in each.marks.values())
-        self.quota.measure(size, await asyncio.to_thread(disk.room, self._path))
+        self.quota.measure(size, await self.session.room())
         async with self.session.transaction():
             trash = self.trash and await quota.delete(self.rows, before.confirmed)
             gaps = all(entry.gap for entry in entries)
@@ -347,7 +347,7 @@ class Contents:
         self._handed = max(self.totals.sent, self.totals.confirmed)
         self.trash = True
         self.newest_epoch = await catalogs.newest(self.rows)
-        room = await asyncio.to_thread(disk.room, self._path)
+        room = await self.session.room()
         self.quota = Quota(
             self.rows,
             self.streams,

@@ -243,3 +243,36 @@ async def test_marks_are_saved_from_a_damaged_file_where_they_are_of_the_last_co
     async with opened(path) as outbox:
         assert outbox.stream != stream
         assert await outbox.marks() == ({} if behind else {"press": b"30"})
+
+
+@pytest.mark.parametrize("how", ["removed", "put back from a copy", "put back with a log"])
+async def test_a_file_that_is_taken_away_from_a_running_agent_is_saved(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is open can still be read; but what is written to it would be gone with the process."""
+    path = tmp_path / "outbox.db"
+    async with opened(path) as outbox:
+        await outbox.append(block(outbox), 1, {"press": b"1"})
+        old = path.read_bytes(), path.with_name("outbox.db-wal").read_bytes()
+        for place in range(2, 21):
+            await outbox.append(block(outbox), 1, {"press": b"%d" % place})
+        stream = outbox.stream
+        await outbox.confirm(5)
+        path.unlink()
+        if how != "removed":
+            path.with_name("copy").write_bytes(old[0])
+            path.with_name("copy").rename(path)
+        if how == "put back with a log":
+            path.with_name("outbox.db-wal").unlink()
+            path.with_name("outbox.db-wal").write_bytes(old[1])
+        await outbox.append(block(outbox), 1, {"press": b"21"})
+        await outbox.append(block(outbox), 1, {"press": b"22"})
+    async with opened(path) as again:
+        entries = await everything(again)
+        assert again.stream == stream
+        assert [(entry.sequence, entry.readings, entry.gap) for entry in entries] == [
+            (place, 10, False) for place in range(6, 23)
+        ]
+        assert await again.marks() == {"press": b"22"}
+    told = [record for record in caplog.records if record.__dict__.get("event") == "outbox_moved"]
+    assert [(record.levelno, record.__dict__["lost"]) for record in told] == [(logging.ERROR, 0)]
