@@ -119,7 +119,7 @@ class Pipeline:
             group.create_task(_outcome(sealing), name="sealer's outcome")
             looking = group.create_task(self._lookup.run(halt, self._stale.set), name="lookup")
             binding = group.create_task(self._bind_loop(), name="binder")
-            await self._lookup.settle()
+            await _either(group.create_task(self._lookup.settle(), name="first records"), stop)
             sending = [
                 group.create_task(lane.delivery.run(halt_sending), name=f"uplink {lane.name}") for lane in self._lanes
             ]
@@ -198,6 +198,16 @@ async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
         if going:
             names = ", ".join(sorted(task.get_name() for task in going))
             log.warning("still going: %s; told again to end", names, extra={"event": "slow_end", "tasks": len(going)})
+
+
+async def _either(task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    """Waits for a task, but where a stop is asked for cancels it."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        task.cancel()
+        stopping.cancel()
 
 
 async def _outcome(task: asyncio.Task[None]) -> None:

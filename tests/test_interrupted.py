@@ -372,3 +372,19 @@ async def test_an_outbox_that_is_made_anew_has_the_marks_and_the_catalog_again(t
         assert int(marks["place"]) > 10
         assert epoch is not None
         assert await again.catalog(epoch) is not None
+
+
+async def test_a_stop_does_not_wait_for_a_resolver_that_is_away(tmp_path: Path) -> None:
+    """In mode strict nothing is collected before every identifier was resolved, for up to an hour."""
+    rig = Rig(plant(tmp_path))
+
+    async def never() -> None:
+        await asyncio.sleep(3600.0)
+
+    rig.pipeline._lookup.settle = never  # type: ignore[method-assign]
+    running = asyncio.create_task(rig.pipeline.run(rig.stop))
+    await asyncio.sleep(0.3)
+    assert rig.pushed == 0
+    rig.stop.set()
+    async with asyncio.timeout(5.0):
+        await running
