@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -393,5 +394,25 @@ async def test_a_channel_without_a_lifetime_is_not_renewed_without_a_pause() -> 
             await server.publish(1)
             await until(lambda: values(rig) == [1])
             assert rig.collector.counters.get("channel_renewals", 0) == 0
+
+        await running(rig, work)
+
+
+async def test_a_line_that_breaks_while_a_session_is_resumed_costs_no_session() -> None:
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"))
+
+        def error(_: int) -> bytes:
+            del server.hostile["ActivateSession"]
+            return b"ERRF" + struct.pack("<IIi", 16, StatusCodes.BadTcpServerTooBusy, -1)
+
+        async def work() -> None:
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            server.hostile["ActivateSession"] = error
+            server.drop()
+            counters = rig.collector.counters
+            await until(lambda: counters["resumed"] + counters["transferred"] + counters["renewed"] == 2)
+            assert counters["resumed"] == 1
 
         await running(rig, work)

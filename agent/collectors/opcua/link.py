@@ -99,11 +99,18 @@ class Link:
             client._server_nonce = memory.nonce or None  # type: ignore[assignment]
             client.uaclient.session.restore_authentication_token(nodeid_from_binary(Buffer(memory.token)))
             await within(self.timeout, self._activate())
-        except UaError:
+        except UaError as reason:
             client.uaclient.session.reset_authentication_token()
+            if self._ended:  # which says nothing of the session
+                raise ConnectionError(said(reason)) from reason
             return False
         self._remember(memory)
         return True
+
+    @property
+    def _ended(self) -> bool:
+        protocol = self._client.uaclient.protocol
+        return protocol is None or protocol.transport is None or protocol.transport.is_closing()
 
     async def begin(self, memory: Memory) -> None:
         """A new session. Raises FAULTS."""
