@@ -57,6 +57,8 @@ class ScriptedServer:
         self.session = True
         """Whether it knows the session that a client had before."""
         self.keep_alive_count = 10
+        self.clock: datetime | None = None
+        """What it says that the time is; None for the right one."""
         self.started = datetime.now(UTC)
         self.values: dict[str, int] = {}
         """What is read of a node."""
@@ -138,7 +140,7 @@ class ScriptedServer:
             value_of = ua.DataValue(ua.Variant(ua.Range(value, value + 1.0)), SourceTimestamp=datetime.now(UTC))
         items = [ua.MonitoredItemNotification(handle, value_of)] * max(1, structures)
         changed = ua.DataChangeNotification(MonitoredItems=items)
-        found = ua.NotificationMessage(self.sequence, datetime.now(UTC), [changed])
+        found = ua.NotificationMessage(self.sequence, self.clock or datetime.now(UTC), [changed])
         if not forgotten:
             self.kept[self.sequence] = found
         if not lost:
@@ -188,7 +190,7 @@ class ScriptedServer:
         return iter([] if found is None else [self._answer(number, request, found)])
 
     def _answer(self, number: int, request: Any, found: Any) -> bytes:
-        found.ResponseHeader.Timestamp = datetime.now(UTC)
+        found.ResponseHeader.Timestamp = self.clock or datetime.now(UTC)
         found.ResponseHeader.RequestHandle = request.RequestHeader.RequestHandle
         self._chunks += 1
         opens = isinstance(found, ua.OpenSecureChannelResponse)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -414,5 +415,25 @@ async def test_a_line_that_breaks_while_a_session_is_resumed_costs_no_session() 
             counters = rig.collector.counters
             await until(lambda: counters["resumed"] + counters["transferred"] + counters["renewed"] == 2)
             assert counters["resumed"] == 1
+
+        await running(rig, work)
+
+
+@pytest.mark.parametrize("year", [1601, 9999])
+async def test_a_server_whose_clock_says_no_time_leaves_a_gap_with_bounds(year: int) -> None:
+    async with ScriptedServer() as server:
+        server.clock = datetime(year, 1, 1, tzinfo=UTC)
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            before = time.time_ns()
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            server.restart()
+            await until(lambda: rig.collector.counters["renewed"] == 2)
+            await server.publish(2)
+            await until(lambda: values(rig) == [1, 2])
+            [loss] = rig.losses
+            assert before <= loss.from_ns <= loss.to_ns <= time.time_ns()
 
         await running(rig, work)

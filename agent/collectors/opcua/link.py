@@ -261,11 +261,12 @@ def lost(reason: BaseException) -> NotConnected:
 
 
 def nanoseconds(stamp: datetime | None) -> int:
-    """ns UTC of asyncua's time; 0 for none."""
+    """ns UTC of asyncua's time; 0 for none, and for one that 64 bits can't hold, such as 1601, its word for none."""
     if stamp is None:
         return 0
     aware = stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=UTC)
-    return (aware - EPOCH) // MICROSECOND * 1000
+    found = (aware - EPOCH) // MICROSECOND * 1000
+    return found if -(2**63) <= found < 2**63 else 0
 
 
 def _decoded(work: Callable[[], Answer]) -> Answer:
