@@ -19,7 +19,7 @@ from tests.peers.servers import OPCUA_NAMESPACE
 ua: Any = typed  # asyncua's own types for numbers are only their annotation
 SERVICES = (
     *("GetEndpoints", "CreateSession", "ActivateSession", "CreateSubscription", "CreateMonitoredItems", "Read"),
-    *("DeleteSubscriptions", "TransferSubscriptions", "Publish", "Republish", "HistoryRead"),
+    *("DeleteSubscriptions", "TransferSubscriptions", "Publish", "Republish", "HistoryRead", "SetPublishingMode"),
 )
 BY_ID = {getattr(ua.ObjectIds, f"{name}Request_Encoding_DefaultBinary"): name for name in SERVICES}
 SUBSCRIPTION = 7
@@ -303,6 +303,9 @@ class ScriptedServer:
             ]
             results.append(ua.HistoryReadResult(ua.StatusCode(0), point, ua.HistoryData(page)))
         return ua.HistoryReadResponse(Results=results)
+
+    def _SetPublishingMode(self, *_: object) -> Any:
+        return ua.SetPublishingModeResponse(Parameters=ua.SetPublishingModeResult([ua.StatusCode(0)]))
 
     def _TransferSubscriptions(self, *_: object) -> Any:
         code = 0 if self._known else ua.StatusCodes.BadSubscriptionIdInvalid

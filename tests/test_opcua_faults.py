@@ -437,3 +437,23 @@ async def test_a_server_whose_clock_says_no_time_leaves_a_gap_with_bounds(year: 
             assert before <= loss.from_ns <= loss.to_ns <= time.time_ns()
 
         await running(rig, work)
+
+
+async def test_what_is_republished_waits_for_room_as_well() -> None:
+    async with ScriptedServer() as server:
+        server.keep_alive_count = 3
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            for value in (2, 3, 4):
+                await server.publish(value, lost=True)
+            rig.intake.hold()
+            server.drop()
+            await until(lambda: rig.collector.counters["withheld"] >= 2)
+            assert values(rig) == [1]
+            rig.intake.release()
+            await until(lambda: values(rig) == [1, 2, 3, 4])
+
+        await running(rig, work)
