@@ -20,6 +20,7 @@ ua: Any = typed  # asyncua's own types for numbers are only their annotation
 SERVICES = (
     *("GetEndpoints", "CreateSession", "ActivateSession", "CreateSubscription", "CreateMonitoredItems", "Read"),
     *("DeleteSubscriptions", "TransferSubscriptions", "Publish", "Republish", "HistoryRead", "SetPublishingMode"),
+    "RegisterNodes",
 )
 BY_ID = {getattr(ua.ObjectIds, f"{name}Request_Encoding_DefaultBinary"): name for name in SERVICES}
 SUBSCRIPTION = 7
@@ -270,6 +271,8 @@ class ScriptedServer:
             if each.AttributeId == ua.AttributeIds.UserAccessLevel:
                 value = ua.Variant(5, ua.VariantType.Byte)  # CurrentRead, HistoryRead
             found.append(ua.DataValue(value))
+            if each.NodeId.Identifier in self.unknown:
+                found[-1].StatusCode = ua.StatusCode(ua.StatusCodes.BadNodeIdUnknown)
         return ua.ReadResponse(Results=found)
 
     def _HistoryRead(self, _writer: object, _number: int, request: Any) -> Any:
@@ -303,6 +306,9 @@ class ScriptedServer:
             ]
             results.append(ua.HistoryReadResult(ua.StatusCode(0), point, ua.HistoryData(page)))
         return ua.HistoryReadResponse(Results=results)
+
+    def _RegisterNodes(self, *_: object) -> Any:
+        return self.fault(ua.StatusCodes.BadServiceUnsupported)
 
     def _SetPublishingMode(self, *_: object) -> Any:
         return ua.SetPublishingModeResponse(Parameters=ua.SetPublishingModeResult([ua.StatusCode(0)]))

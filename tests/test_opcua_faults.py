@@ -457,3 +457,18 @@ async def test_what_is_republished_waits_for_room_as_well() -> None:
             await until(lambda: values(rig) == [1, 2, 3, 4])
 
         await running(rig, work)
+
+
+async def test_a_bad_node_of_a_poll_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.collectors.opcua.collector.RETRY_BAD", 0.2)
+    async with ScriptedServer() as server:
+        server.values, server.unknown = {"Counter": 1, "Late": 2}, {"Late"}
+        rig = Rig(server.url, node("Counter"), node("Late"), mode="poll")
+
+        async def work() -> None:
+            await until(lambda: len(values(rig)) > 1)
+            assert rig.of(1) == [(None, StatusCodes.BadNodeIdUnknown)]
+            server.unknown = set()
+            await until(lambda: values(rig, 1)[:2] == [2, 2])
+
+        await running(rig, work)
