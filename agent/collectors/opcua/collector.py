@@ -312,12 +312,12 @@ class OpcUaCollector:
         memory = self._memory
         if not memory.subscription or memory.items != self._items.fingerprint:
             return False
-        if memory.started_ns != self._server.started_ns and memory.started_ns and self._server.started_ns:
-            # A server that was started since may have given the number to another client, whose handles are ours too.
-            memory.forget_subscription()
+        # A server that was started since may have given the number to another client, whose handles are ours too. A
+        # session that is still there has its own subscriptions.
+        known, now = memory.started_ns, self._server.started_ns
+        if not resumed and ((known and now and known != now) or not await self._transferred(link)):
             return False
-        if not resumed and not await self._transferred(link):
-            return False
+        memory.started_ns = now
         before = self.counters["republished"]
         try:
             await self._publisher.catch_up()
