@@ -19,7 +19,8 @@ from tests.peers.servers import OPCUA_NAMESPACE
 ua: Any = typed  # asyncua's own types for numbers are only their annotation
 SERVICES = (
     *("GetEndpoints", "CreateSession", "ActivateSession", "CreateSubscription", "CreateMonitoredItems", "Read"),
-    *("DeleteSubscriptions", "TransferSubscriptions", "Publish", "Republish", "HistoryRead"),
+    *("DeleteSubscriptions", "TransferSubscriptions", "Publish", "Republish", "HistoryRead", "SetPublishingMode"),
+    "RegisterNodes",
 )
 BY_ID = {getattr(ua.ObjectIds, f"{name}Request_Encoding_DefaultBinary"): name for name in SERVICES}
 SUBSCRIPTION = 7
@@ -57,6 +58,8 @@ class ScriptedServer:
         self.session = True
         """Whether it knows the session that a client had before."""
         self.keep_alive_count = 10
+        self.clock: datetime | None = None
+        """What it says that the time is; None for the right one."""
         self.started = datetime.now(UTC)
         self.values: dict[str, int] = {}
         """What is read of a node."""
@@ -138,7 +141,7 @@ class ScriptedServer:
             value_of = ua.DataValue(ua.Variant(ua.Range(value, value + 1.0)), SourceTimestamp=datetime.now(UTC))
         items = [ua.MonitoredItemNotification(handle, value_of)] * max(1, structures)
         changed = ua.DataChangeNotification(MonitoredItems=items)
-        found = ua.NotificationMessage(self.sequence, datetime.now(UTC), [changed])
+        found = ua.NotificationMessage(self.sequence, self.clock or datetime.now(UTC), [changed])
         if not forgotten:
             self.kept[self.sequence] = found
         if not lost:
@@ -188,7 +191,7 @@ class ScriptedServer:
         return iter([] if found is None else [self._answer(number, request, found)])
 
     def _answer(self, number: int, request: Any, found: Any) -> bytes:
-        found.ResponseHeader.Timestamp = datetime.now(UTC)
+        found.ResponseHeader.Timestamp = self.clock or datetime.now(UTC)
         found.ResponseHeader.RequestHandle = request.RequestHeader.RequestHandle
         self._chunks += 1
         opens = isinstance(found, ua.OpenSecureChannelResponse)
@@ -268,6 +271,8 @@ class ScriptedServer:
             if each.AttributeId == ua.AttributeIds.UserAccessLevel:
                 value = ua.Variant(5, ua.VariantType.Byte)  # CurrentRead, HistoryRead
             found.append(ua.DataValue(value))
+            if each.NodeId.Identifier in self.unknown:
+                found[-1].StatusCode = ua.StatusCode(ua.StatusCodes.BadNodeIdUnknown)
         return ua.ReadResponse(Results=found)
 
     def _HistoryRead(self, _writer: object, _number: int, request: Any) -> Any:
@@ -301,6 +306,12 @@ class ScriptedServer:
             ]
             results.append(ua.HistoryReadResult(ua.StatusCode(0), point, ua.HistoryData(page)))
         return ua.HistoryReadResponse(Results=results)
+
+    def _RegisterNodes(self, *_: object) -> Any:
+        return self.fault(ua.StatusCodes.BadServiceUnsupported)
+
+    def _SetPublishingMode(self, *_: object) -> Any:
+        return ua.SetPublishingModeResponse(Parameters=ua.SetPublishingModeResult([ua.StatusCode(0)]))
 
     def _TransferSubscriptions(self, *_: object) -> Any:
         code = 0 if self._known else ua.StatusCodes.BadSubscriptionIdInvalid

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import struct
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -393,5 +395,80 @@ async def test_a_channel_without_a_lifetime_is_not_renewed_without_a_pause() -> 
             await server.publish(1)
             await until(lambda: values(rig) == [1])
             assert rig.collector.counters.get("channel_renewals", 0) == 0
+
+        await running(rig, work)
+
+
+async def test_a_line_that_breaks_while_a_session_is_resumed_costs_no_session() -> None:
+    async with ScriptedServer() as server:
+        rig = Rig(server.url, node("Counter"))
+
+        def error(_: int) -> bytes:
+            del server.hostile["ActivateSession"]
+            return b"ERRF" + struct.pack("<IIi", 16, StatusCodes.BadTcpServerTooBusy, -1)
+
+        async def work() -> None:
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            server.hostile["ActivateSession"] = error
+            server.drop()
+            counters = rig.collector.counters
+            await until(lambda: counters["resumed"] + counters["transferred"] + counters["renewed"] == 2)
+            assert counters["resumed"] == 1
+
+        await running(rig, work)
+
+
+@pytest.mark.parametrize("year", [1601, 9999])
+async def test_a_server_whose_clock_says_no_time_leaves_a_gap_with_bounds(year: int) -> None:
+    async with ScriptedServer() as server:
+        server.clock = datetime(year, 1, 1, tzinfo=UTC)
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            before = time.time_ns()
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            server.restart()
+            await until(lambda: rig.collector.counters["renewed"] == 2)
+            await server.publish(2)
+            await until(lambda: values(rig) == [1, 2])
+            [loss] = rig.losses
+            assert before <= loss.from_ns <= loss.to_ns <= time.time_ns()
+
+        await running(rig, work)
+
+
+async def test_what_is_republished_waits_for_room_as_well() -> None:
+    async with ScriptedServer() as server:
+        server.keep_alive_count = 3
+        rig = Rig(server.url, node("Counter"))
+
+        async def work() -> None:
+            await server.publish(1)
+            await until(lambda: values(rig) == [1])
+            for value in (2, 3, 4):
+                await server.publish(value, lost=True)
+            rig.intake.hold()
+            server.drop()
+            await until(lambda: rig.collector.counters["withheld"] >= 2)
+            assert values(rig) == [1]
+            rig.intake.release()
+            await until(lambda: values(rig) == [1, 2, 3, 4])
+
+        await running(rig, work)
+
+
+async def test_a_bad_node_of_a_poll_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.collectors.opcua.collector.RETRY_BAD", 0.2)
+    async with ScriptedServer() as server:
+        server.values, server.unknown = {"Counter": 1, "Late": 2}, {"Late"}
+        rig = Rig(server.url, node("Counter"), node("Late"), mode="poll")
+
+        async def work() -> None:
+            await until(lambda: len(values(rig)) > 1)
+            assert rig.of(1) == [(None, StatusCodes.BadNodeIdUnknown)]
+            server.unknown = set()
+            await until(lambda: values(rig, 1)[:2] == [2, 2])
 
         await running(rig, work)

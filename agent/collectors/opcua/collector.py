@@ -79,7 +79,7 @@ class OpcUaCollector:
         self._publishing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._poller: Poller | None = None
-        self._due = 0.0
+        self._due = self._retry_at = 0.0
         self._link: Link | None = None
         self._server: Server
         self._fault: asyncio.Future[str]
@@ -126,8 +126,12 @@ class OpcUaCollector:
                 await asyncio.wait([self._fault], timeout=RETRY_BAD)
             if self._fault.done():
                 raise NotConnected(self._fault.result())
-            if self._items.bad and self._poller is None:
+            if self._poller is None:
                 await self._retry(self._link)
+            elif (now := asyncio.get_running_loop().time()) >= self._retry_at:
+                self._retry_at = now + RETRY_BAD
+                if self._items.bad:
+                    await self._poller.begin(self._link, self._server, self._items.bad)
         except FAULTS as reason:
             raise lost(reason) from reason
 
@@ -135,6 +139,8 @@ class OpcUaCollector:
         """Tries the bad nodes again. While items are being made, and the answer may get lost, nobody knows whether they
         are there: a second one would give each value twice. So such a subscription is not one to resume, also after a
         kill -9."""
+        if not self._items.bad:
+            return
         self._server = await self._items.look(link)
         there = await self._items.there(link, self._server, self._items.bad)
         if not there:
@@ -246,6 +252,7 @@ class OpcUaCollector:
             self._items.filtering(subscribed=False)
             await self._poller.begin(link, self._server, self._device.tags)
             self._due = asyncio.get_running_loop().time()
+            self._retry_at = self._due + RETRY_BAD
             return
         self._note()
         self._publishing = asyncio.create_task(self._publish(link), name=f"opc ua publish {self._device.name}")
@@ -305,12 +312,12 @@ class OpcUaCollector:
         memory = self._memory
         if not memory.subscription or memory.items != self._items.fingerprint:
             return False
-        if memory.started_ns != self._server.started_ns and memory.started_ns and self._server.started_ns:
-            # A server that was started since may have given the number to another client, whose handles are ours too.
-            memory.forget_subscription()
+        # A server that was started since may have given the number to another client, whose handles are ours too. A
+        # session that is still there has its own subscriptions.
+        known, now = memory.started_ns, self._server.started_ns
+        if not resumed and ((known and now and known != now) or not await self._transferred(link)):
             return False
-        if not resumed and not await self._transferred(link):
-            return False
+        memory.started_ns = now
         before = self.counters["republished"]
         try:
             await self._publisher.catch_up()

@@ -99,11 +99,18 @@ class Link:
             client._server_nonce = memory.nonce or None  # type: ignore[assignment]
             client.uaclient.session.restore_authentication_token(nodeid_from_binary(Buffer(memory.token)))
             await within(self.timeout, self._activate())
-        except UaError:
+        except UaError as reason:
             client.uaclient.session.reset_authentication_token()
+            if self._ended:  # which says nothing of the session
+                raise ConnectionError(said(reason)) from reason
             return False
         self._remember(memory)
         return True
+
+    @property
+    def _ended(self) -> bool:
+        protocol = self._client.uaclient.protocol
+        return protocol is None or protocol.transport is None or protocol.transport.is_closing()
 
     async def begin(self, memory: Memory) -> None:
         """A new session. Raises FAULTS."""
@@ -254,11 +261,12 @@ def lost(reason: BaseException) -> NotConnected:
 
 
 def nanoseconds(stamp: datetime | None) -> int:
-    """ns UTC of asyncua's time; 0 for none."""
+    """ns UTC of asyncua's time; 0 for none, and for one that 64 bits can't hold, such as 1601, its word for none."""
     if stamp is None:
         return 0
     aware = stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=UTC)
-    return (aware - EPOCH) // MICROSECOND * 1000
+    found = (aware - EPOCH) // MICROSECOND * 1000
+    return found if -(2**63) <= found < 2**63 else 0
 
 
 def _decoded(work: Callable[[], Answer]) -> Answer:

@@ -30,7 +30,7 @@ class Poller:
         self._server: Server
 
     async def begin(self, link: Link, server: Server, tags: Sequence[Tag], *, register: bool = True) -> None:
-        """Finds the nodes and leaves out those that the server refuses. Raises FAULTS."""
+        """Finds the nodes of these tags as well, and leaves out those that the server refuses. Raises FAULTS."""
         self._link, self._server = link, server
         bad: dict[int, int] = {}
         found = await self._items.resolve(link, server, tags, bad)

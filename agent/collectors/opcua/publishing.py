@@ -262,6 +262,7 @@ class Publisher:
 
     async def _republish(self, sequence: int) -> bool:
         """Pushes one notification that the server still has; False where it has not."""
+        await self._room()
         request = ua.RepublishRequest()
         request.Parameters.SubscriptionId = self._memory.subscription
         request.Parameters.RetransmitSequenceNumber = sequence
