@@ -82,7 +82,8 @@ class Sealer:
         for loss in losses:
             facts = {"event": "readings_lost", "lost": loss.count, "from_ns": loss.from_ns, "to_ns": loss.to_ns}
             log.error("%s", loss.reason, extra=facts)
-            await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
+            told = await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
+            self._over = self._over or not told
         whole = await self._store_all(await self._seal_all(now, look) if some else {}, marks, look, halt)
         if renewed and whole:
             with contextlib.suppress(OutboxFull):  # then after the next seal
@@ -316,14 +317,17 @@ class Sealer:
 
     async def _gap(
         self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event, *, synchronized: bool = True
-    ) -> None:
-        """Tells it on every lane. Nobody knows of which level the readings were: they count once, on the main one."""
+    ) -> bool:
+        """Tells it on every lane. Nobody knows of which level the readings were: they count once, on the main one.
+        False where it could not be stored."""
+        told = True
         for lane in self._lanes:
             count = readings if lane is self._lanes.main else 0
             if lane.outbox.held:
                 continue  # the agent ends, and this lane takes nothing any more
             block = self._gap_of(lane, from_ns, to_ns, count, reason, synchronized=synchronized)
-            await self._store([block], lane, halt)
+            told = await self._store([block], lane, halt) and told
+        return told
 
     def _gap_of(
         self, lane: Lane, from_ns: int, to_ns: int, readings: int, reason: str, *, synchronized: bool = True

@@ -7,11 +7,13 @@ each BEGIN and each COMMIT of both outboxes in turn; after the next start every 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import random
 import shutil
+import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -214,6 +216,29 @@ def test_a_stop_while_only_the_main_outbox_takes_no_writes_loses_nothing(home: P
     once = Counter(dict.fromkeys(range(1, plant.sent + 1), 1))
     assert plant.found(MAIN) == plant.found(INNER) == once
     assert {reason for readings, reason in plant.gaps(INNER) if readings} == {FULL_AT_END}
+
+
+def test_no_place_is_stored_that_lies_behind_what_could_not_be_told(home: Path) -> None:
+    """With the place of before the device is asked once more for what it lost, and that is told then."""
+    plant = Plant(home)
+
+    async def life() -> None:
+        await plant.start()
+        await asyncio.sleep(5.0)
+        plant.quiet = True
+        await asyncio.sleep(3.0)
+        failures = iter([True] * 2)
+        plant.pipeline._intake.lost(BEGIN_NS, BEGIN_NS + 5, 7, "press: its queue ran over")
+        plant.pipeline._intake.mark("place", b"999")
+        plant.fault = lambda lane: lane == MAIN and next(failures, False)
+        plant.stop.set()
+        await plant.running
+
+    run(life())
+    with contextlib.closing(sqlite3.connect(home / "agent" / MAIN)) as db:
+        [(place,)] = db.execute("SELECT body FROM mark WHERE name = 'place'")
+    assert int(place) == plant.sent
+    assert not plant.gaps(MAIN)
 
 
 def test_what_is_missing_is_told_on_both_lanes(home: Path) -> None:
