@@ -98,6 +98,10 @@ class Contents:
     async def keep_marks(self, kept: Mapping[str, bytes]) -> None:
         await self.session.guard(lambda: self._keep_marks(kept))
 
+    @property
+    def held(self) -> bool:
+        return self._held > 0
+
     def release(self) -> None:
         """As `Outbox.release`."""
         self._held = 0

@@ -144,6 +144,11 @@ class Outbox:
         self._waiting.append(waiting)
         await asyncio.shield(self._append(waiting))
 
+    @property
+    def held(self) -> bool:
+        """Whether anything is held."""
+        return self._contents.held
+
     def release(self) -> None:
         """Holds nothing any more."""
         self._contents.release()

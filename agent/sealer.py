@@ -30,6 +30,7 @@ RETRY = 0.5
 STOPPED = "collection stopped: the outbox is full"
 REFUSED = "readings refused: the buffer was full"
 TOO_LARGE = "a block too large for outbox.max_bytes"
+UNMARKED = "the collectors' places can't be stored"
 FULL_AT_END = "the outbox was full when the agent stopped"
 
 
@@ -46,6 +47,7 @@ class Sealer:
         self._clock = clock
         self._asked: tuple[Split, Policy] | None = None
         self._told_waiting = False
+        self._over = False  # marks could not be stored: those of later moments lie behind what is missing
         self._refused = 0
         self._stopped_ns = 0  # since when collectors wait for room, ns UTC; 0 where that was told
         self._sealed_ns = clock.now_ns()
@@ -80,7 +82,8 @@ class Sealer:
         for loss in losses:
             facts = {"event": "readings_lost", "lost": loss.count, "from_ns": loss.from_ns, "to_ns": loss.to_ns}
             log.error("%s", loss.reason, extra=facts)
-            await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
+            told = await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
+            self._over = self._over or not told
         whole = await self._store_all(await self._seal_all(now, look) if some else {}, marks, look, halt)
         if renewed and whole:
             with contextlib.suppress(OutboxFull):  # then after the next seal
@@ -148,24 +151,35 @@ class Sealer:
     async def _store_all(
         self, sealed: Mapping[str, list[_native.Block]], marks: dict[str, bytes], look: Look, halt: asyncio.Event
     ) -> bool:
-        """Stores what was sealed, and the marks, which say that all of it is safe. False where that can't be said."""
-        parts = [lane for lane in self._lanes.others if sealed.get(lane.name)]
+        """Stores what was sealed, and the marks, which say that all of it is safe. False where that can't be said: then
+        the agent ends, and the next run brings once more what its devices still have."""
+        main, parts = self._lanes.main, [lane for lane in self._lanes.others if sealed.get(lane.name)]
         tied = parts if marks else []  # without marks nothing comes twice
-        for lane in parts:
+        whole = not (marks and self._over)
+        held = []
+        for lane in parts if whole else []:
             kept = self._lanes.tie(lane, sealed[lane.name]) if tied else {}
-            await self._store(sealed[lane.name], lane, halt, kept | self._doubt(lane, sealed, look), held=bool(tied))
-        main = self._lanes.main
+            kept |= self._doubt(lane, sealed, look)
+            if await self._store(sealed[lane.name], lane, halt, kept, held=bool(tied)):
+                held.append(lane)
+            elif tied:
+                whole = False
         if tied:
             marks = marks | self._lanes.number()
-        if sealed.get(main.name):
+        if not whole:
+            for lane in self._lanes:
+                if sealed.get(lane.name) and (self._over or lane is main):
+                    await self._give_up(sealed[lane.name], lane, UNMARKED)
+        elif sealed.get(main.name):
             whole = await self._store(sealed[main.name], main, halt, marks | self._doubt(main, sealed, look))
         else:
             whole = not marks or await self._keep(marks, halt)
         if whole and tied:
             self._lanes.finish(tied)
         elif tied:
-            await self._take_back(tied, sealed)
-        return whole
+            await self._take_back(held, sealed)
+        self._over = self._over or not whole
+        return not self._over
 
     @staticmethod
     def _doubt(lane: Lane, sealed: Mapping[str, list[_native.Block]], look: Look) -> dict[str, bytes]:
@@ -173,15 +187,14 @@ class Sealer:
             return {}
         return lane.doubts.note(lane.outbox.stream.bytes, sealed[lane.name][0].sequence, look.offset_ns)
 
-    async def _take_back(self, tied: Sequence[Lane], sealed: Mapping[str, list[_native.Block]]) -> None:
-        """The marks can't be stored any more: the next run brings once more what its devices still have."""
-        for lane in tied:
+    async def _take_back(self, held: Sequence[Lane], sealed: Mapping[str, list[_native.Block]]) -> None:
+        for lane in held:
             try:
                 if not await lane.take_back():
                     continue
             except OutboxFull:
                 continue  # the next start takes it back
-            await self._give_up(sealed[lane.name], lane, "its marks can't be stored")
+            await self._give_up(sealed[lane.name], lane, UNMARKED)
 
     async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event, lane: Lane | None = None) -> bool:
         """Returns whether they are stored."""
@@ -207,7 +220,7 @@ class Sealer:
         held: bool = False,
     ) -> bool:
         """Returns when the blocks are committed, or a gap in their place. While there is no room, collectors wait, and
-        so do we. False where the marks are not stored."""
+        so do we. False where neither can be, or marks of the main lane are not stored."""
         waited = False
         while True:
             self.looked = time.monotonic()
@@ -225,8 +238,8 @@ class Sealer:
                 return await self._store([self._lost(blocks, lane, TOO_LARGE, reason)], lane, halt, marks, held=held)
             except OutboxFull as reason:
                 if halt.is_set():
-                    await self._give_up(blocks, lane, reason)
-                    return False
+                    named = await self._give_up(blocks, lane, reason)
+                    return named and lane is not self._lanes.main
                 if not waited:
                     waited = True
                     self._stopped_ns = self._stopped_ns or self._clock.now_ns()
@@ -246,11 +259,17 @@ class Sealer:
         first, last = min(block.first_ns for block in blocks), max(block.last_ns for block in blocks)
         return self._gap_of(lane, first, last, lost, why)
 
-    async def _give_up(self, blocks: Sequence[_native.Block], lane: Lane, reason: object) -> None:
-        """The agent ends: a gap, for which room is kept; where even that is gone, only a line in the log."""
+    async def _give_up(self, blocks: Sequence[_native.Block], lane: Lane, reason: object) -> bool:
+        """The agent ends: a gap, for which room is kept; where even that is gone, only a line in the log. Returns
+        whether there is a gap."""
+        gap = self._lost(blocks, lane, FULL_AT_END, reason)
+        if lane.outbox.held:
+            return False  # it has to be the last there, or it could not be taken back
         with contextlib.suppress(OutboxFull):
-            await lane.outbox.append(self._lost(blocks, lane, FULL_AT_END, reason), lane.epoch)
+            await lane.outbox.append(gap, lane.epoch)
             lane.delivery.wake()
+            return True
+        return False
 
     async def _pause(self, halt: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
@@ -292,17 +311,23 @@ class Sealer:
         await self._keep(lane.doubts.mark(), halt, lane)
 
     async def _own_gap(self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event) -> None:
-        """A gap whose bounds are of this gateway's clock."""
-        await self._gap(from_ns, to_ns, readings, reason, halt, synchronized=bool(self._clock.synchronized))
+        """A gap whose bounds are of this gateway's clock, which may have been set back in between."""
+        begin, end = sorted((from_ns, to_ns))
+        await self._gap(begin, end, readings, reason, halt, synchronized=bool(self._clock.synchronized))
 
     async def _gap(
         self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event, *, synchronized: bool = True
-    ) -> None:
-        """Tells it on every lane. Nobody knows of which level the readings were: they count once, on the main one."""
+    ) -> bool:
+        """Tells it on every lane. Nobody knows of which level the readings were: they count once, on the main one.
+        False where it could not be stored."""
+        told = True
         for lane in self._lanes:
             count = readings if lane is self._lanes.main else 0
+            if lane.outbox.held:
+                continue  # the agent ends, and this lane takes nothing any more
             block = self._gap_of(lane, from_ns, to_ns, count, reason, synchronized=synchronized)
-            await self._store([block], lane, halt)
+            told = await self._store([block], lane, halt) and told
+        return told
 
     def _gap_of(
         self, lane: Lane, from_ns: int, to_ns: int, readings: int, reason: str, *, synchronized: bool = True

@@ -193,6 +193,8 @@ class Session:
                 await db.close()
 
     async def _rebuild(self, reason: Exception) -> None:
+        if isinstance(reason, renewal.Moved) and not await asyncio.to_thread(self.path.parent.exists):
+            raise self._refusal(reason, full=False) from reason  # what is open is all there is: it stays open
         now = time.monotonic()
         code = getattr(reason, "sqlite_errorcode", 0)
         if code in outbox_file.UNREADABLE and now - self._reread > REBUILD_SECONDS:

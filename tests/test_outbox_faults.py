@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.errors import OutboxFull
 from agent.outbox import Outbox
 from agent.outbox_file import connect, load, save
 from tests import outbox_rig
@@ -276,3 +278,19 @@ async def test_a_file_that_is_taken_away_from_a_running_agent_is_saved(
         assert await again.marks() == {"press": b"22"}
     told = [record for record in caplog.records if record.__dict__.get("event") == "outbox_moved"]
     assert [(record.levelno, record.__dict__["lost"]) for record in told] == [(logging.ERROR, 0)]
+
+
+async def test_an_outbox_whose_directory_is_removed_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    path = tmp_path / "agent" / "outbox.db"
+    async with opened(path) as outbox:
+        for _ in range(5):
+            await outbox.append(block(outbox), 1)
+        await asyncio.to_thread(shutil.rmtree, path.parent)
+        for _ in range(5):
+            with pytest.raises(OutboxFull, match="was removed"):
+                await outbox.append(block(outbox), 1)
+        assert len(await everything(outbox)) == 5
+        path.parent.mkdir()
+        await outbox.append(block(outbox), 1)
+    async with opened(path) as again:
+        assert [entry.sequence for entry in await everything(again) if not entry.gap] == [1, 2, 3, 4, 5, 6]
