@@ -115,7 +115,7 @@ PARTS = {
                 *("announced", "traffic"),
                 "receipts",
                 "suspicion",
-                *("doubts", "gate", "lanes", "ledgers", "lookup", "reload", "sealer", "split", "verdict"),
+                *("doubts", "gate", "lanes", "ledgers", "lookup", "misfits", "reload", "sealer", "split", "verdict"),
             )
         ),
         _PIPELINE,
