@@ -370,6 +370,10 @@ class Published:
         """Values that were the tag's last reading itself, once more after `opcua_resumed`. They are not kept."""
 
     @property
+    def newest_ns(self) -> int | None:
+        """The latest of all its time stamps, the source's and the server's, in ns; None without any."""
+
+    @property
     def unknown_handles(self) -> int:
         """Values of handles that the subscription does not have. They are not kept."""
 

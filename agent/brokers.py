@@ -87,6 +87,7 @@ class Brokers:
         """Says so once, and chooses the next broker. Returns how long to wait before it is tried, in seconds."""
         self._failures = 0 if lasted > SETTLED_SECONDS and was_connected else self._failures + 1
         before = self.name
+        narrowed, self.suspicion.narrowed = self.suspicion.narrowed, False
         if isinstance(reason, BackAgain):
             self._failures = self._at = 0
             log.info("Going back to the broker at %s.", self.name, extra={"event": "uplink_back", "broker": self.name})
@@ -116,6 +117,8 @@ class Brokers:
             self.switches += 1
             if self._failures % len(self._uplinks):
                 return 0.0  # each of them is tried before there is a pause
+        if narrowed:
+            return backoff.pause(1, 0.2, SEARCHING_PAUSE)  # 20 times at most: then it is the smallest size
         most = SEARCHING_PAUSE if self.suspicion.careful else LONGEST_PAUSE
         return backoff.pause(1 + self._failures // len(self._uplinks), 0.2, most)
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 
-from agent import catalogs, delivered, disk, marks, outbox_file, quota, renewal
+from agent import catalogs, delivered, marks, outbox_file, quota, renewal
 from agent.entry import COLUMNS, INSERT, TOTALS, Damaged, Entry, Totals, check, from_row, to_row
 from agent.group import Waiting, addressed
 from agent.outbox_file import Lock
@@ -29,6 +29,7 @@ log = logging.getLogger("headrace.outbox")
 
 AHEAD = 1024
 """Places that `read` marks as sent before they are, so that only one in many has to write."""
+_BEYOND = (1 << 63) - 1
 BURIALS = 3
 """So often in one read gaps may have to take the place of what can't be read."""
 
@@ -56,6 +57,7 @@ class Contents:
         self._drop_oldest = drop_oldest
         self._opened_at = 0  # places from here on were given out by this process
         self._handed = 0  # places up to this one may have been sent: their entries keep their range for ever
+        self._held = 0  # places from this one on are given to nobody yet; 0 where none is held
 
     @property
     def stream(self) -> uuid.UUID:
@@ -63,8 +65,8 @@ class Contents:
 
     @property
     def last(self) -> int:
-        """The last place that is stored."""
-        return self.totals.next_sequence - 1
+        """The last place that is stored, and not held."""
+        return (self._held or self.totals.next_sequence) - 1
 
     async def store(self, group: list[Waiting]) -> int:
         """Blocks and marks, in one transaction. Returns how many readings were dropped to make room."""
@@ -96,6 +98,13 @@ class Contents:
     async def keep_marks(self, kept: Mapping[str, bytes]) -> None:
         await self.session.guard(lambda: self._keep_marks(kept))
 
+    def release(self) -> None:
+        """As `Outbox.release`."""
+        self._held = 0
+
+    async def take_back(self, first: int, kept: Mapping[str, bytes]) -> bool:
+        return await self.session.guard(lambda: self._take_back(first or self._held, kept))
+
     async def tidy(self) -> None:
         """Deletes one batch of what is confirmed; `trash` says whether there may be more."""
         await self.session.guard(self._tidy)
@@ -113,10 +122,14 @@ class Contents:
 
     async def _store(self, group: list[Waiting]) -> int:
         before = self.totals
+        if (
+            group[0].held and not self._held
+        ):  # before the commit: one that is reported as failed may have reached the disk
+            self._held = before.next_sequence
         entries = await addressed(group, self.rows, before.next_sequence, self.stream)
         bodies = sum(len(entry.body) for entry in entries)
         size = bodies + sum(len(mark) for each in group for mark in each.marks.values())
-        self.quota.measure(size, await asyncio.to_thread(disk.room, self._path))
+        self.quota.measure(size, await self.session.room())
         async with self.session.transaction():
             trash = self.trash and await quota.delete(self.rows, before.confirmed)
             gaps = all(entry.gap for entry in entries)
@@ -145,8 +158,9 @@ class Contents:
         start = max(after, self.totals.confirmed)
         for _ in range(BURIALS):
             sizes = await self.rows(
-                "SELECT sequence, length(body), last FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?",
-                (start, limit),
+                "SELECT sequence, length(body), last FROM entry WHERE sequence > ? AND sequence < ? "
+                "ORDER BY sequence LIMIT ?",
+                (start, self._held or _BEYOND, limit),
             )
             if not sizes:
                 return []
@@ -267,12 +281,42 @@ class Contents:
         if epoch == self.newest_epoch and await catalogs.read(self.rows, epoch) == body:
             return
         async with self.session.transaction():
-            await catalogs.keep(self.rows, epoch, body, confirmed=self.totals.confirmed, last=self.last)
+            await catalogs.keep(
+                self.rows, epoch, body, confirmed=self.totals.confirmed, last=self.totals.next_sequence - 1
+            )
         self.newest_epoch = epoch
 
     async def _keep_marks(self, kept: Mapping[str, bytes]) -> None:
         async with self.session.transaction():
             await marks.keep(self.rows, kept)
+
+    async def _take_back(self, first: int, kept: Mapping[str, bytes]) -> bool:
+        before = self.totals
+        if not first:
+            return False
+        # A gap that took the place of the first of them stays.
+        [(end,)] = await self.rows("SELECT max(last) FROM entry WHERE sequence < ?", (first,))
+        first = max(first, before.confirmed + 1, (end or 0) + 1)
+        [(entries, readings, size)] = await self.rows(
+            "SELECT count(*), total(iif(gap, 0, readings)), total(length(body)) FROM entry WHERE sequence >= ?",
+            (first,),
+        )
+        now = replace(
+            before,
+            next_sequence=first,
+            entries=before.entries - entries,
+            readings=before.readings - int(readings),
+            bytes=before.bytes - int(size),
+        )
+        # The note first: one that is ahead of the file says that the file's end is missing.
+        await asyncio.to_thread(self.session.lock.note, self.stream, first)
+        async with self.session.transaction():
+            await self.rows("DELETE FROM entry WHERE sequence >= ?", (first,))
+            await marks.keep(self.rows, kept)
+            await self._save(now)
+        self.totals, self._held = now, 0
+        self._opened_at = min(self._opened_at, first)
+        return True
 
     async def _tidy(self) -> None:
         async with self.session.transaction():
@@ -298,11 +342,12 @@ class Contents:
         self.streams = renewal.streams(former, self.totals, uuid.UUID(bytes=stream))
         if self._opened_at and before != self.stream:
             self.past.add(before.bytes)
+            self._held = 0  # others are at its places now
         self._opened_at = self._opened_at or self.totals.next_sequence
         self._handed = max(self.totals.sent, self.totals.confirmed)
         self.trash = True
         self.newest_epoch = await catalogs.newest(self.rows)
-        room = await asyncio.to_thread(disk.room, self._path)
+        room = await self.session.room()
         self.quota = Quota(
             self.rows,
             self.streams,

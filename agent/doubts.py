@@ -72,6 +72,10 @@ class Doubts:
             self._leave(self._spans.pop(0).first, "the clock was set too often before it was synchronised")
         return self.mark()
 
+    def take_back(self, first: int) -> None:
+        """The blocks from the place `first` on are taken back: others will stand there."""
+        self._spans = [span for span in self._spans if span.first < first]
+
     def settle(self, offset_ns: int, last: int) -> Iterator[Correction]:
         """The clock is right, with this offset, and `last` is the last place that was given out.
 

@@ -109,6 +109,11 @@ class Endpoint:
         return self.serial.character * 2 * (octets + 8) if self.serial is not None else 0.0
 
     @property
+    def bus(self) -> tuple[bool, str]:
+        """The same for all that must share one owner, however they were written."""
+        return self.carrier is Carrier.UDP, self.place
+
+    @property
     def place(self) -> str:
         """What it is called in messages."""
         return self.serial.path if self.serial is not None else f"{self.host}:{self.port}"

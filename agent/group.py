@@ -16,11 +16,12 @@ MOST = 64
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """An append until its commit. Its blocks are stored together, or not at all."""
+    """An append until its commit. Its blocks are stored together, or not at all; `held` are given to nobody yet."""
 
     blocks: Sequence[_native.Block]
     epoch: int
     marks: Mapping[str, bytes]
+    held: bool = False
     done: bool = False
     refusal: BaseException | None = None
 

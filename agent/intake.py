@@ -154,10 +154,10 @@ class Intake:
         """The marks that an earlier run left."""
         self._marks = dict(marks)
 
-    def cut(self) -> tuple[bool, dict[str, bytes], list[Loss]]:
+    def cut(self, *, every_mark: bool = False) -> tuple[bool, dict[str, bytes], list[Loss]]:
         """Sets aside what was pushed, for `buffer.seal`, and takes the marks and losses that belong to it: nothing can
-        be pushed in between. Returns (whether there are readings, marks, losses)."""
-        marks, self._new_marks = self._new_marks, {}
+        be pushed in between. Returns (whether there are readings, marks, losses); the marks that are new, or all."""
+        marks, self._new_marks = dict(self._marks) if every_mark else self._new_marks, {}
         losses, self._losses = list(self._losses.values()), {}
         return self.buffer.cut(), marks, losses
 

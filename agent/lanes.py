@@ -1,19 +1,21 @@
 """The ways out: each uplink with the outbox that feeds it, and the split of the tags between them.
 
 There is one, `main`, and where the config has [egress.level3] a second with a broker, an outbox, a directory and a
-stream of its own. Nothing that is on one is ever on the other.
+stream of its own. Nothing that is on one is ever on the other; what they have of one moment both have (`agent.moment`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
+from uuid import UUID
 
-from agent import clock
+from agent import _native, clock, doubts, moment
 from agent.config import Config
 from agent.delivery import Delivery
 from agent.doubts import Doubts
@@ -23,6 +25,8 @@ from agent.policy import LEVEL3, MAIN, Policy
 from agent.split import Group, Split
 from agent.tables import Uplink
 from agent.wire import State
+
+log = logging.getLogger("headrace.agent")
 
 Deliver: TypeAlias = Callable[[Config, Outbox, Callable[[], State], Uplink | None], Delivery]
 
@@ -47,7 +51,14 @@ class Lane:
     outbox: Gate
     delivery: Delivery
     doubts: Doubts
+    stream: UUID
+    """Whose file has all that belongs into it beside the blocks: the catalog, and the marks."""
     epoch: int = 0
+
+    async def take_back(self, first: int = 0) -> bool:
+        """Takes back what is held, or what an earlier run held from the place `first` on. Raises OutboxFull."""
+        self.doubts.take_back(first or self.outbox.last + 1)
+        return await self.outbox.take_back({**moment.UNTIED, **self.doubts.mark()}, first)
 
 
 class Lanes:
@@ -63,6 +74,9 @@ class Lanes:
         self._open, self._deliver = open_outbox, deliver
         self.policy = Policy(config.egress, config.uplink)
         self.split: Split
+        self.marks: Mapping[str, bytes] = {}
+        """The collectors' marks that an earlier run left."""
+        self._moment = 0
         self._lanes: dict[str, Lane] = {}
         self._allowed: Counter[str] = Counter()
         self._withheld: Counter[str] = Counter()
@@ -76,11 +90,28 @@ class Lanes:
                 outbox = cast("Gate", await self._open(path, max_bytes=limits.max_bytes, when_full=limits.when_full))
                 state = self._state(name, facts)
                 delivery = self._deliver(config, outbox, state, table)
-                self._lanes[name] = Lane(name, outbox, delivery, Doubts(boot))
+                self._lanes[name] = Lane(name, outbox, delivery, Doubts(boot), outbox.stream)
+            await self._restore()
             await self.switch(split, self.policy)
         except BaseException:
             await self.close()
             raise
+
+    async def _restore(self) -> None:
+        """What an earlier run left: doubts, and a moment that it did not finish."""
+        found = {}
+        for lane in self:
+            marks = await lane.outbox.marks()
+            found[lane.name] = moment.Kept(lane.outbox.stream.bytes, lane.outbox.next_sequence, marks)
+            lane.doubts.restore(marks.get(doubts.MARK))
+        main = found[MAIN].marks
+        self._moment = moment.number(main)
+        self.marks = {name: body for name, body in main.items() if name not in (moment.MARK, doubts.MARK)}
+        for lane in self.others:
+            if first := moment.unfinished(found[lane.name], found[MAIN]):
+                await lane.take_back(first)
+                text = "the last moment of the run before was stored in the outbox of %s only, and is taken back"
+                log.warning(text, lane.name, extra={"event": "moment_taken_back", "uplink": lane.name, "first": first})
 
     async def close(self) -> None:
         await asyncio.gather(*(lane.outbox.close() for lane in self))
@@ -91,6 +122,38 @@ class Lanes:
     @property
     def main(self) -> Lane:
         return self._lanes[MAIN]
+
+    @property
+    def others(self) -> list[Lane]:
+        return [lane for lane in self._lanes.values() if lane.name != MAIN]
+
+    def renewed(self) -> list[tuple[Lane, UUID]]:
+        """The lanes whose outbox began a new stream, perhaps in a new file; with that stream."""
+        return [(lane, lane.outbox.stream) for lane in self if lane.outbox.stream != lane.stream]
+
+    async def refill(self, renewed: Sequence[tuple[Lane, UUID]]) -> None:
+        """A new file gets what belongs into it beside blocks and the collectors' marks. Raises OutboxFull."""
+        for lane, stream in renewed:
+            await lane.outbox.keep_catalog(lane.epoch, self.split.bodies[lane.name][0])
+            number = moment.numbered(self._moment) if lane is self.main else {}
+            await lane.outbox.keep_marks(lane.doubts.mark() | number)
+            lane.stream = stream
+
+    def tie(self, lane: Lane, blocks: Sequence[_native.Block]) -> dict[str, bytes]:
+        """The mark that goes with the blocks of a moment into another lane's outbox, where they are held."""
+        main, stream = self.main.outbox.stream.hex, lane.outbox.stream.hex
+        return moment.Tie(self._moment + 1, main, stream, blocks[0].sequence, blocks[-1].sequence).mark()
+
+    def number(self) -> dict[str, bytes]:
+        """The mark that goes into the main outbox with its part of that moment."""
+        return moment.numbered(self._moment + 1)
+
+    def finish(self, tied: Sequence[Lane]) -> None:
+        """The main outbox has its part."""
+        self._moment += 1
+        for lane in tied:
+            lane.outbox.release()
+            lane.delivery.wake()
 
     async def switch(self, split: Split, policy: Policy) -> None:
         """From here on, what is sealed belongs to this split; what waits is judged by this policy.

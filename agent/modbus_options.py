@@ -156,12 +156,17 @@ class ModbusOptions(Table):
 
 def misfits(devices: Sequence[tuple[int, ModbusOptions]]) -> Iterator[tuple[int, str, str]]:
     """What only the machine and the other devices can tell: (the given place, key, "what is wrong; write ...")."""
-    seen: dict[str, ModbusOptions] = {}
+    seen: dict[object, LineSettings] = {}
     for at, device in devices:
         for name, path in (("ca", device.ca), ("cert", device.cert), ("key", device.key)):
             if path is not None and not is_file(path):
                 yield at, name, f"there is no file {path}; write the path of one in PEM form"
-        mine, other = device.line, seen.setdefault(device.url, device).line
+        mine = device.line
+        other = seen.setdefault(mine.endpoints[0].bus, mine)
+        if mine.endpoints[0] != other.endpoints[0]:
+            place = mine.endpoints[0].place
+            yield at, "url", f"a device before this one reaches {place} in another way; write the same url in both"
+            continue
         odd = [each.name for each in fields(mine) if getattr(mine, each.name) != getattr(other, each.name)]
         if odd:
             name = {"endpoints": "backup", "each_poll": "connection"}.get(odd[0], odd[0])

@@ -105,7 +105,7 @@ class Outbox:
 
     @property
     def last(self) -> int:
-        """The last place that is stored."""
+        """The last place that is stored, and not held."""
         return self._contents.last
 
     def facts(self) -> dict[str, int]:
@@ -126,15 +126,35 @@ class Outbox:
         await self.append_all([block], epoch, kept)
 
     async def append_all(
-        self, blocks: Sequence[_native.Block], epoch: int, kept: Mapping[str, bytes] | None = None
+        self,
+        blocks: Sequence[_native.Block],
+        epoch: int,
+        kept: Mapping[str, bytes] | None = None,
+        *,
+        held: bool = False,
     ) -> None:
-        """As `append`, for blocks that follow each other: all of them are stored with the marks, or nothing is."""
+        """As `append`, for blocks that follow each other: all of them are stored with the marks, or nothing is.
+
+        What is `held` is handed out, and counts as stored, only after `release`; or it is taken back.
+        """
         for place, block in enumerate(blocks, self.next_sequence):
             if block.sequence != place and block.data[7:23] not in self._contents.past:
                 raise ValueError(f"the block carries sequence {block.sequence}; next is {place}")
-        waiting = Waiting(blocks, epoch, kept or {})
+        waiting = Waiting(blocks, epoch, kept or {}, held)
         self._waiting.append(waiting)
         await asyncio.shield(self._append(waiting))
+
+    def release(self) -> None:
+        """Holds nothing any more."""
+        self._contents.release()
+
+    async def take_back(self, kept: Mapping[str, bytes], first: int = 0) -> bool:
+        """Removes what is held, or what an earlier run held from the place `first` on, and stores marks with that.
+
+        Its places are given out anew. False where nothing is held: a new stream has begun since. Raises OutboxFull
+        where the disk takes no writes: then it is held as before.
+        """
+        return await self._alone(lambda: self._contents.take_back(first, kept))
 
     async def keep_marks(self, kept: Mapping[str, bytes]) -> None:
         """Stores marks that no block goes with. Raises OutboxFull where the disk has no room."""

@@ -19,7 +19,6 @@ from agent.collectors import collectors
 from agent.collectors.base import Collector, DeviceState, Inlet, supervise
 from agent.config import Config, Device
 from agent.delivery import Delivery
-from agent.doubts import MARK
 from agent.gate import Gate
 from agent.intake import Intake
 from agent.lanes import Deliver, Lanes
@@ -80,10 +79,7 @@ class Pipeline:
         try:
             await self._ledgers.open(config)
             self._intake.buffer.regroup(split.groups)
-            marks = await self._lanes.main.outbox.marks()
-            self._intake.restore(marks)
-            for lane in self._lanes:
-                lane.doubts.restore((await lane.outbox.marks()).get(MARK))
+            self._intake.restore(self._lanes.marks)
             facts = {"event": "agent_started", "agent": config.agent.id, "stream": str(self._lanes.main.outbox.stream)}
             log.info("%s: %d tags on %d devices", config.agent.id, len(config.tags), len(config.devices), extra=facts)
             await self._work(stop, drain, ready)
@@ -125,7 +121,7 @@ class Pipeline:
             looking = group.create_task(self._lookup.run(halt, self._stale.set), name="lookup")
             binding = group.create_task(self._bind_loop(), name="binder")
             misfits = group.create_task(Misfits(lambda: self._config.tags, self._intake.buffer).run(), name="misfits")
-            await self._lookup.settle()
+            await _either(group.create_task(self._lookup.settle(), name="first records"), stop)
             sending = [
                 group.create_task(lane.delivery.run(halt_sending), name=f"uplink {lane.name}") for lane in self._lanes
             ]
@@ -205,6 +201,16 @@ async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
         if going:
             names = ", ".join(sorted(task.get_name() for task in going))
             log.warning("still going: %s; told again to end", names, extra={"event": "slow_end", "tasks": len(going)})
+
+
+async def _either(task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    """Waits for a task, but where a stop is asked for cancels it."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        task.cancel()
+        stopping.cancel()
 
 
 async def _outcome(task: asyncio.Task[None]) -> None:

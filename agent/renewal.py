@@ -35,6 +35,10 @@ FAILURES = (sqlite3.DatabaseError, Damaged, UnicodeDecodeError)
 STOOD_HERE = "the outbox was damaged: the block of this place is lost"
 
 
+class Moved(Damaged):
+    """The outbox's file is no longer at its place; the one that is open is whole."""
+
+
 @dataclass(slots=True)
 class Found:
     """What is known of a damaged outbox: from its meta row, the lock file's note, or the agent that has it open."""
@@ -176,14 +180,14 @@ class _Built:
 
 
 def _build(made: Path, damaged: Path, found: Found, why: str, *, room: int, deadline: float) -> _Built:
-    for tail in ("", "-wal", "-shm", "-journal"):
-        made.with_name(made.name + tail).unlink(missing_ok=True)
+    cleared(damaged)
     outbox_file.check(made)
     with contextlib.closing(outbox_file.connect(made)) as db:
         db.execute("PRAGMA journal_mode = MEMORY")  # nobody opens this file before it is whole
         db.execute("PRAGMA synchronous = OFF")
         db.execute("BEGIN IMMEDIATE")
         whole = _copy(db, damaged, found, room, deadline)
+        _copy_marks(db, damaged, found)
         now = _settle(db, found)
         held = found.totals.readings if found.totals else -1
         lost = max(0, held - now.readings) if held >= 0 else -1
@@ -196,6 +200,35 @@ def _build(made: Path, damaged: Path, found: Found, why: str, *, room: int, dead
         db.execute("UPDATE meta SET inode = ?", (disk.inode(made),))
         db.execute("COMMIT")
     return _Built(new, now.next_sequence, saved, lost, whole)
+
+
+def cleared(path: Path) -> Path:
+    """Where a new file is made, with nothing there."""
+    made = _new(path)
+    for tail in ("", "-wal", "-shm", "-journal"):
+        made.with_name(made.name + tail).unlink(missing_ok=True)
+    return made
+
+
+def put_back(path: Path, why: str, known: Found) -> None:
+    """Puts the new file, which holds all of the outbox, in its place; what is there now is set aside."""
+    made = _new(path)
+    with contextlib.closing(outbox_file.connect(made)) as db:
+        if known.stream and known.totals:
+            outbox_file.save(db, known.stream, known.totals)  # what is confirmed is not in the file yet
+        db.execute("UPDATE meta SET inode = ?", (disk.inode(made),))
+    durable.sync(made)
+    aside = set_aside(path) if path.exists() else None
+    for tail in ("-wal", "-shm", "-journal"):  # SQLite leaves the log of a file that it misses
+        path.with_name(path.name + tail).unlink(missing_ok=True)
+    made.rename(path)
+    durable.sync(path.parent)
+    log.error(
+        "%s. All that was in it is put back there%s.",
+        why,
+        f"; what was there now is {aside}" if aside else "",
+        extra={"event": "outbox_moved", "lost": 0, "reason": why, "set_aside": str(aside or "")},
+    )
 
 
 def adopt(path: Path) -> None:
@@ -259,6 +292,20 @@ def _copy(db: sqlite3.Connection, aside: Path, found: Found, room: int, deadline
                     found.stream, found.totals = stream, totals
                     found.next_sequence = max(found.next_sequence, totals.next_sequence)
     return True
+
+
+def _copy_marks(db: sqlite3.Connection, damaged: Path, found: Found) -> None:
+    """Copies the marks, for without them no collector goes on where it was: as far as SQLite can read them, and where
+    they are of the last commit. With older ones what is stored already would be asked for again."""
+    marks = []
+    with contextlib.suppress(*FAILURES), contextlib.closing(outbox_file.connect(damaged)) as old:
+        row = old.execute(f"SELECT stream, crc, {', '.join(TOTALS)} FROM meta WHERE id = 1").fetchone()  # noqa: S608
+        _, totals = outbox_file.checked(row or (b"", 0))
+        if totals.next_sequence >= found.next_sequence:
+            marks = old.execute("SELECT name, crc, body FROM mark").fetchall()
+    for name, crc, body in marks:
+        if type(name) is str and type(body) is bytes and _native.crc32c(body) == crc:
+            db.execute("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", (name, crc, body))
 
 
 def row_id(value: int) -> int:

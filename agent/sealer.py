@@ -1,8 +1,8 @@
 """The sealer: every moment it takes what was pushed, seals it, and stores it; what is missing it tells as gaps.
 
 The blocks of the main lane and the collectors' marks are stored in one transaction: after a crash no collector goes on
-from a place that lies before what is stored, or behind it. The lane of level 3 is another file, and is written first: a
-crash in between may bring its last readings twice, and loses none.
+from a place that lies before what is stored, or behind it. Where the lane of level 3 has a part in the moment, both
+outboxes have it, or neither (`agent.moment`). A gap is told on every lane: each may have a data center of its own.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Sealer:
         self._asked: tuple[Split, Policy] | None = None
         self._told_waiting = False
         self._refused = 0
+        self._stopped_ns = 0  # since when collectors wait for room, ns UTC; 0 where that was told
         self._sealed_ns = clock.now_ns()
         self._after = 0.0
         self._bytes = 0
@@ -72,27 +73,31 @@ class Sealer:
         # No await among these: whoever waits, the marks, the losses and the readings are of the same moment.
         waiting = self._intake.waiting()
         now = self._clock.now_ns()
-        some, marks, losses = self._intake.cut()
+        renewed = self._lanes.renewed()
+        some, marks, losses = self._intake.cut(every_mark=bool(renewed))
         look = self._clock.look()  # from here on readings have its offset, and go to the next block
         # Gaps come before the mark that lies behind them: a crash in between may tell of one twice, but hides none.
         for loss in losses:
             facts = {"event": "readings_lost", "lost": loss.count, "from_ns": loss.from_ns, "to_ns": loss.to_ns}
             log.error("%s", loss.reason, extra=facts)
             await self._gap(loss.from_ns, loss.to_ns, max(0, loss.count), loss.reason, halt)
-        if some:
-            marks = await self._store_all(await self._seal_all(now, look), marks, look, halt)
-        if marks:
-            await self._keep(marks, halt)
+        whole = await self._store_all(await self._seal_all(now, look) if some else {}, marks, look, halt)
+        if renewed and whole:
+            with contextlib.suppress(OutboxFull):  # then after the next seal
+                await self._lanes.refill(renewed)
         await self._report_refused(now, halt)
         for lane in self._lanes:
             if lane.doubts.any and self._clock.synchronized:
                 await self._correct(lane, halt)
+        if self._stopped_ns:
+            stopped_ns, self._stopped_ns = self._stopped_ns, 0
+            await self._own_gap(stopped_ns, self._clock.now_ns(), 0, STOPPED, halt)
         self._sealed_ns = now
         if self._intake.buffer.pending_bytes < self._bytes:
             self._intake.release()
         for each in waiting:
             if not each.done():
-                each.set_result(None)
+                each.set_result(None) if whole else each.cancel()
         if self._asked is not None:
             await self._switch()
 
@@ -142,32 +147,55 @@ class Sealer:
 
     async def _store_all(
         self, sealed: Mapping[str, list[_native.Block]], marks: dict[str, bytes], look: Look, halt: asyncio.Event
-    ) -> dict[str, bytes]:
-        """Stores what was sealed. The marks say that all of it is safe: they go with the last lane. Returns those that
-        are still to be kept."""
-        for lane in [*(each for each in self._lanes if each is not self._lanes.main), self._lanes.main]:
-            blocks = sealed[lane.name]
-            if not blocks:
-                continue
-            kept = {}
-            if lane is self._lanes.main:
-                kept, marks = marks, {}
-            if look.doubted:
-                kept = {**kept, **lane.doubts.note(lane.outbox.stream.bytes, blocks[0].sequence, look.offset_ns)}
-            if stopped_ns := await self._store(blocks, lane, halt, kept):
-                await self._own_gap(stopped_ns, self._clock.now_ns(), 0, STOPPED, halt, lane=lane)
-        return marks
+    ) -> bool:
+        """Stores what was sealed, and the marks, which say that all of it is safe. False where that can't be said."""
+        parts = [lane for lane in self._lanes.others if sealed.get(lane.name)]
+        tied = parts if marks else []  # without marks nothing comes twice
+        for lane in parts:
+            kept = self._lanes.tie(lane, sealed[lane.name]) if tied else {}
+            await self._store(sealed[lane.name], lane, halt, kept | self._doubt(lane, sealed, look), held=bool(tied))
+        main = self._lanes.main
+        if tied:
+            marks = marks | self._lanes.number()
+        if sealed.get(main.name):
+            whole = await self._store(sealed[main.name], main, halt, marks | self._doubt(main, sealed, look))
+        else:
+            whole = not marks or await self._keep(marks, halt)
+        if whole and tied:
+            self._lanes.finish(tied)
+        elif tied:
+            await self._take_back(tied, sealed)
+        return whole
 
-    async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event, lane: Lane | None = None) -> None:
+    @staticmethod
+    def _doubt(lane: Lane, sealed: Mapping[str, list[_native.Block]], look: Look) -> dict[str, bytes]:
+        if not look.doubted:
+            return {}
+        return lane.doubts.note(lane.outbox.stream.bytes, sealed[lane.name][0].sequence, look.offset_ns)
+
+    async def _take_back(self, tied: Sequence[Lane], sealed: Mapping[str, list[_native.Block]]) -> None:
+        """The marks can't be stored any more: the next run brings once more what its devices still have."""
+        for lane in tied:
+            try:
+                if not await lane.take_back():
+                    continue
+            except OutboxFull:
+                continue  # the next start takes it back
+            await self._give_up(sealed[lane.name], lane, "its marks can't be stored")
+
+    async def _keep(self, marks: dict[str, bytes], halt: asyncio.Event, lane: Lane | None = None) -> bool:
+        """Returns whether they are stored."""
         lane = lane or self._lanes.main
         while True:
             self.looked = time.monotonic()
             try:
-                return await lane.outbox.keep_marks(marks)
+                await lane.outbox.keep_marks(marks)
             except OutboxFull:
                 if halt.is_set():
-                    return None  # whoever reads the older mark asks its device once more for what came since
+                    return False  # whoever reads the older mark asks its device once more for what came since
                 await self._pause(halt)
+            else:
+                return True
 
     async def _store(
         self,
@@ -175,52 +203,53 @@ class Sealer:
         lane: Lane,
         halt: asyncio.Event,
         marks: dict[str, bytes] | None = None,
-    ) -> int:
-        """Returns when the blocks are committed. While there is no room, collectors wait, and so do we: then it returns
-        since when (ns UTC), otherwise 0."""
-        stopped_ns = 0
+        *,
+        held: bool = False,
+    ) -> bool:
+        """Returns when the blocks are committed, or a gap in their place. While there is no room, collectors wait, and
+        so do we. False where the marks are not stored."""
+        waited = False
         while True:
             self.looked = time.monotonic()
             try:
-                await lane.outbox.append_all(blocks, lane.epoch, marks)
+                await lane.outbox.append_all(blocks, lane.epoch, marks, held=held)
+                stored = True
                 break
             except TooLarge as reason:
                 if len(blocks) > 1:
                     for block in blocks:
-                        stopped_ns = await self._store([block], lane, halt, marks if block is blocks[-1] else None)
-                    return stopped_ns
-                await self._give_up(blocks, lane, TOO_LARGE, reason, marks)
-                return stopped_ns
+                        # What holds goes with the first of them, what says that all are safe with the last.
+                        kept = marks if held or block is blocks[-1] else None
+                        stored = await self._store([block], lane, halt, kept, held=held)
+                    return stored
+                return await self._store([self._lost(blocks, lane, TOO_LARGE, reason)], lane, halt, marks, held=held)
             except OutboxFull as reason:
                 if halt.is_set():
-                    await self._give_up(blocks, lane, FULL_AT_END, reason)
-                    return 0
-                if not stopped_ns:
-                    stopped_ns = self._clock.now_ns()
+                    await self._give_up(blocks, lane, reason)
+                    return False
+                if not waited:
+                    waited = True
+                    self._stopped_ns = self._stopped_ns or self._clock.now_ns()
                     self._intake.hold()
                     log.warning("%s; collectors wait until there is room", reason, extra={"event": "outbox_full"})
                 await self._pause(halt)
         lane.delivery.wake()
-        if stopped_ns:
+        if waited:
             log.info("the outbox has room again; collectors go on", extra={"event": "outbox_room"})
-        return stopped_ns
+        return stored
 
-    async def _give_up(
-        self,
-        blocks: Sequence[_native.Block],
-        lane: Lane,
-        why: str,
-        reason: OutboxFull,
-        marks: dict[str, bytes] | None = None,
-    ) -> None:
-        """Blocks that can't be stored are a gap, for which room is kept; where even that is gone, only a line in the
-        log."""
+    def _lost(self, blocks: Sequence[_native.Block], lane: Lane, why: str, reason: object) -> _native.Block:
+        """The gap that stands for blocks that can't be stored."""
         lost = sum(block.readings for block in blocks)
         facts = {"event": "readings_lost", "lost": lost, "stream": str(lane.outbox.stream), "reason": why}
         log.error("%d readings are lost: %s (%s)", lost, why, reason, extra=facts)
         first, last = min(block.first_ns for block in blocks), max(block.last_ns for block in blocks)
+        return self._gap_of(lane, first, last, lost, why)
+
+    async def _give_up(self, blocks: Sequence[_native.Block], lane: Lane, reason: object) -> None:
+        """The agent ends: a gap, for which room is kept; where even that is gone, only a line in the log."""
         with contextlib.suppress(OutboxFull):
-            await lane.outbox.append(self._gap_of(lane, first, last, lost, why), lane.epoch, marks)
+            await lane.outbox.append(self._lost(blocks, lane, FULL_AT_END, reason), lane.epoch)
             lane.delivery.wake()
 
     async def _pause(self, halt: asyncio.Event) -> None:
@@ -262,27 +291,18 @@ class Sealer:
             self.corrections += 1
         await self._keep(lane.doubts.mark(), halt, lane)
 
-    async def _own_gap(
-        self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event, *, lane: Lane | None = None
-    ) -> None:
+    async def _own_gap(self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event) -> None:
         """A gap whose bounds are of this gateway's clock."""
-        right = bool(self._clock.synchronized)
-        await self._gap(from_ns, to_ns, readings, reason, halt, synchronized=right, lane=lane)
+        await self._gap(from_ns, to_ns, readings, reason, halt, synchronized=bool(self._clock.synchronized))
 
     async def _gap(
-        self,
-        from_ns: int,
-        to_ns: int,
-        readings: int,
-        reason: str,
-        halt: asyncio.Event,
-        *,
-        synchronized: bool = True,
-        lane: Lane | None = None,
+        self, from_ns: int, to_ns: int, readings: int, reason: str, halt: asyncio.Event, *, synchronized: bool = True
     ) -> None:
-        lane = lane or self._lanes.main
-        block = self._gap_of(lane, from_ns, to_ns, readings, reason, synchronized=synchronized)
-        await self._store([block], lane, halt)
+        """Tells it on every lane. Nobody knows of which level the readings were: they count once, on the main one."""
+        for lane in self._lanes:
+            count = readings if lane is self._lanes.main else 0
+            block = self._gap_of(lane, from_ns, to_ns, count, reason, synchronized=synchronized)
+            await self._store([block], lane, halt)
 
     def _gap_of(
         self, lane: Lane, from_ns: int, to_ns: int, readings: int, reason: str, *, synchronized: bool = True

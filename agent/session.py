@@ -5,6 +5,7 @@
 | the disk is full | the reserve is given up and the work tried once more; then OutboxFull, until there is room |
 | it takes no writes (I/O error) | OutboxFull, until it does. The connection stays: it knows what was committed |
 | the file is damaged, or can't be read | set aside, saved what can be, begun anew, and the work is done on that |
+| the file was removed, or replaced (`room`) | copied from the open one, which can still be read, to where it belongs |
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Session:
         self._known = known
         self._load = load
         self._db: Connection | None = None
+        self._inode = 0
         self._refused = False
         self._rebuilt: list[float] = []
         self._reread = -REBUILD_SECONDS
@@ -109,6 +111,19 @@ class Session:
                     await self.rows("ROLLBACK")
             raise
 
+    async def room(self) -> disk.Room:
+        """What the disk has for the outbox. Raises Moved where its file is no longer the one that is open."""
+        return await asyncio.to_thread(self._room)
+
+    def _room(self) -> disk.Room:
+        try:
+            inode = self.path.stat().st_ino
+        except FileNotFoundError:
+            raise renewal.Moved(f"{self.path} was removed while the agent had it open") from None
+        if self._inode and inode != self._inode:
+            raise renewal.Moved(f"{self.path} was replaced by another file while the agent had it open")
+        return disk.room(self.path)
+
     async def empty_log(self) -> None:
         """Takes what is in the log into the file, so that the next transaction begins at the log's start."""
         with contextlib.suppress(sqlite3.OperationalError):
@@ -150,7 +165,8 @@ class Session:
         await asyncio.to_thread(renewal.prepare, self.path, self.lock, self.max_bytes)
         self._db = await self._connect()
         try:
-            room = await asyncio.to_thread(disk.room, self.path)
+            self._inode = await asyncio.to_thread(disk.inode, self.path)
+            room = await self.room()
             capacity = min(self.max_bytes, room.free + room.occupied)
             self.log_pages = max(8, min(1000, capacity // 16 // outbox_file.PAGE))
             # Enough for what is in the log and not yet in the file: then the log can be emptied, and used anew.
@@ -187,13 +203,27 @@ class Session:
         if len(self._rebuilt) >= REBUILDS:
             raise OutboxRefused(f"{self.path} was damaged {REBUILDS} times in a minute: its disk fails ({reason})")
         known = self._known()
-        await self._disconnect()
         try:
+            saved = isinstance(reason, renewal.Moved) and await self._saved()
+            await self._disconnect()
+            if saved:
+                await asyncio.to_thread(renewal.put_back, self.path, str(reason), known)
+                await self._prepare()
+                return
             await asyncio.to_thread(renewal.rebuild, self.path, self.lock, self.max_bytes, str(reason), known)
             await self._prepare()
         except (sqlite3.OperationalError, OSError) as wrong:
             raise self._refusal(wrong, full=False) from wrong
         self._rebuilt.append(now)
+
+    async def _saved(self) -> bool:
+        """Copies what is open to a new file. False where there is no room for it."""
+        try:
+            made = await asyncio.to_thread(renewal.cleared, self.path)
+            await self.rows("VACUUM INTO ?", (str(made),))
+        except (sqlite3.Error, OutboxFull):
+            return False
+        return True
 
     def _refusal(self, reason: Exception, *, full: bool) -> OutboxFull:
         """Says once that nothing can be written now."""

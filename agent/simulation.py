@@ -34,6 +34,8 @@ TAKES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 }
 """What each shape must have, and what it may have besides."""
 _ALWAYS = {"tags", "shape", "every"}
+MOST = 1e300
+"""Of any number: far enough from the end of the floats to calculate with."""
 
 _Within = Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "24h"))]
 _Long = Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "8784h"))]
@@ -41,6 +43,16 @@ _Long = Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "8784
 
 def _phase(value: object) -> float:
     return 0.0 if value in (0, "0s") else quantity.seconds(value)
+
+
+def _finite(value: bool | float | str | None) -> bool | float | str | None:
+    if isinstance(value, int | float) and not abs(value) <= MOST:
+        raise ValueError(f"{quantity.shown(value)} is no value that a device has; write a number up to {MOST:g}")
+    return value
+
+
+_Value: TypeAlias = Annotated[bool | int | float | str, AfterValidator(_finite)]
+_Number: TypeAlias = Annotated[float, AfterValidator(_finite)]
 
 
 def _globs(value: object) -> object:
@@ -58,7 +70,7 @@ def _moment(value: object) -> int:
 class State(Table):
     """One step of a state machine."""
 
-    value: bool | int | float | str = Field(examples=[1])
+    value: _Value = Field(examples=[1])
     lasts: _Long = Field(alias="for", examples=["8s"])
 
 
@@ -71,14 +83,14 @@ class Signal(Table):
     )
     shape: Shape = Field(examples=["sine"])
     every: _Within = Field(0.25, description="How often the value may change. A replay has its own steps.")
-    value: bool | int | float | str | None = Field(None, description="constant", examples=[21.5])
-    low: float | None = Field(None, description="Left out: the tag's own low.", examples=[0.0])
-    high: float | None = Field(None, description="Left out: the tag's own high.", examples=[100.0])
+    value: _Value | None = Field(None, description="constant", examples=[21.5])
+    low: _Number | None = Field(None, description="Left out: the tag's own low.", examples=[0.0])
+    high: _Number | None = Field(None, description="Left out: the tag's own high.", examples=[100.0])
     period: _Long | None = Field(None, description="sine, ramp, square, walk", examples=["2m"])
     phase: Annotated[float, BeforeValidator(_phase), WithJsonSchema(DURATION)] = Field(
         0.0, description="So much later than a period that began in 1970.", examples=["5s"]
     )
-    noise: float = Field(0.0, ge=0, description="sine: so much up and down at random", examples=[0.2])
+    noise: _Number = Field(0.0, ge=0, description="sine: so much up and down at random", examples=[0.2])
     fall: _Long | None = Field(None, description="ramp: that part of the period is the way down", examples=["1s"])
     duty: float = Field(0.5, gt=0, lt=1, description="square: share of the period that is high", examples=[0.3])
     rate: float | None = Field(None, gt=0, le=1e9, description="counter: so many a second", examples=[0.5])

@@ -2,14 +2,18 @@
 
 A broker of MQTT 3.1.1 that gets too large a message, or one that it can't bear, ends the connection without a word;
 sent again first thing, the same entry would end every connection, and hold all others for ever. So after two such ends
-in a row entries go one at a time, each after the broker was heard from: then the culprit is the one on its way. It is
-sent in pieces of half the size, again and again, until it passes, or is as small as it gets: then it is poison.
+in a row at the same entry they go one at a time, each after the broker was heard from: then the culprit is the one on
+its way. It is sent in pieces of half the size, again and again, until it passes, or is as small as it gets: then it is
+poison.
 """
 
 from __future__ import annotations
 
+from agent.ranges import Ranges
+
 LOSSES = 2
-"""Connections in a row that ended with blocks on their way, and none acknowledged: from then on care is taken."""
+"""Connections in a row that ended with the same block as the first on its way: from then on care is taken. What is sent
+before it may be acknowledged each time anew: receipts come too late for a line that lives for milliseconds."""
 LEAST = 512
 """Bytes of a message. No broker refuses so little for its size."""
 POISON = 5
@@ -22,7 +26,10 @@ class Suspicion:
     def __init__(self) -> None:
         self.limit: int | None = None
         """Bytes of the largest message that is tried; None as long as nothing is known."""
+        self.narrowed = False
+        """Whether the end of the last connection has told something about the size."""
         self._losses = 0
+        self._first: int | None = None  # on its way when the last connection ended
         self._suspect: int | None = None
         self._strikes = 0
 
@@ -33,9 +40,16 @@ class Suspicion:
 
     def acknowledged(self, place: int) -> None:
         """The broker took all of the entry at this place."""
-        self._losses = 0
+        if place == self._first:
+            self._first, self._losses = None, 0
         if place == self._suspect:
             self._suspect, self._strikes = None, 0
+
+    def arrived(self, has: Ranges) -> None:
+        """The other side has these places, perhaps by another broker: they are no longer waited for here."""
+        for place in (self._first, self._suspect):
+            if place is not None and place in has:
+                self.acknowledged(place)
 
     def hung_up(self, on_their_way: list[tuple[int, int]], *, heard: bool, size: int) -> int | None:
         """The broker ended a connection. Returns the place of an entry that is poison.
@@ -43,20 +57,23 @@ class Suspicion:
         `on_their_way` are (place, messages) not yet acknowledged, in order of sending; `heard` is whether the broker
         acknowledged anything on it; `size` is that of the largest message on its way, in bytes.
         """
+        self.narrowed = False
         if not on_their_way:
             return None
         alone = self.careful and heard and len(on_their_way) == 1
-        self._losses += 1
+        place = on_their_way[0][0]
+        self._losses = self._losses + 1 if place == self._first else 1
+        self._first = place
         if not alone:
             return None
-        place = on_their_way[0][0]
         if place != self._suspect:
             self._suspect, self._strikes = place, 0
         if size > LEAST:
             self.limit = max(LEAST, min(size, self.limit or size) // 2)
+            self.narrowed = True
             return None
         self._strikes += 1
         if self._strikes < POISON:
             return None
-        self._suspect, self._strikes, self._losses = None, 0, 0
+        self.acknowledged(place)
         return place

@@ -85,6 +85,7 @@ class Traffic:
         self._unanswered.clear()
         self._held_back.clear()
         self._flight.begin()
+        self._brokers.suspicion.arrived(self._flight.has)
         # The newest few go first, and all that comes from now on.
         self._head = max(self._flight.has.last, self._outbox.last - FEW)
         self._backlog.begin()
@@ -151,6 +152,7 @@ class Traffic:
     def settled(self) -> None:
         """There was news of what has arrived."""
         self._let_go()
+        self._brokers.suspicion.arrived(self._flight.has)
         self._not_taken -= {place for place in self._not_taken if place in self._flight.has}
 
     def _let_go(self) -> None:

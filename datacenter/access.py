@@ -45,15 +45,24 @@ class Caller:
             return span, windows
         if windows is None:
             raise Problem(403, f"grant {grant.id} allows aggregates only: write aggregate=mean&window=…")
-        base = grant.window_ns
-        if windows.length_ns % base:
-            raise Problem(403, f"grant {grant.id} allows windows that are multiples of {base / 1e9:g} s")
-        length = windows.length_ns
+        length = self.whole(windows.length_ns)
         from_ns = max(-(2**63), span.from_ns // length * length)
         to_ns = min(-(-span.to_ns // length) * length, time.time_ns() // length * length)
         return Span(from_ns, max(from_ns, to_ns), span.limit, span.after), Windows(
-            windows.kinds, length, LEAST_READINGS
+            windows.kinds, length, LEAST_READINGS, grant.window_ns
         )
+
+    @property
+    def base_ns(self) -> int:
+        """The length of the shortest window that this caller may see."""
+        return self.grant.window_ns if self.grant is not None and self.grant.form == "aggregate" else 1
+
+    def whole(self, window_ns: int) -> int:
+        """A window's length, as this caller may have it. Raises Problem 403."""
+        if window_ns % self.base_ns:
+            assert self.grant is not None
+            raise Problem(403, f"grant {self.grant.id} allows windows that are multiples of {self.base_ns / 1e9:g} s")
+        return window_ns
 
 
 class Access:

@@ -14,12 +14,14 @@ import orjson
 import pyarrow as pa
 
 from agent.model import ValueType
+from datacenter import moment
 from datacenter.kinds import KIND_OF
 from datacenter.query import Cursor, Named, Span, quoted, readings_of, spelled, where
 from datacenter.store import Snapshot
 
 KINDS = ("count", "good", "min", "max", "mean")
 _OF_VALUES = {"min": "min", "max": "max", "mean": "avg"}
+_GOOD = "quality < 2147483648 AND value IS NOT NULL AND NOT isnan(CAST(value AS DOUBLE))"
 
 
 class NoNumbers(ValueError):
@@ -28,12 +30,16 @@ class NoNumbers(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """What is asked: `kinds` of KINDS, per `length_ns`. A window with fewer than `least` good readings has no min, max
-    and mean: for whoever may not see single readings."""
+    """What is asked: `kinds` of KINDS, per `length_ns`.
+
+    For whoever may not see single readings, a window has min, max and mean only where each of the windows of `base_ns`
+    in it has `least` good readings or none: two windows that differ by one of those would tell what is in it.
+    """
 
     kinds: tuple[str, ...]
     length_ns: int
     least: int = 0
+    base_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +79,15 @@ def made(view: Snapshot, who: Named | Sequence[Named], span: Span, windows: Wind
         if not (type_.is_number or type_ is ValueType.BOOL) and set(windows.kinds) & _OF_VALUES.keys():
             raise NoNumbers(f"readings of type {type_} have no {', '.join(_OF_VALUES)}; write aggregate=count")
     value, number = _value(types)
-    good = f"(quality < 2147483648 AND {value} IS NOT NULL AND NOT isnan(CAST({value} AS DOUBLE)))"
-    made_of = {"count": "count(*)", "good": f"count(*) FILTER ({good})"}
-    for kind, function in _OF_VALUES.items():
-        made_of[kind] = f"CASE WHEN {made_of['good']} >= {windows.least:d} THEN {function}({value}) FILTER ({good}) END"
-    begin = f"time - ((time % {windows.length_ns:d}) + {windows.length_ns:d}) % {windows.length_ns:d}"
     places = ", ".join(f"({key:d}, {at:d})" for at, each in enumerate(whom) for key in each.keys)
-    after = span.after
-    behind = f"HAVING (begin, who.place) > ({after.time_ns:d}, {after.stream:d})" if after else ""
-    rows = view.rows(
-        f"SELECT {begin} AS begin, who.place, {', '.join(made_of[kind] for kind in windows.kinds)}"  # noqa: S608 - own
-        f" FROM {readings_of(whom)} JOIN (VALUES {places}) who(key, place) USING (key)"
-        f" WHERE {where(whom, span.from_ns, span.to_ns)} GROUP BY begin, who.place {behind}"
-        f" ORDER BY begin, who.place LIMIT {span.limit + 1:d}"
+    found = (
+        f"SELECT time, quality, who.place, {value} AS value FROM {readings_of(whom)}"  # noqa: S608 - names of our own
+        f" JOIN (VALUES {places}) who(key, place) USING (key) WHERE {where(whom, span.from_ns, span.to_ns)}"
     )
+    after = span.after
+    behind = f"HAVING (begin, place) > ({after.time_ns:d}, {after.stream:d})" if after else ""
+    question = _guarded(found, windows) if windows.least else _plain(found, windows)
+    rows = view.rows(f"{question} GROUP BY begin, place {behind} ORDER BY begin, place LIMIT {span.limit + 1:d}")
     following = None
     if len(rows) > span.limit:
         del rows[span.limit :]
@@ -96,6 +97,36 @@ def made(view: Snapshot, who: Named | Sequence[Named], span: Span, windows: Wind
         return Made(columns, [(row[0], *row[2:]) for row in rows], following, number)
     named = [(row[0], *row[2:], whom[row[1]].identifier) for row in rows]
     return Made((*columns, "id"), named, following, number)
+
+
+def _plain(found: str, windows: Windows) -> str:
+    good = f"FILTER ({_GOOD})"
+    made_of = {"count": "count(*)", "good": f"count(*) {good}"}
+    made_of |= {kind: f"{function}(value) {good}" for kind, function in _OF_VALUES.items()}
+    columns = ", ".join(made_of[kind] for kind in windows.kinds)
+    return f"SELECT {_begin('time', windows.length_ns)} AS begin, place, {columns} FROM ({found})"  # noqa: S608
+
+
+def _guarded(found: str, windows: Windows) -> str:
+    good = f"FILTER ({_GOOD})"
+    small = (
+        f"SELECT {_begin('time', windows.base_ns)} AS base, place, count(*) AS count, count(*) {good} AS good,"  # noqa: S608
+        f" min(value) {good} AS low, max(value) {good} AS high, sum(value) {good} AS total FROM ({found})"
+        " GROUP BY base, place"
+    )
+    enough = f"coalesce(min(good) FILTER (good > 0), 0) >= {windows.least:d}"
+    made_of = {"count": "sum(count)::BIGINT", "good": "sum(good)::BIGINT"}
+    for kind, value in (("min", "min(low)"), ("max", "max(high)"), ("mean", "sum(total) / sum(good)")):
+        made_of[kind] = f"CASE WHEN {enough} THEN {value} END"
+    columns = ", ".join(made_of[kind] for kind in windows.kinds)
+    return f"SELECT {_begin('base', windows.length_ns)} AS begin, place, {columns} FROM ({small})"  # noqa: S608
+
+
+def _begin(time: str, length_ns: int) -> str:
+    """Where the window of a time begins; the first one of all is cut, where the numbers begin."""
+    begin = f"{time} - (({time} % {length_ns:d}) + {length_ns:d}) % {length_ns:d}"
+    cut = f"CAST({moment.LOWEST:d} AS BIGINT)"
+    return f"CASE WHEN {time} < {moment.LOWEST + length_ns:d} THEN {cut} ELSE {begin} END"
 
 
 def _value(types: set[ValueType]) -> tuple[str, pa.DataType]:

@@ -27,7 +27,7 @@ from datacenter import asked, completeness, handles, lineage, metering, metrics,
 from datacenter.access import Access, Caller
 from datacenter.answers import HEADERS, Answer, Problem, as_json, problem
 from datacenter.asked import DEFAULT_LIMIT, FORMATS, MAX_LIMIT, opaque
-from datacenter.grants import Grants
+from datacenter.grants import GrantError, Grants
 from datacenter.quality import Rules
 from datacenter.questions import Asked
 from datacenter.recorder import Recorder
@@ -41,6 +41,8 @@ Ask: TypeAlias = Callable[[Request, Caller], Awaitable[Answer]]
 
 SECONDS = 30.0
 """How long one query may take."""
+STRANGERS_BYTES = 2048
+"""Of the question of whoever has no good token, that go into the ledger."""
 _PAGE = Path(__file__).with_name("page.html")
 
 
@@ -111,11 +113,13 @@ class Api:
                 response, readings = found.response, found.readings
             except Exception as reason:
                 response = _refusal(request, reason)
+            # Whole, unless a stranger wrote it: what is cut off could be what was asked for.
+            most = STRANGERS_BYTES if response.status_code == 401 else None
             facts = {
                 "who": caller.who,
                 "grant": caller.grant.id if caller.grant else None,
-                "path": request.url.path[:512],
-                "asked": str(request.url.query)[:2048],
+                "path": str(request.scope["path"])[:most],
+                "asked": request.scope["query_string"].decode("latin-1")[:most],
                 "client": request.client.host if request.client else None,
                 "readings": readings if response.status_code == 200 else 0,
                 "bytes": len(response.body),
@@ -250,11 +254,13 @@ class Api:
         given = {name: request.query_params.get(name) for name in ("window", "interval", "deadline")}
         window, interval, deadline = (asked.duration(text, name) if text else None for name, text in given.items())
         rules = Rules(interval) if deadline is None else Rules(interval, deadline)
+        if window is not None:
+            caller.whole(window)
 
         def answer(view: Snapshot) -> dict[str, Any]:
             who = questions.known(view, identifier, caller)
             try:
-                return scores.of(view, who, span, window, rules)
+                return scores.of(view, who, span, window, rules, base_ns=caller.base_ns)
             except TooMuch as reason:
                 raise Problem(400, str(reason)) from None
 
@@ -309,6 +315,9 @@ def _refusal(request: Request, reason: Exception) -> Response:
         status, detail = 503, f"the query was stopped after {SECONDS:.0f} s; ask for less: a later from, an earlier to"
     elif isinstance(reason, HTTPException):
         status, detail = reason.status_code, reason.detail
+    elif isinstance(reason, GrantError):
+        log.error("a query was not answered: %s", reason, extra={"event": "grants_unreadable"})
+        status, detail = 503, "the grants can't be read now; ask again soon (the data center's log says why)"
     else:
         log.error("a query failed: %s", reason, exc_info=reason, extra={"event": "query_failed"})
         status, detail = 500, f"the data center could not answer: {type(reason).__name__}"
@@ -320,7 +329,12 @@ def _refusal(request: Request, reason: Exception) -> Response:
 
 async def _problem(request: Request, reason: Exception) -> Response:
     status = reason.status_code if isinstance(reason, HTTPException) else 500
-    detail = reason.detail if isinstance(reason, Problem) else f"{request.method} {request.url.path} is not there"
+    if isinstance(reason, Problem):
+        detail = reason.detail
+    elif status == 405:
+        detail = f"{request.method} is not taken here, and nothing can be changed: ask with GET"
+    else:
+        detail = f"{request.url.path} is not there; /v1/catalog lists the identifiers, /v1/readings?id= has readings"
     return problem(status, detail)
 
 

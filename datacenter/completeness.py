@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
-
+from agent.wire import State
 from datacenter import corrections, overview
 from datacenter.query import Named
 from datacenter.store import Snapshot
@@ -31,11 +30,14 @@ class _Stream:
     """When its newest block without a hole before it was sealed."""
 
 
-def account(view: Snapshot, from_ns: int, to_ns: int | None, who: Named | None = None) -> dict[str, Any]:
+def account(
+    view: Snapshot, from_ns: int, to_ns: int | None, who: Named | None = None, most: int = MAX_GAPS
+) -> dict[str, Any]:
     """The account of every stream, or of those that carry an identifier, over [from_ns, to_ns].
 
     Without an end it goes as far as each stream is known; with one, a stream that is not closed has to be known until
-    then to be complete.
+    then to be complete. Of each stream the first `most` gaps and holes are listed; `more_gaps` and `more_holes` say how
+    many there are beside them.
     """
     current = _current(view)
     holes = {UUID(found["stream"]): found["holes"] for found in overview.streams(view)}
@@ -49,12 +51,13 @@ def account(view: Snapshot, from_ns: int, to_ns: int | None, who: Named | None =
         end_ns = known_ns if to_ns is None else to_ns
         if each.begins_ns > end_ns or (closed and each.sealed_ns < from_ns):
             continue
-        gaps = _gaps(view, each.id, from_ns, end_ns)
+        gaps, told, lost = _gaps(view, each.id, from_ns, end_ns, most)
         open_ = [
             hole
-            for hole in (_hole(view, each, first, last) for first, last in holes.get(each.stream, []))
+            for hole in _holes(view, each, holes.get(each.stream, []))
             if hole["from_ns"] <= end_ns and hole["to_ns"] >= from_ns
         ]
+        more = {"more_gaps": told - len(gaps), "more_holes": len(open_) - most}
         answers.append(
             {
                 "agent": each.agent,
@@ -63,9 +66,10 @@ def account(view: Snapshot, from_ns: int, to_ns: int | None, who: Named | None =
                 "begins_ns": each.begins_ns,
                 "known_until_ns": known_ns,
                 "complete": not gaps and not open_ and (closed or known_ns >= end_ns),
-                "readings_lost": sum(gap["readings"] for gap in gaps),
+                "readings_lost": lost,
                 "gaps": gaps,
-                "holes": open_,
+                "holes": open_[:most],
+                **{name: count for name, count in more.items() if count > 0},
                 "corrections": corrections.of(view, each.stream),
                 "readings_in_doubt": corrections.in_doubt(view, each.id, each.stream, from_ns, end_ns),
             }
@@ -99,32 +103,40 @@ def _current(view: Snapshot) -> dict[str, tuple[UUID, int]]:
     rows = view.rows("SELECT agent, arg_max(stream, stored_ns) FROM streams GROUP BY agent")
     found: dict[str, tuple[UUID, int]] = {agent: (stream, 0) for agent, stream in rows}
     for agent, text, received_ns in view.rows("SELECT agent, state, received_ns FROM agents"):
-        state = orjson.loads(text)
-        facts = state.get("facts") or {}
-        outbox = facts.get("outbox") or {}
-        if not state.get("stream"):
+        state = State.decode(text.encode())
+        if state.stream is None:
             continue
-        idle = outbox.get("entries") == 0 and facts.get("pending_readings") == 0
-        found[agent] = (UUID(state["stream"]), received_ns if idle else 0)
+        outbox = state.facts.get("outbox")
+        empty = isinstance(outbox, dict) and outbox.get("entries") == 0
+        idle = empty and state.facts.get("pending_readings") == 0
+        found[agent] = (state.stream, received_ns if idle else 0)
     return found
 
 
-def _gaps(view: Snapshot, stream: int, from_ns: int, to_ns: int) -> list[dict[str, Any]]:
+def _gaps(view: Snapshot, stream: int, from_ns: int, to_ns: int, most: int) -> tuple[list[dict[str, Any]], int, int]:
+    """The first gaps; how many there are, and how many readings they lost."""
     names = ("from_ns", "to_ns", "readings", "reason", "first", "last")
-    rows = view.rows(
-        f"SELECT {', '.join(names)} FROM gaps WHERE stream = ? AND from_ns <= ? AND to_ns >= ?"  # noqa: S608 - own names
-        " ORDER BY first LIMIT ?",
-        [stream, to_ns, from_ns, MAX_GAPS],
-    )
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    where = "FROM gaps WHERE stream = ? AND from_ns <= ? AND to_ns >= ?"
+    values = [stream, to_ns, from_ns]
+    [(count, lost)] = view.rows(f"SELECT count(*), coalesce(sum(readings), 0)::BIGINT {where}", values)
+    rows = view.rows(f"SELECT {', '.join(names)} {where} ORDER BY first LIMIT ?", [*values, most])
+    return [dict(zip(names, row, strict=True)) for row in rows], count, lost
 
 
-def _hole(view: Snapshot, of: _Stream, first: int, last: int) -> dict[str, int]:
+def _holes(view: Snapshot, of: _Stream, holes: list[list[int]]) -> list[dict[str, int]]:
     """A hole is bounded by when its neighbours were sealed: what is in it was accepted in between."""
-    [(before, after)] = view.rows(
-        "SELECT arg_max(sealed_ns, sequence) FILTER (sequence < ?), arg_min(sealed_ns, sequence) FILTER (sequence > ?)"
-        " FROM blocks WHERE stream = ?",
-        [first, last, of.id],
+    if not holes:
+        return []
+    blocks = "(SELECT sequence, sealed_ns FROM blocks WHERE stream = ?)"
+    rows = view.rows(
+        "SELECT h.first, h.last, before.sealed_ns, after.sealed_ns"  # noqa: S608 - names of our own
+        " FROM (SELECT unnest(?::BIGINT[]) AS first, unnest(?::BIGINT[]) AS last) h"
+        f" ASOF LEFT JOIN {blocks} before ON h.first > before.sequence"
+        f" ASOF LEFT JOIN {blocks} after ON h.last < after.sequence ORDER BY h.first",
+        [*map(list, zip(*holes, strict=True)), of.id, of.id],
     )
-    from_ns = of.begins_ns if before is None else before
-    return {"from_ns": from_ns, "to_ns": from_ns if after is None else after, "first": first, "last": last}
+    found = []
+    for first, last, before, after in rows:
+        from_ns = of.begins_ns if before is None else before
+        found.append({"from_ns": from_ns, "to_ns": from_ns if after is None else after, "first": first, "last": last})
+    return found

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from agent import _native
 from agent.errors import BlockError
 from agent.piece import MAGIC, Assembly
 from agent.wire import MOST_BEYOND, CatalogWanted, Receipt, Rejection, State, Topics
@@ -27,6 +28,8 @@ BATCH_MESSAGES = 256
 BATCH_BYTES = 32 * 1024 * 1024
 ASK_AGAIN = 5.0
 """Seconds between two requests for the same catalog that blocks give reason to; six times that without new blocks."""
+ALIVE = 60.0
+"""Seconds for which an agent counts as there after it said so; agents say it every few seconds."""
 GREETED_FOR_NS = 30 * 24 * 3600 * 10**9
 """Streams that stored a block within this time get a receipt whenever the broker is back."""
 
@@ -69,6 +72,9 @@ class Ingest:
         self._asked: dict[int, float] = {}
         self._rejected: dict[UUID, list[Rejection]] = {}
         """What the transaction at hand could not read, until the receipts that say so."""
+        self._writers: dict[UUID, tuple[str, float]] = {}
+        """Stream -> the agent that said it writes it, and when (monotonic)."""
+        self._copies: set[tuple[str, str]] = set()
         self._states: dict[str, str] = dict(store.rows("SELECT agent, state FROM agents"))
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
@@ -185,8 +191,7 @@ class Ingest:
                     for message in batch:
                         self._settle([message])
                 else:
-                    self._set_aside(batch[0].agent, batch[0].payload, reason)
-                    batch[0].acknowledge()
+                    self._give_up(batch[0], reason)
                 return
             else:
                 if not self.writable:
@@ -197,6 +202,16 @@ class Ingest:
                 self._send_receipts(receipts)
                 self._ask_for_catalogs(ASK_AGAIN)
                 return
+
+    def _give_up(self, message: Message, reason: Exception) -> None:
+        """One message that can't be stored, whatever is done: the agent is told, or it would send it for ever."""
+        kept = self._set_aside(message.agent, message.payload, reason)
+        self.counters.quarantined += 1
+        if kept and message.word == "data" and (found := rejection(message.payload, reason)) is not None:
+            stream, rejected = found
+            self._rejected = {stream: [rejected]}
+            self._send_receipts({stream: message.agent})
+        message.acknowledge()
 
     def _commit(self, batch: list[Message]) -> dict[UUID, str]:
         """One transaction. Returns the streams that get a receipt, and their agents."""
@@ -237,6 +252,13 @@ class Ingest:
             self._add(agent, body, received_ns, counted, receipts)
 
     def _add(self, agent: str, body: bytes, now: int, counted: Counters, receipts: dict[UUID, str]) -> None:
+        if (writer := self._writer(agent, body)) is not None:
+            counted.refused += 1
+            if (agent, writer) not in self._copies:
+                self._copies.add((agent, writer))
+                text = f"{agent} sends blocks of a stream that {writer} writes, and none of them is taken"
+                self._say(f"{text}: was its outbox copied? give {agent} an empty data_dir", "stream_of_another")
+            return
         try:
             stream, outcome = self._ledger.add(agent, body, now)
         except BlockError as reason:
@@ -259,6 +281,15 @@ class Ingest:
             counted.stored += outcome is Outcome.STORED
             counted.duplicates += outcome is Outcome.DUPLICATE
 
+    def _writer(self, agent: str, body: bytes) -> str | None:
+        """The other agent that writes a block's stream now. One that got another name is none: it is gone by then."""
+        try:
+            stream = UUID(bytes=_native.header(body).stream)
+        except BlockError:
+            return None
+        writer, said = self._writers.get(stream, (agent, 0.0))
+        return writer if writer != agent and time.monotonic() - said < ALIVE else None
+
     def _note_state(self, message: Message, states: dict[str, str], receipts: dict[UUID, str]) -> None:
         try:
             state = State.decode(message.payload)
@@ -271,12 +302,23 @@ class Ingest:
                 extra={"event": "state_refused", "agent": message.agent},
             )
             return
+        self._note_writer(message, state)
         if state.online and state.stream is not None:
             receipts[state.stream] = message.agent
         # A retained state that is known already says nothing of now.
         if message.retained and self._states.get(message.agent) == text:
             return
         states[message.agent] = text
+
+    def _note_writer(self, message: Message, state: State) -> None:
+        if message.retained or state.stream is None:
+            return
+        writer, said = self._writers.get(state.stream, ("", 0.0))
+        if not state.online:
+            if writer == message.agent:
+                del self._writers[state.stream]
+        elif writer in ("", message.agent) or time.monotonic() - said >= ALIVE:
+            self._writers[state.stream] = (message.agent, time.monotonic())
 
     def _keep_states(self, states: dict[str, str], now: int) -> None:
         """Of a whole batch at once: agents tell their state every few seconds, and a statement takes a millisecond."""
@@ -292,14 +334,17 @@ class Ingest:
         """An error that loses nothing: what is not acknowledged or receipted comes again."""
         log.error(text, extra={"event": event, "lost": 0})
 
-    def _set_aside(self, agent: str, body: bytes, reason: Exception) -> None:
+    def _set_aside(self, agent: str, body: bytes, reason: Exception) -> bool:
+        """Whether there was room to keep it."""
         name = self._quarantine.put(body)
         log.error(
-            "a block of %s can't be read, and is set aside: %s",
+            "a block of %s can't be read, and %s: %s",
             agent,
+            "is set aside" if name else "there is no room in quarantine/ to keep it",
             reason,
             extra={"event": "block_quarantined", "agent": agent, "stream": None, "file": name, "bytes": len(body)},
         )
+        return bool(name)
 
     def _report_losses(self) -> None:
         losses, self._ledger.losses = self._ledger.losses, []

@@ -20,8 +20,10 @@ from agent import _native
 from agent.envelope import opened
 from agent.errors import BlockError
 from agent.wire import Catalog, epoch_of
-from datacenter import again, names
+from datacenter import accounts, again, names
+from datacenter.accounts import Stream
 from datacenter.corrections import Corrections
+from datacenter.losses import Loss, Losses
 from datacenter.places import Places
 from datacenter.rows import Bound, parts
 from datacenter.store import Store
@@ -39,41 +41,6 @@ class Outcome(Enum):
     PARKED = "parked"
     REFUSED = "refused"
     """No room to park it: it has to come again."""
-
-
-@dataclass(slots=True)
-class Stream:
-    """One stream's account. `gapped` is whether any of its places was ever claimed by a gap."""
-
-    id: int
-    stream: UUID
-    agent: str
-    places: Places
-    readings: int = 0
-    blocks: int = 0
-    bytes: int = 0
-    stored_ns: int = 0
-    gapped: bool = False
-
-    @property
-    def row(self) -> tuple[str, int, int, int, int, int, int]:
-        """Agent, committed, last, readings, blocks, bytes, stored_ns: what changes of its row in the store."""
-        counted = (self.readings, self.blocks, self.bytes, self.stored_ns)
-        return self.agent, self.places.committed, self.places.last, *counted
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """Readings that are known to be missing, for the log. `readings` is 0 where nobody can know how many."""
-
-    agent: str
-    stream: UUID
-    first: int
-    last: int
-    readings: int
-    reason: str
-    body: bytes = b""
-    """The block that could not be stored whole, to be kept; empty for a gap that the agent told."""
 
 
 @dataclass(slots=True)
@@ -96,6 +63,7 @@ class Ledger:
         self.losses: list[Loss] = []
         self._again: list[again.Came] = []
         self._corrections = Corrections(store)
+        self._gaps = Losses(store, self._corrections)
         self.reload()
 
     def reload(self) -> None:
@@ -105,22 +73,7 @@ class Ledger:
         self._corrections.reload()
         self._bindings: dict[int, Bound] = {}
         self._epochs = {epoch for (epoch,) in rows("SELECT epoch FROM catalogs")}
-        self.streams = {}
-        for id_, stream, agent, committed, readings, blocks, size, stored_ns in rows(
-            "SELECT id, stream, agent, committed, readings, blocks, bytes, stored_ns FROM streams"
-        ):
-            self.streams[stream] = Stream(
-                id_, stream, agent, Places(committed), readings, blocks, size, stored_ns, gapped=False
-            )
-        by_id = {stream.id: stream for stream in self.streams.values()}
-        for id_, sequence in rows(
-            "SELECT b.stream, b.sequence FROM blocks b JOIN streams s ON s.id = b.stream"
-            " WHERE b.sequence > s.committed ORDER BY ALL"
-        ):
-            by_id[id_].places.fill(sequence, sequence)
-        for id_, first, last in rows("SELECT stream, first, last FROM gaps ORDER BY ALL"):
-            by_id[id_].places.fill(first, last)
-            by_id[id_].gapped = True
+        self.streams = accounts.read(self._store)
         self.parked = {
             (stream, sequence): (epoch, agent, size)
             for stream, sequence, epoch, agent, size in rows(
@@ -147,7 +100,11 @@ class Ledger:
         if epoch in self._epochs:
             return None
         catalog = Catalog.decode(body)
-        names.bind(self._store, epoch, catalog)
+        if names.bind(self._store, epoch, catalog):
+            # It may be an old one: the next of the newest blocks says whether the level stays.
+            for account in self.streams.values():
+                if account.agent == catalog.agent:
+                    account.described = None
         self._store.write("INSERT INTO catalogs VALUES (?, ?, ?, ?)", [epoch, catalog.agent, body, received_ns])
         self._epochs.add(epoch)
         return epoch
@@ -193,7 +150,7 @@ class Ledger:
             self._store.insert("blocks", rows.append_column("stored_ns", pa.repeat(pa.scalar(now), len(rows))))
         for account in pending.streams.values():
             account.stored_ns = now
-        self._write_accounts(list(pending.streams.values()))
+        accounts.write(self._store, pending.streams.values(), self._known)
 
     def close(self) -> None:
         """The last call of a transaction: writes what is pending, and looks at what came again."""
@@ -203,30 +160,6 @@ class Ledger:
             span = (each.header.sequence, each.header.last_sequence)
             loss = Loss(each.agent, each.stream, *span, each.header.readings, again.REASON, each.body)
             self.losses.append(loss)
-
-    def _write_accounts(self, accounts: list[Stream]) -> None:
-        """Those that are known in one statement: of many agents, a batch has a block of each."""
-        known = [account for account in accounts if account.stream in self._known]
-        words = ("agent", "committed", "last", "readings", "blocks", "bytes", "stored_ns")
-        if len(known) == 1:  # for which the statement of many would be planned longer than it runs
-            changed = ", ".join(f"{word} = ?" for word in words)
-            self._store.write(f"UPDATE streams SET {changed} WHERE id = ?", [*known[0].row, known[0].id])  # noqa: S608
-        elif known:
-            columns = zip(*((account.id, *account.row) for account in known), strict=True)
-            given = ", ".join(f"unnest(?) AS {word}" for word in ("id", *words))
-            changed = ", ".join(f"{word} = given.{word}" for word in words)
-            self._store.write(
-                f"UPDATE streams SET {changed} FROM (SELECT {given}) given WHERE streams.id = given.id",  # noqa: S608
-                [list(column) for column in columns],
-            )
-        for account in accounts:
-            if account.stream not in self._known:
-                self._store.write(
-                    "INSERT INTO streams(id, stream, agent, committed, last, readings, blocks, bytes, stored_ns)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    [account.id, account.stream, *account.row],
-                )
-                self._known.add(account.stream)
 
     def _account(self, agent: str, stream: UUID) -> Stream:
         account = self.streams.get(stream)
@@ -241,21 +174,7 @@ class Ledger:
         if not account.gapped:
             return False
         self.flush()
-        claimed = self._store.rows(
-            "SELECT 1 FROM gaps WHERE stream = ? AND first <= ? AND last >= ? LIMIT 1",
-            [account.id, sequence, sequence],
-        )
-        return bool(claimed) and not self._stored(account.id, sequence, sequence)
-
-    def _stored(self, stream: int, first: int, last: int) -> list[tuple[int, int]]:
-        """(sequence, readings) of the blocks stored between two places."""
-        return [
-            (sequence, readings)
-            for sequence, readings in self._store.rows(
-                "SELECT sequence, readings FROM blocks WHERE stream = ? AND sequence BETWEEN ? AND ? ORDER BY sequence",
-                [stream, first, last],
-            )
-        ]
+        return self._gaps.only_claimed(account, sequence)
 
     def _park(self, agent: str, stream: UUID, header: _native.Header, body: bytes, received_ns: int) -> Outcome:
         place = (stream, header.sequence)
@@ -293,10 +212,26 @@ class Ledger:
         times_ns = (first_ns, last_ns, sealed_ns)
         self._note_block(account, header, readings=len(rows), times=times_ns, body=body, received_ns=received_ns)
         if reopened:
-            self._shrink_gaps(account, sequence, len(rows))
+            self.flush()
+            self._gaps.shrink(account, sequence, len(rows))
+        self._describe(account, header.epoch, sequence, sealed_ns)
         if len(rows) < header.readings:
             reason = "; ".join(f"tag {column.tag}: {column.problem}" for column in columns if column.problem)
             self._lose(account, header, header.readings - len(rows), reason, body)
+
+    def _describe(self, account: Stream, epoch: int, sequence: int, sealed_ns: int) -> None:
+        """What is known of tags, and with it who may read them, is what the catalog of an agent's newest block says:
+        not the catalog that came last, which may belong to a backlog, nor one that is known and holds again."""
+        if sequence < account.places.last:
+            return
+        account.sealed_ns = sealed_ns
+        if account.described == epoch:
+            return
+        # An agent with an uplink for level 3 writes two streams; one that was installed anew has left the older one.
+        ours = [each for each in self.streams.values() if each.agent == account.agent and each.id > account.id]
+        if all(sealed_ns > each.sealed_ns for each in ours):
+            names.describe(self._store, epoch)
+            account.described = epoch
 
     def _note_block(
         self,
@@ -342,7 +277,8 @@ class Ledger:
         times = (header.first_ns, header.last_ns, header.sealed_ns)
         self._note_block(account, header, readings=0, times=times, body=body, received_ns=received_ns)
         if reopened:
-            self._shrink_gaps(account, header.sequence, 0)
+            self.flush()
+            self._gaps.shrink(account, header.sequence, 0)
         return Outcome.STORED
 
     def _bound(self, epoch: int) -> Bound:
@@ -355,67 +291,16 @@ class Ledger:
     def _lose(self, account: Stream, header: _native.Header, readings: int, reason: str, body: bytes) -> None:
         """Readings of a block that can't be read: a gap of our own making, and the block is kept for people."""
         place = header.sequence
-        self._insert_gap(account, (place, place), header, readings, reason)
+        self._gaps.add(account, (place, place), header, readings=readings, reason=reason)
         self.losses.append(Loss(account.agent, account.stream, place, place, readings, reason, body))
-
-    def _insert_gap(
-        self, account: Stream, span: tuple[int, int], header: _native.Header, readings: int, reason: str
-    ) -> None:
-        right = header.synchronized
-        offset_ns = 0 if right else self._corrections.offset(account.agent, account.stream, span[0])
-        bounds = (header.first_ns + offset_ns, header.last_ns + offset_ns)
-        self._store.write(
-            "INSERT INTO gaps(stream, first, last, from_ns, to_ns, readings, reason, synchronized)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [account.id, *span, *bounds, readings, reason, right],
-        )
-        account.gapped = True
 
     def _add_gap(self, agent: str, stream: UUID, header: _native.Header) -> Outcome:
         self.flush()
-        first, last = header.sequence, header.last_sequence
-        account = self._account(agent, stream)
-        stored = self._stored(account.id, first, last)
-        missing = _missing(first, last, stored)
-        told = 0
-        for claimed_first, claimed_last, readings in self._store.rows(
-            "SELECT first, last, readings FROM gaps WHERE stream = ? AND first <= ? AND last >= ?",
-            [account.id, last, first],
-        ):
-            claimed = (claimed_first, claimed_last)
-            if missing and claimed_first <= missing[0][0] and missing[-1][1] <= claimed_last:
-                missing = []
-            elif first <= claimed_first and claimed_last <= last:
-                # The agent dropped more since and tells the longer gap: it takes the place of the shorter one.
-                told += readings
-            else:
-                missing = [part for span in missing for part in _outside(span, claimed)]
-        if not missing:
+        loss = self._gaps.tell(self._account(agent, stream), header)
+        if loss is None:
             return Outcome.DUPLICATE
-        at, until = missing[0][0], missing[-1][1]
-        self._store.write("DELETE FROM gaps WHERE stream = ? AND first >= ? AND last <= ?", [account.id, first, last])
-        lost = max(0, header.readings - sum(readings for _, readings in stored))
-        self._insert_gap(account, (at, until), header, lost, header.reason)
-        account.places.fill(first, last)
-        self.losses.append(Loss(agent, stream, at, until, max(0, lost - told), header.reason))
+        self.losses.append(loss)
         return Outcome.STORED
-
-    def _shrink_gaps(self, account: Stream, sequence: int, readings: int) -> None:
-        """A block came after all for a place that a gap claims: the gap says less from now on."""
-        self.flush()
-        for first, last, lost in self._store.rows(
-            "SELECT first, last, readings FROM gaps WHERE stream = ? AND first <= ? AND last >= ?",
-            [account.id, sequence, sequence],
-        ):
-            missing = _missing(first, last, self._stored(account.id, first, last))
-            where = [account.id, first, last]
-            if not missing:
-                self._store.write("DELETE FROM gaps WHERE stream = ? AND first = ? AND last = ?", where)
-                continue
-            self._store.write(
-                "UPDATE gaps SET first = ?, last = ?, readings = ? WHERE stream = ? AND first = ? AND last = ?",
-                [missing[0][0], missing[-1][1], max(0, lost - readings), *where],
-            )
 
 
 _BLOCKS = pa.schema(
@@ -433,13 +318,3 @@ _BLOCKS = pa.schema(
         ("synchronized", pa.bool_()),
     ]
 )
-
-
-def _missing(first: int, last: int, stored: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    return Places(first - 1, ((sequence, sequence) for sequence, _ in stored)).missing(first, last)
-
-
-def _outside(span: tuple[int, int], other: tuple[int, int]) -> list[tuple[int, int]]:
-    """The parts of `span` that `other` does not cover."""
-    parts = [(span[0], min(span[1], other[0] - 1)), (max(span[0], other[1] + 1), span[1])]
-    return [part for part in parts if part[0] <= part[1]]

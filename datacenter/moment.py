@@ -7,16 +7,18 @@ from datetime import UTC, datetime, timedelta
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
-_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
+_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
 # A space instead of the plus: what is left of "+02:00" in a URL that was not encoded.
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|([+\- ])(\d\d):(\d\d))")
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|([+\- ])([01]\d|2[0-3]):([0-5]\d))", re.ASCII
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHAPE = "write RFC 3339 with an offset (2026-05-01T06:00:00Z), a date (2026-05-01), or ns since 1970"
 
 
 def parse(text: str) -> int:
     """RFC 3339 with an offset, a date (its first moment in UTC), or ns. Raises ValueError with what to write."""
-    if re.fullmatch(r"-?\d{1,19}", text):
+    if re.fullmatch(r"-?[0-9]{1,19}", text):
         ns = int(text)
     elif _DATE.fullmatch(text):
         ns = _whole(text, "00:00:00")

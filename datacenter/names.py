@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from agent.model import ValueType
 from agent.wire import Catalog, CatalogTag
+from datacenter.grants import UNLABELLED
 from datacenter.identity import lookup
 from datacenter.rows import Bound
 from datacenter.store import Store
@@ -37,37 +38,34 @@ _TAGS = pa.schema(
     ]
 )
 _COLUMNS = ", ".join(_TAGS.names)
+_LEVEL = _TAGS.names.index("level") - 1
+"""Where a tag's facts, which are all but its key, have its level."""
 
 
-def bind(store: Store, epoch: int, catalog: Catalog) -> None:
-    """Gives every tag of a catalog its key, within the writer's transaction.
+def bind(store: Store, epoch: int, catalog: Catalog) -> bool:
+    """Gives every tag of a catalog its key, within the writer's transaction. Returns whether a known tag's level rose.
 
-    A tag that has the same agent, device, name, identifier, type and unit as one before keeps that one's key, and its
-    other facts become the newest. Raises ValueError where the catalog can't be kept; then nothing is written.
+    A tag that has the same agent, device, name, identifier, type and unit as one before keeps that one's key. Of its
+    other facts only a higher level counts at once: catalogs also come late, with the blocks of a backlog, and what the
+    newest says is for `describe`. Raises ValueError where the catalog can't be kept; then nothing is written.
     """
     rows = _rows(catalog)
-    known: dict[Identity, tuple[int, Identity]] = {}
-    highest = 0
-    for key, *found in store.rows(f"SELECT {_COLUMNS} FROM tags WHERE agent = ?", [catalog.agent]):  # noqa: S608
-        known[tuple(found[:6])] = (key, tuple(found))
-    for (top,) in store.rows("SELECT coalesce(max(key), 0) FROM tags"):
-        highest = top
+    known = _known(store, catalog.agent)
+    [(highest,)] = store.rows("SELECT coalesce(max(key), 0) FROM tags")
     changed: dict[int, Identity] = {}
     bindings: list[tuple[int, int]] = []
+    rose = False
     for tag, facts in rows:
-        key, before = known.get(facts[:6], (0, ()))
+        key, now = known.get(facts[:6], (0, facts))
         if not key:
             highest = key = highest + 1
-        if facts != before:
-            changed[key] = facts
-            known[facts[:6]] = (key, facts)
+            changed[key] = now
+        elif _secrecy(facts) > _secrecy(now):
+            now = changed[key] = (*now[:_LEVEL], facts[_LEVEL], *now[_LEVEL + 1 :])
+            rose = True
+        known[facts[:6]] = (key, now)
         bindings.append((tag, key))
-    tags = pa.Table.from_pylist(
-        [dict(zip(_TAGS.names, (key, *facts), strict=True)) for key, facts in changed.items()], schema=_TAGS
-    )
-    if changed:
-        store.write("DELETE FROM tags WHERE list_contains(?, key)", [list(changed)])
-        store.insert("tags", tags)
+    _write(store, changed)
     if bindings:
         store.insert(
             "bindings",
@@ -79,6 +77,38 @@ def bind(store: Store, epoch: int, catalog: Catalog) -> None:
                 }
             ),
         )
+    return rose
+
+
+def describe(store: Store, epoch: int) -> None:
+    """Makes what an epoch's catalog says of its tags the newest, levels that fall included. Writer's transaction."""
+    [(body,)] = store.rows("SELECT body FROM catalogs WHERE epoch = ?", [epoch])
+    catalog = Catalog.decode(body)
+    known = _known(store, catalog.agent)
+    changed = {}
+    for _, facts in _rows(catalog):
+        key, before = known[facts[:6]]
+        if facts != before:
+            changed[key] = facts
+    _write(store, changed)
+
+
+def _known(store: Store, agent: str) -> dict[Identity, tuple[int, Identity]]:
+    """Identity -> (key, facts) of every tag of an agent."""
+    rows = store.rows(f"SELECT {_COLUMNS} FROM tags WHERE agent = ?", [agent])  # noqa: S608 - names of our own
+    return {tuple(found[:6]): (key, tuple(found)) for key, *found in rows}
+
+
+def _write(store: Store, changed: dict[int, Identity]) -> None:
+    if changed:
+        rows = [dict(zip(_TAGS.names, (key, *facts), strict=True)) for key, facts in changed.items()]
+        store.write("DELETE FROM tags WHERE list_contains(?, key)", [list(changed)])
+        store.insert("tags", pa.Table.from_pylist(rows, schema=_TAGS))
+
+
+def _secrecy(facts: Identity) -> int:
+    level = facts[_LEVEL]
+    return UNLABELLED if level is None else int(level)
 
 
 def bound(store: Store, epoch: int) -> Bound:
@@ -104,12 +134,13 @@ def _facts(agent: str, tag: CatalogTag) -> Identity:
         raise ValueError(f"catalog: tag {tag.tag} is of an unknown type {tag.type!r}")
     try:
         limits = [None if limit is None else float(limit) for limit in (tag.low, tag.high)]
-        level = None if tag.level is None else int(tag.level)
         source = orjson.dumps(tag.source, option=orjson.OPT_SORT_KEYS).decode()
     except (TypeError, ValueError, OverflowError) as reason:
         raise ValueError(f"catalog: tag {tag.tag}: {reason}") from reason
-    if level is not None and not -(2**63) <= level < 2**63:
-        raise ValueError(f"catalog: tag {tag.tag} has the level {level}")
+    if tag.level is not None and (type(tag.level) is not int or not -(2**63) <= tag.level < 2**63):
+        raise ValueError(f"catalog: tag {tag.tag} has the level {tag.level!r}")
+    # Below the lowest there is none: then it is taken for the most sensitive.
+    level = tag.level if tag.level is not None and tag.level >= 1 else None
     return (
         agent,
         tag.device,

@@ -58,7 +58,8 @@ def _account(row: Row, above: list[tuple[int, int]]) -> dict[str, Any]:
 def agents(view: Snapshot) -> list[dict[str, Any]]:
     """The last state of every agent, and when it came."""
     rows = view.rows("SELECT agent, state, received_ns FROM agents ORDER BY agent")
-    return [{"agent": agent, **orjson.loads(state), "received_ns": received_ns} for agent, state, received_ns in rows]
+    # Whoever it says that it is: it is the agent of the topic that it came on.
+    return [{**orjson.loads(state), "agent": agent, "received_ns": received_ns} for agent, state, received_ns in rows]
 
 
 def summary(view: Snapshot, blocks: int) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def summary(view: Snapshot, blocks: int) -> dict[str, Any]:
     [tags] = view.rows("SELECT count(*) FROM tags")
     [latency] = view.rows(
         "WITH newest AS (SELECT stream, sequence, stored_ns FROM blocks ORDER BY stored_ns DESC LIMIT ?)"
-        " SELECT quantile_cont((n.stored_ns - r.time) / 1e6, [0.5, 0.99])"
+        " SELECT quantile_cont((n.stored_ns::DOUBLE - r.time) / 1e6, [0.5, 0.99])"
         " FROM every r JOIN newest n ON r.stream = n.stream AND r.sequence = n.sequence",
         [blocks],
     )

@@ -13,27 +13,38 @@ from agent.wire import Rejection
 
 
 class Quarantine:
-    """Keeps each different body once, under its SHA-256, up to `limit` files; what comes after is only counted."""
+    """Keeps each different body once, under its SHA-256, up to `limit` files and `max_bytes`; what comes after is only
+    counted."""
 
-    def __init__(self, folder: Path, limit: int = 1000) -> None:
+    def __init__(self, folder: Path, limit: int = 1000, max_bytes: int = 256 * 1024 * 1024) -> None:
         self._folder = folder
         self._limit = limit
         folder.mkdir(parents=True, exist_ok=True)
-        self._names = {path.name for path in folder.iterdir()}
+        for half in folder.glob("*.new"):
+            half.unlink()
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+        self._names = set(sizes)
+        self._room = max_bytes - sum(sizes.values())
 
     def put(self, body: bytes) -> str:
         """Keeps `body`; returns its file name, or an empty text where there is no room."""
         name = f"{hashlib.sha256(body).hexdigest()[:32]}.bin"
         if name in self._names:
             return name
-        if len(self._names) >= self._limit:
+        if len(self._names) >= self._limit or len(body) > self._room:
             return ""
-        # A full disk must not stop the blocks that are sound.
-        with suppress(OSError):
-            (self._folder / name).write_bytes(body)
-            self._names.add(name)
-            return name
-        return ""
+        half = self._folder / f"{name}.new"
+        try:
+            half.write_bytes(body)
+            half.replace(self._folder / name)
+        except OSError:
+            # A full disk must not stop the blocks that are sound; and half a block tells nobody anything.
+            with suppress(OSError):
+                half.unlink()
+            return ""
+        self._names.add(name)
+        self._room -= len(body)
+        return name
 
 
 def rejection(body: bytes, reason: Exception) -> tuple[UUID, Rejection] | None:

@@ -23,6 +23,8 @@ from datacenter.store import Row, Snapshot
 
 MAX_KEYS = 10_000
 """Tags of one question."""
+MAX_GAPS = 10_000
+"""That one answer lists."""
 _SQL_TYPE_OF = {
     "bool": "BOOLEAN",
     "int8": "TINYINT",
@@ -284,15 +286,18 @@ def flat(found: pa.Table) -> pa.Table:
     return found.set_column(place, "value", pa.array(texts, pa.string()))
 
 
-def gaps(view: Snapshot, whom: Sequence[Named], span: Span) -> list[dict[str, Any]]:
-    """What is known to be missing of the streams that carry the identifiers, overlapping the span."""
+def gaps(view: Snapshot, whom: Sequence[Named], span: Span) -> dict[str, Any]:
+    """What is known to be missing of the streams that carry the identifiers, overlapping the span: `gaps`, the first of
+    them, and `more_gaps`, how many there are beside them."""
     agents = sorted({agent for each in whom for agent in each.agents})
     rows = view.rows(
-        "SELECT g.from_ns, g.to_ns, g.reason FROM gaps g JOIN streams s ON s.id = g.stream"
-        " WHERE list_contains(?, s.agent) AND g.from_ns < ? AND g.to_ns >= ? ORDER BY ALL LIMIT 10000",
-        [agents, span.to_ns, span.from_ns],
+        "SELECT g.from_ns, g.to_ns, g.reason, count(*) OVER () FROM gaps g JOIN streams s ON s.id = g.stream"
+        " WHERE list_contains(?, s.agent) AND g.from_ns < ? AND g.to_ns >= ? ORDER BY ALL LIMIT ?",
+        [agents, span.to_ns, span.from_ns, MAX_GAPS],
     )
-    return [{"from_ns": from_ns, "to_ns": to_ns, "reason": reason} for from_ns, to_ns, reason in rows]
+    found = [{"from_ns": from_ns, "to_ns": to_ns, "reason": reason} for from_ns, to_ns, reason, _ in rows]
+    more = rows[0][3] - len(rows) if rows else 0
+    return {"gaps": found} | ({"more_gaps": more} if more else {})
 
 
 def pieces(readings: list[Any], size: int = 20_000) -> Iterator[bytes]:

@@ -118,7 +118,7 @@ def _facts(who: Named) -> dict[str, Any]:
 def _rest(view: Snapshot, who: Named | Sequence[Named], span: Span, following: Cursor | None) -> bytes:
     whom = [who] if isinstance(who, Named) else who
     more = {} if following is None else {"next": opaque(following)}
-    return orjson.dumps({"gaps": query.gaps(view, whom, span), **more})
+    return orjson.dumps({**query.gaps(view, whom, span), **more})
 
 
 def _as_table(table: pa.Table, format_: str, head: dict[str, Any]) -> bytes:

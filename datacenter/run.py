@@ -18,6 +18,7 @@ from agent.tls import Credentials
 from agent.wire import Broker
 from datacenter.access import Access, Mode
 from datacenter.api import Api
+from datacenter.connection import Connection
 from datacenter.grants import Grants
 from datacenter.ingest import Ingest
 from datacenter.recorder import Recorder
@@ -175,7 +176,7 @@ async def _run(
     server = _Server(
         uvicorn.Config(
             api.app,
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,

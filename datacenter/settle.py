@@ -36,6 +36,8 @@ class Settler:
     def stop(self, timeout: float) -> bool:
         """Gives a run up that is being made; returns whether the thread ended within `timeout` seconds."""
         self._stopping.set()
+        if self._thread.ident is None:
+            return True
         self._store.stop_settling()
         self._thread.join(timeout)
         return not self._thread.is_alive()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -50,7 +51,7 @@ def directory(config: Config, catalog: Catalog) -> dict[str, Any]:
             "元数据维护方": catalog.agent,
         }
         if config.datacenter is not None:
-            entry["在线资源链接地址"] = f"http://{config.datacenter.http}/api/handles/{tag.identifier}"
+            entry["在线资源链接地址"] = f"http://{config.datacenter.http}/api/handles/{quote(tag.identifier, safe='/')}"
         entries.append(entry)
     note = "elements named after GB/T 21063.3-2007; not checked against its text"
     return {"format": "gbt21063.3", "note": note, "epoch": epoch, "entries": entries}

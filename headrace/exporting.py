@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent import _native, config, durable, export, salvage, verdict
+from agent import _native, config, durable, export, moment, salvage, verdict
 from agent.audit_file import AuditFile
 from agent.config import Config
 from agent.entry import Entry, from_block, from_row, is_whole
 from agent.errors import BlockError, HeadraceError
-from agent.policy import Policy
+from agent.policy import MAIN, Policy
 from agent.ranges import Ranges
 from agent.verdict import Verdicts
 from agent.wire import Catalog, CatalogTag, epoch_of
@@ -47,12 +47,23 @@ def main(options: argparse.Namespace) -> int:
         written = _Written(_Gate(found, options.uplink, [*catalogs, *_known(path)]))
         return _tell(options, _write(options, written, entries, found))
     with outside.opened(path, alone=options.confirm) as outbox:
+        outbox.end = _unfinished(outbox, found, options.uplink)
         written = _Written(_Gate(found, options.uplink, outbox.catalogs()))
         shown = _write(options, written, _entries(outbox), found, outbox.facts["entries"])
     if options.confirm and written.places:
         asyncio.run(_confirm(path, found, written.places))
         shown["confirmed"] = True
     return _tell(options, shown)
+
+
+def _unfinished(outbox: Outside, found: Config, uplink: str) -> int:
+    """From where on the agent may take back what its outbox for level 3 has (`agent.moment`); 0 where nothing is so."""
+    if uplink == MAIN:
+        return 0
+    kept = outbox.kept()
+    with contextlib.suppress(HeadraceError), outside.opened(outside.path_of(found, MAIN)) as main:
+        return moment.unfinished(kept, main.kept())
+    return 0
 
 
 class _Gate:

@@ -38,9 +38,12 @@ def _add(options: argparse.Namespace, config: Config) -> int:
     from datacenter.grants import Grants
 
     assert config.datacenter is not None
-    if not options.who or not options.pattern:
+    if not options.who or not options.pattern or not all(options.pattern):
         raise _wrong(config, "grant", "who gets it, and for what", "write --who NAME --pattern '88.118.8/press1.*'")
     until_ns = _until(options.until, config)
+    if odd := [pattern for pattern in options.pattern if "*" in pattern[:-1]]:
+        hint = "a star stands for the rest of an identifier, at its end: write --pattern '88.118.8/press1.*'"
+        raise _wrong(config, "pattern", f"{odd[0]!r} has a star within", hint)
     try:
         window_ns = duration(options.window, "window")
     except Exception as reason:
@@ -131,7 +134,12 @@ def _until(text: str | None, config: Config) -> int | None:
         raise _wrong(
             config, "until", f"{text!r} is not a time", "write 2026-12-31 or 2026-12-31T18:00:00+08:00"
         ) from None
-    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()) * 10**9
+    until_ns = int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()) * 10**9
+    if until_ns <= time.time_ns():
+        raise _wrong(config, "until", f"{text} is over", "write a time to come")
+    if until_ns >= 2**63:
+        raise _wrong(config, "until", f"{text} is further than the year 2261", "leave --until out: then it has no end")
+    return until_ns
 
 
 def _wrong(config: Config, field: str, message: str, hint: str) -> ConfigError:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from agent import _native, outbox_file
+from agent import _native, moment, outbox_file
 from agent.config import Config
 from agent.entry import COLUMNS, TOTALS, Damaged
 from agent.lanes import place, ways
 from headrace.progress import CannotDo, Misused
 
+_BEYOND = (1 << 63) - 1
 STEP = 64
 """Rows that are read at a time from an outbox that may be in use."""
 
@@ -30,13 +31,21 @@ class Outside:
     stream: UUID
     facts: dict[str, int]
     former: list[tuple[int, UUID]] = field(default_factory=list)
+    end: int = 0
+    """What stands from this place on is not read; 0 where all is."""
+
+    def kept(self) -> moment.Kept:
+        """What is said of moments that two outboxes share."""
+        found = self.db.execute("SELECT name, crc, body FROM mark").fetchall()
+        whole = {name: body for name, crc, body in found if type(body) is bytes and _native.crc32c(body) == crc}
+        return moment.Kept(self.stream.bytes, self.facts["next_sequence"], whole)
 
     def entries(self) -> Iterator[tuple[Any, ...]]:
         """(COLUMNS..., body) of what waits, in order."""
         after = self.facts["confirmed"]
         while rows := self.db.execute(
-            f"SELECT {COLUMNS}, body FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?",  # noqa: S608
-            (after, STEP),
+            f"SELECT {COLUMNS}, body FROM entry WHERE sequence > ? AND sequence < ? ORDER BY sequence LIMIT ?",  # noqa: S608
+            (after, self.end or _BEYOND, STEP),
         ).fetchall():
             yield from rows
             after = rows[-1][0]

@@ -234,11 +234,17 @@ def _listening(facts: dict[str, Any]) -> None:
 
 
 async def _watch(simulation: Simulation) -> None:
+    from rich.console import Console
     from rich.live import Live
 
     from headrace.watch import Watch
 
-    with Live(get_renderable=Watch(simulation).render, refresh_per_second=2):
+    console, watch = Console(), Watch(simulation)
+    if not console.is_terminal:
+        facts = {"event": "nothing_to_watch"}
+        log.warning("--watch shows nothing: stdout is no terminal", extra=facts)
+        return
+    with Live(console=console, get_renderable=lambda: watch.render(console.width), refresh_per_second=2):
         await asyncio.Event().wait()
 
 

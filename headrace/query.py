@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import struct
@@ -19,8 +20,8 @@ from headrace.progress import Misused
 
 FLOAT32_MAX = 3.4e38
 BAD_REQUEST = 400
-TIMEOUT = 30.0
-"""Seconds for an answer to begin."""
+TIMEOUT = 40.0
+"""Seconds for an answer to begin: longer than the data center takes to say that it takes too long."""
 
 
 class NoAnswer(HeadraceError):
@@ -46,17 +47,33 @@ def fetch(url: str, path: str, **parameters: object) -> bytes:
         raise WrongQuestion(f"{url!r} is not a data center's address; write --url http://127.0.0.1:8080")
     try:
         request = urllib.request.Request(address, headers=headers)  # noqa: S310  (the scheme is checked above)
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
+        with _OPENER.open(request, timeout=TIMEOUT) as answer:
             body: bytes = answer.read()
             return body
     except urllib.error.HTTPError as refused:
-        raise (WrongQuestion if refused.code == BAD_REQUEST else NoAnswer)(_reason(refused), refused.code) from None
+        with refused:
+            kind = WrongQuestion if refused.code == BAD_REQUEST else NoAnswer
+            raise kind(_reason(refused), refused.code) from None
+    except http.client.HTTPException as reason:
+        raise NoAnswer(f"{url} broke its answer off ({type(reason).__name__}); ask again, or for less") from None
     except (OSError, ValueError) as reason:
         cause = getattr(reason, "reason", reason)
         raise NoAnswer(f"no answer from {url}: {cause}; is `headrace datacenter` running there?") from None
 
 
+class _Nowhere(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the token would go there too."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_Nowhere)
+
+
 def _reason(refused: urllib.error.HTTPError) -> str:
+    if 300 <= refused.code < 400:
+        return f"it is said to be at {refused.headers.get('Location')!r}; write --url with that address"
     try:
         problem = json.loads(refused.read(65536))
         return str(problem.get("detail") or problem.get("title") or refused)

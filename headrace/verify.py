@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from agent import config as configs
 from agent.config import Config
@@ -27,6 +28,10 @@ from simulators.plant import Plant
 PAGE = 200_000
 UNKNOWN = 404
 MOST_EXAMPLES = 10
+Answer: TypeAlias = dict[str, Any]
+"""Of `/v1/readings`."""
+Pages: TypeAlias = Callable[..., Iterable[Answer]]
+"""Of a tag, and from a time on where one is given."""
 
 
 @dataclass(slots=True)
@@ -95,66 +100,121 @@ def verify(config: Config, seed: int, url: str) -> Verdict:
 def compare(config: Config, plant: Plant, url: str, span: Mapping[str, object] | None = None) -> Verdict:
     """The same for a plant that is there already; `span` may have `from` and `to`. Raises NoAnswer."""
     oracle = Oracle(plant, config, Record.beside(config.agent.data_dir).spells())
-    found = Verdict(devices={device.name: Account() for device in config.devices})
-    gaps: set[tuple[int, int, str]] = set()
-    for tag in config.tags:
-        _tag(found, oracle, tag, gaps, _pages(url, tag.identifier, span or {}))
-    found.gaps = len(gaps)
-    for name in _COUNTS:
-        setattr(found, name, sum(getattr(each, name) for each in found.devices.values()))
+
+    def pages(tag: Tag, from_ns: int | None = None) -> Iterator[Answer]:
+        return _pages(url, tag.identifier, {**(span or {}), **({} if from_ns is None else {"from": from_ns})})
+
+    found = judge(config, oracle, pages)
     streams = json.loads(fetch(url, "/v1/streams"))
     found.awaited = sum(last - first + 1 for stream in streams for first, last in stream["holes"])
     return found
 
 
-def _tag(
-    found: Verdict, oracle: Oracle, tag: Tag, gaps: set[tuple[int, int, str]], pages: Iterator[dict[str, Any]]
-) -> None:
+def judge(config: Config, oracle: Oracle, pages: Pages) -> Verdict:
+    """What `pages` have of each tag, by what `oracle` knows."""
+    found = Verdict(devices={device.name: Account() for device in config.devices})
+    gaps: set[tuple[int, int, str]] = set()
+    for device in config.devices:
+        seen = [_tag(found, oracle, tag, gaps, pages(tag)) for tag in device.tags]
+        last_ns = max((each.last_ns for each in seen if each.last_ns is not None), default=None)
+        for each in seen:
+            _silent(found, oracle, each, last_ns, pages)
+    found.gaps = len(gaps)
+    for name in _COUNTS:
+        setattr(found, name, sum(getattr(each, name) for each in found.devices.values()))
+    return found
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is to be known of a tag once those of its device are known."""
+
+    tag: Tag
+    first_ns: int | None
+    last_ns: int | None
+    """Of the plant's times of its readings with a value; None where it has none."""
+    told: list[tuple[int, int]]
+
+
+def _tag(found: Verdict, oracle: Oracle, tag: Tag, gaps: set[tuple[int, int, str]], pages: Iterable[Answer]) -> _Seen:
     account = found.devices[tag.device]
     account.tags += 1
     readings: Counter[tuple[int, Any, int]] = Counter()
     mine: set[tuple[int, int, str]] = set()
     stored: set[int] = set()
+    likely: list[int] = []
     for answer in pages:
+        now_ns = time.time_ns()
         mine.update((gap["from_ns"], gap["to_ns"], gap["reason"]) for gap in answer["gaps"])
         for time_ns, written, quality in answer["readings"]:
             value = as_plant(written, tag.type)
             readings[time_ns, value, quality] += 1
-            if oracle.wrong(tag, time_ns, value, quality):
+            moments = [] if value is None else oracle.moments(tag, time_ns, value) or [time_ns]
+            if oracle.wrong(tag, time_ns, value, quality) or min(moments, default=0) > now_ns:
                 account.wrong += 1
                 _example(found, tag, f"is {value!r} at {time_ns}, and never was around then")
-            if value is not None:
-                at = oracle.stepped(tag, time_ns, value)
-                stored.add(time_ns if at is None else at)
+            stored.update(moments)
+            likely += moments[:1]
     gaps |= mine
     account.stored += readings.total()
-    account.duplicates += readings.total() - len(readings)
+    account.duplicates += _doubled(oracle, tag, readings)
     told = [(from_ns, to_ns) for from_ns, to_ns, _ in mine] + _bad(readings) + list(oracle.hidden(tag))
-    good = sorted(stored)
-    if not good:
-        account.lost += not told
-        account.named += bool(told)
-        if not told:
+    if not likely:
+        return _Seen(tag, None, None, told)
+    first_ns, last_ns = min(likely), max(likely)
+    missing = [each for each in oracle.expected_changes(tag, first_ns, last_ns) if each not in stored]
+    _missing(found, tag, missing, told, "unseen")
+    account.late += oracle.late(tag, sorted(time_ns for time_ns, _, _ in readings), told)
+    return _Seen(tag, first_ns, last_ns, told)
+
+
+def _missing(found: Verdict, tag: Tag, missing: Sequence[int], told: Sequence[tuple[int, int]], how: str) -> None:
+    account = found.devices[tag.device]
+    lost = [each for each in missing if not any(from_ns <= each <= to_ns for from_ns, to_ns in told)]
+    account.named += len(missing) - len(lost)
+    account.lost += len(lost)
+    if lost:
+        _example(found, tag, f"changed {len(lost)} times {how}, first at {lost[0]}")
+
+
+def _silent(found: Verdict, oracle: Oracle, seen: _Seen, last_ns: int | None, pages: Pages) -> None:
+    """A tag that has no reading, or none any more although its device goes on."""
+    account, tag = found.devices[seen.tag.device], seen.tag
+    if seen.first_ns is None or seen.last_ns is None:
+        account.lost += not seen.told
+        account.named += bool(seen.told)
+        if not seen.told:
             _example(found, tag, "has no reading")
         return
-    missing = [each for each in oracle.expected_changes(tag, good[0], good[-1]) if each not in stored]
-    named = [each for each in missing if any(from_ns <= each <= to_ns for from_ns, to_ns in told)]
-    account.named += len(named)
-    account.lost += len(missing) - len(named)
-    if len(missing) > len(named):
-        first = min(set(missing) - set(named))
-        _example(found, tag, f"changed {len(missing) - len(named)} times unseen, first at {first}")
-    account.late += oracle.late(tag, sorted(time_ns for time_ns, _, _ in readings), told)
+    end_ns = (last_ns or 0) - oracle.patience_ns(tag)
+    missing = oracle.expected_changes(tag, seen.last_ns, end_ns)
+    if missing:  # unless they came while the other tags were looked at
+        more = [each for answer in pages(tag, seen.last_ns + 1) for each in answer["readings"]]
+        come = {each for at, value, _ in more for each in oracle.moments(tag, at, as_plant(value, tag.type))}
+        _missing(found, tag, [each for each in missing if each not in come], seen.told, "after its last reading")
+
+
+def _doubled(oracle: Oracle, tag: Tag, readings: Counter[tuple[int, Any, int]]) -> int:
+    """A tag has one value at a time, whatever it is, unless the device's clock showed that time more than once."""
+    copies: Counter[int] = Counter()
+    for (time_ns, value, _), count in readings.items():
+        copies[time_ns] += count if value is not None else 0
+    found = sum(count - 1 for (_, value, _), count in readings.items() if value is None)
+    again: dict[int, set[int]] = {time_ns: set() for time_ns, count in copies.items() if count > 1}
+    for time_ns, value, _ in readings if again else ():
+        if value is not None and time_ns in again:
+            again[time_ns].update(oracle.moments(tag, time_ns, value))
+    return found + sum(copies[time_ns] - max(1, len(moments)) for time_ns, moments in again.items())
 
 
 def _bad(readings: Counter[tuple[int, Any, int]]) -> list[tuple[int, int]]:
-    """From each reading without a value to the next one with a value."""
+    """From each reading without a value to the next one with a value; for ever, where none came."""
     good = sorted(time_ns for time_ns, value, _ in readings if value is not None)
     found = []
     for time_ns, value, _ in readings:
         if value is None:
             at = bisect_right(good, time_ns)
-            found.append((time_ns, good[at] if at < len(good) else time_ns))
+            found.append((time_ns, good[at] if at < len(good) else 2**63 - 1))
     return found
 
 
@@ -186,12 +246,12 @@ def _example(found: Verdict, tag: Tag, what: str) -> None:
         found.examples.append(f"{tag.device}.{tag.name} ({tag.address}) {what}")
 
 
-def _pages(url: str, identifier: str, span: Mapping[str, object]) -> Iterator[dict[str, Any]]:
+def _pages(url: str, identifier: str, span: Mapping[str, object]) -> Iterator[Answer]:
     after = None
     while True:
         try:
             body = fetch(url, "/v1/readings", id=identifier, limit=PAGE, after=after, **span)
-            answer: dict[str, Any] = json.loads(body)
+            answer: Answer = json.loads(body)
         except NoAnswer as reason:
             if reason.status == UNKNOWN:
                 return

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TypeAlias
 
 Told: TypeAlias = bool | int | float | str
@@ -21,6 +22,8 @@ At: TypeAlias = Callable[[int], Told]
 LONGEST = 500
 """Characters."""
 DEEPEST = 40
+DEEPEST_OF_ALL = 500
+"""Calls, through all tags that one follows from: Python has 1,000."""
 SAMPLES = 8
 """Of a mean."""
 COSTLIEST = 5_000
@@ -37,19 +40,21 @@ class Expression:
 
     at: At
     tags: dict[str, int] = field(default_factory=dict)
+    depth: int = 0
 
 
-def parse(text: str, find: Callable[[str], At | None]) -> Expression:
-    """`find` knows the tag of a name, or returns None. Raises NotAnExpression."""
+def parse(text: str, find: Callable[[str], At | None], names: Collection[str] = ()) -> Expression:
+    """`find` knows the tag of a name, or returns None. `names`: what can have been meant then. Raises
+    NotAnExpression."""
     if len(text) > LONGEST:
         raise NotAnExpression(f"{len(text)} characters; write at most {LONGEST}, with tags for what lies between")
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise NotAnExpression(f"{text!r} is not an expression; write one such as 40 + 0.3 * press1.load") from None
-    found = _Parser(find)
+    found = _Parser(find, names)
     at = found.node(tree.body, 0, 1)
-    return Expression(at, found.tags)
+    return Expression(at, found.tags, found.deepest)
 
 
 def number(value: Told) -> int | float:
@@ -92,14 +97,17 @@ _NAMES: dict[str, At] = {
 
 
 class _Parser:
-    def __init__(self, find: Callable[[str], At | None]) -> None:
+    def __init__(self, find: Callable[[str], At | None], names: Collection[str]) -> None:
+        self._names = names
         self.tags: dict[str, int] = {}
+        self.deepest = 0
         self._find = find
 
     def node(self, node: ast.expr, depth: int, cost: int) -> At:  # noqa: PLR0911
         """`cost`: how often one value of the whole looks at this part."""
         if depth > DEEPEST:
             raise NotAnExpression(f"nested more than {DEEPEST} deep; write tags for what lies between")
+        self.deepest = max(self.deepest, depth)
 
         def part(each: ast.expr) -> At:
             return self.node(each, depth + 1, cost)
@@ -137,7 +145,9 @@ class _Parser:
         if found is None:
             if name in _NAMES:
                 return _NAMES[name]
-            raise NotAnExpression(f'there is no tag {name}; write device.tag, or tag("...") where it has odd letters')
+            near = get_close_matches(name, self._names, n=1)
+            text = near[0] if near else 'device.tag, or tag("...") where it has odd letters'
+            raise NotAnExpression(f"there is no tag {name}; write {text}")
         self.tags[name] = self.tags.get(name, 0) + cost
         return found
 

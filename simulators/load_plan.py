@@ -101,7 +101,8 @@ def _unfit(device: ModbusDevice | OpcUaDevice, host: str) -> tuple[str, str, str
     if device.security != "None":
         return "security", "--load serves OPC UA without encryption", f'{plain} security = "None"'
     for tag in device.tags:
-        if (address := NodeAddress.parse(tag.address)).kind == "path" or address.namespace in (0, 1):
+        address = NodeAddress.parse(tag.address)
+        if address.kind == "path" or address.field or address.namespace in (0, 1):
             wrong = f"{tag.name} at {tag.address} is not a node that --load can lay out"
             return "tags", wrong, f"{plain} node ids such as nsu=urn:plant;s=Furnace.Temp"
     return None

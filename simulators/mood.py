@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 
 from agent.address import ModbusTable
@@ -162,14 +163,45 @@ class Spell:
         """Whether it was then."""
         return self.from_ns <= time_ns <= (time_ns if self.to_ns is None else self.to_ns)
 
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How a device's clock was wrong from one time to another, by all that was wrong with it then."""
+
+    from_ns: int
+    to_ns: int | None
+    spells: tuple[Spell, ...]
+
+    def lasts(self, time_ns: int) -> bool:
+        """Whether it was then."""
+        return self.from_ns <= time_ns <= (time_ns if self.to_ns is None else self.to_ns)
+
     def shown_ns(self, time_ns: int) -> int:
         """What a clock like this shows at a time."""
-        return time_ns + ahead(time_ns, self.from_ns, self.offset, self.drift)
+        return time_ns + sum(ahead(time_ns, each.from_ns, each.offset, each.drift) for each in self.spells)
 
     def true_ns(self, shown_ns: int) -> int:
-        """When it shows that, to a microsecond or two."""
-        since = shown_ns - self.from_ns - int(self.offset * 1e9)
-        return self.from_ns + since - int(since * self.drift / (1_000_000 + self.drift))
+        """When it shows that, to a microsecond or two: a drift changes next to nothing from one guess to the next."""
+        found = shown_ns
+        for _ in range(30):
+            found, before = found + shown_ns - self.shown_ns(found), found
+            if found == before:
+                break
+        return found
+
+
+def clocks(spells: Iterable[Spell], device: str) -> list[Clock]:
+    """How its clock was wrong, piece by piece: what is wrong with it at once adds up."""
+    wrong = [each for each in spells if each.device == device and each.kind is Wrong.CLOCK]
+    ends = sorted({each.from_ns for each in wrong} | {each.to_ns for each in wrong if each.to_ns is not None})
+    pieces = [*pairwise(ends), *([(ends[-1], None)] if ends else [])]
+    found = []
+    for from_ns, to_ns in pieces:
+        at = from_ns if to_ns is None else (from_ns + to_ns) // 2
+        open_ = [each for each in wrong if each.lasts(at) and (to_ns is not None or each.to_ns is None)]
+        if open_:
+            found.append(Clock(from_ns, to_ns, tuple(open_)))
+    return found
 
 
 class Record:
@@ -192,6 +224,11 @@ class Record:
     def ended(self, device: str, kind: Wrong, since_ns: int | None = None) -> int:
         """Returns when, in ns UTC. `since_ns` tells it from others of its kind; left out, it is the oldest."""
         return self._write(device, kind, "ended", {} if since_ns is None else {"since": since_ns})
+
+    def was(self, device: str, kind: Wrong, from_ns: int, to_ns: int) -> None:
+        """What is over already."""
+        self._add({"device": device, "kind": kind, "began": from_ns})
+        self._add({"device": device, "kind": kind, "ended": to_ns, "since": from_ns})
 
     def started(self) -> None:
         """The devices are new: what a simulator that was killed left open is over."""

@@ -4,6 +4,9 @@ OPC 10000-5, 6.3.11), revises what it is asked for, and refuses the rest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from asyncua import ua
@@ -12,12 +15,15 @@ from asyncua.common.utils import ServiceError
 from asyncua.server.address_space import AddressSpace, AttributeService
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.subscription_service import SubscriptionService
+from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
 
 from simulators.profiles import Profile
 
 _TOLD = ("Read", "Browse", "TranslateBrowsePathsToNodeIds", "RegisterNodes", "Write", "HistoryReadData")
+_SERVER = (ua.TimestampsToReturn.Server, ua.TimestampsToReturn.Both)
+_SOURCE = (ua.TimestampsToReturn.Source, ua.TimestampsToReturn.Both)
 _PLACE = "Server_ServerCapabilities_OperationLimits_"
 
 
@@ -75,11 +81,34 @@ class Subscriptions(Keeping):
         return found
 
 
-class Attributes(AttributeService):
-    """asyncua's, within limits."""
+class Reading(AttributeService):
+    """asyncua's, which gives both time stamps to everybody, the server's as of the last change. Here it is when the
+    value was known to be so last (OPC 10000-4, 7.11.4), so that a client which polls has a time of each poll."""
 
-    def __init__(self, space: AddressSpace, limits: Profile) -> None:
+    def __init__(self, space: AddressSpace, known: Callable[[ua.NodeId], datetime | None]) -> None:
         super().__init__(space)
+        self._known = known
+
+    def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
+        wanted = params.TimestampsToReturn
+        found = []
+        for asked, value in zip(params.NodesToRead, super().read(params), strict=True):
+            told: Any = replace(value)
+            if asked.AttributeId == AttributeIds.Value:
+                told.ServerTimestamp = self._known(asked.NodeId) or value.ServerTimestamp
+            if wanted not in _SERVER:
+                told.ServerTimestamp = None
+            if wanted not in _SOURCE:
+                told.SourceTimestamp = None
+            found.append(told)
+        return found
+
+
+class Attributes(Reading):
+    """Within limits."""
+
+    def __init__(self, space: AddressSpace, known: Callable[[ua.NodeId], datetime | None], limits: Profile) -> None:
+        super().__init__(space, known)
         self._limits = limits
 
     def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
@@ -89,10 +118,10 @@ class Attributes(AttributeService):
         return super().read(params)
 
 
-def limit(server: InternalServer, limits: Profile) -> None:
-    """Before the server is initialised."""
+def limit(server: InternalServer, limits: Profile, known: Callable[[ua.NodeId], datetime | None]) -> None:
+    """Before the server is initialised. `known`: as `Reading` has it."""
     server.subscription_service = Subscriptions(server.aspace, server, limits)
-    server.attribute_service = Attributes(server.aspace, limits)
+    server.attribute_service = Attributes(server.aspace, known, limits)
     server.max_connections = limits.sessions
     server.max_subscriptions = limits.subscriptions
 

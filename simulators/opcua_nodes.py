@@ -1,5 +1,6 @@
 """The nodes of a virtual OPC UA server: a folder for each device, below it its tags as variables, or where their browse
-paths say; with EURange and EngineeringUnits (OPC 10000-8, 5.3.2), each planned in a `Space`.
+paths say; with EURange and EngineeringUnits (OPC 10000-8, 5.3.2), and the types of structures; each planned in a
+`Space`.
 """
 
 from __future__ import annotations
@@ -7,33 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any
+from math import gcd
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from asyncua import ua
-from asyncua.server.address_space import NodeData, NodeManagementService
+from asyncua.server.address_space import AttributeValue, NodeData, NodeManagementService
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 
 from agent.address import NodeAddress
-from agent.model import Tag, Value, ValueType
+from agent.model import Tag, Value
 from simulators.opcua_space import Space
-
-VARIANTS = {
-    ValueType.BOOL: ua.VariantType.Boolean,
-    ValueType.INT8: ua.VariantType.SByte,
-    ValueType.INT16: ua.VariantType.Int16,
-    ValueType.INT32: ua.VariantType.Int32,
-    ValueType.INT64: ua.VariantType.Int64,
-    ValueType.UINT8: ua.VariantType.Byte,
-    ValueType.UINT16: ua.VariantType.UInt16,
-    ValueType.UINT32: ua.VariantType.UInt32,
-    ValueType.UINT64: ua.VariantType.UInt64,
-    ValueType.FLOAT32: ua.VariantType.Float,
-    ValueType.FLOAT64: ua.VariantType.Double,
-    ValueType.STRING: ua.VariantType.String,
-    ValueType.BYTES: ua.VariantType.ByteString,
-}
+from simulators.opcua_structures import ONE_DIMENSION, SCALAR, VARIANTS, Structure, Type, called
+from simulators.plant import Plant
 
 _CODES = {
     "°C": "CEL", "K": "KEL", "bar": "BAR", "mbar": "MBR", "kN": "B47", "mm": "MMT", "mm/s": "C16", "%": "P1",
@@ -42,19 +30,41 @@ _CODES = {
 }  # fmt: skip
 """Units by their UNECE code (recommendation 20), of which EUInformation has the characters (OPC 10000-8, 5.6.3.3)."""
 _READ = ua.AccessLevel.CurrentRead.mask | ua.AccessLevel.HistoryRead.mask
-_SCALAR, _ONE_DIMENSION = -1, 1
-"""Of ValueRank."""
+
+
+Raw: TypeAlias = Value | tuple[Value, ...]
+"""What a device holds: of a node with a structure, that of each of its tags."""
 
 
 @dataclass(slots=True)
 class Variable:
-    """One tag as its server has it: what it shows, and since when."""
+    """One node as its server has it: what it shows, and since when."""
 
     tag: Tag
+    """Its tag; of a node with a structure the first of them."""
     id: ua.NodeId
-    variant: ua.VariantType
     shown: ua.DataValue = field(default_factory=ua.DataValue)
-    raw: Value = None
+    raw: Raw = None
+    written_ns: int = 0
+    """When its last step began that was looked at, changed or not."""
+    structure: Structure | None = None
+
+    def step_ns(self, plant: Plant) -> int:
+        """How often it may change."""
+        return plant.step_ns(self.tag) if self.structure is None else gcd(*map(plant.step_ns, self.structure.tags))
+
+    def at(self, plant: Plant, time_ns: int) -> Raw:
+        """What it has at a time."""
+        if self.structure is None:
+            return plant.raw(self.tag, time_ns)
+        return tuple(plant.raw(tag, time_ns) for tag in self.structure.tags)
+
+    def variant(self, raw: Raw) -> ua.Variant:
+        """As its value says it."""
+        if self.structure is None:
+            return ua.Variant(raw, VARIANTS[self.tag.type.element])
+        assert isinstance(raw, tuple)
+        return ua.Variant(self.structure.value(raw), ua.VariantType.ExtensionObject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +74,8 @@ class _Child:
     id: ua.NodeId
     name: ua.QualifiedName
     kind: ua.NodeClass
-    type: ua.NodeId
+    type: ua.NodeId | None = None
+    """Its TypeDefinition; types have none."""
     reference: int = ObjectIds.HasComponent
 
 
@@ -79,27 +90,60 @@ class Nodes:
         """Of each object of ours, what is below it."""
         self._objects: dict[tuple[ua.NodeId, int, str], ua.NodeId] = {}
 
-    def device(self, name: str, tags: Sequence[Tag]) -> tuple[list[Variable], int]:
-        """Plans a device. Returns its variables, and how many were left out since their node is there already."""
+    def device(
+        self, name: str, tags: Sequence[Tag], structures: Sequence[Structure] = ()
+    ) -> tuple[list[Variable], int]:
+        """Plans a device. Returns its variables, and how many tags were left out since their node is there already."""
         home = self._spaces[None]
         folder = self._object(_standard(ObjectIds.ObjectsFolder), home, name, ObjectIds.FolderType)
         found, left_out = [], 0
         for tag in tags:
-            address = NodeAddress.parse(tag.address)
-            space = self._spaces[address.namespace]
-            parent, name_of = folder, ua.QualifiedName(tag.name, ua.UInt16(space))
-            if address.kind == "path":
-                parent, name_of = self._way(address)
-                id_ = self._child(parent, name_of) or node_id(tag.address, space)
-            else:
-                id_ = node_id(address.key, space)
-            if id_ in self._space:
+            if (variable := self._variable(folder, tag.name, NodeAddress.parse(tag.address), tag, None)) is None:
                 left_out += 1
-                continue
-            variable = Variable(tag, id_, VARIANTS[tag.type.element])
-            self._plan(variable, parent, name_of)
-            found.append(variable)
+            else:
+                found.append(variable)
+        for each in structures:
+            if (variable := self._variable(folder, called(each.address), each.address, each.tags[0], each)) is None:
+                left_out += len(each.tags)
+            else:
+                found.append(variable)
         return found, left_out
+
+    def _variable(
+        self, folder: ua.NodeId, name: str, address: NodeAddress, tag: Tag, structure: Structure | None
+    ) -> Variable | None:
+        """Plans one; None where its node is there already."""
+        space = self._spaces[address.namespace]
+        parent, name_of = folder, ua.QualifiedName(name, ua.UInt16(space))
+        if address.kind == "path":
+            parent, name_of = self._way(address)
+            id_ = self._child(parent, name_of) or node_id(address.text, space)
+        else:
+            id_ = node_id(address.key, space)
+        if id_ in self._space:
+            return None
+        variable = Variable(tag, id_, structure=structure)
+        if structure is not None:
+            for each in structure.type.types():
+                self._plan_type(each)
+        self._plan(variable, parent, name_of)
+        return variable
+
+    def _plan_type(self, found: Type) -> None:
+        """A data type below the standard's Structure, where clients look for types, and its encoding."""
+        base, space = _standard(ObjectIds.Structure), ua.UInt16(found.id.NamespaceIndex)
+        name = ua.QualifiedName(found.name, space)
+        child = _Child(found.id, name, ua.NodeClass.DataType, reference=ObjectIds.HasSubtype)
+        encoding = _Child(
+            found.encoding,
+            ua.QualifiedName("Default Binary", ua.UInt16(0)),
+            ua.NodeClass.Object,
+            _standard(ObjectIds.DataTypeEncodingType),
+            ObjectIds.HasEncoding,
+        )
+        self._space.plan(found.id, partial(self._make_type, found, child, encoding))
+        self._space.plan(found.encoding, partial(self._make_encoding, encoding, found.id))
+        self._hang(base, child)
 
     def _way(self, address: NodeAddress) -> tuple[ua.NodeId, ua.QualifiedName]:
         """The last object of a browse path, with those before it, and the browse name below it."""
@@ -154,6 +198,8 @@ class Nodes:
     def _properties(self, variable: Variable) -> list[tuple[_Child, Callable[[], Any]]]:
         tag = variable.tag
         found: list[tuple[str, Callable[[], Any]]] = []
+        if variable.structure is not None:  # they are not said of a field
+            return []
         if tag.low is not None and tag.high is not None:
             found.append(("EURange", partial(_range, tag)))
         if tag.unit:
@@ -179,13 +225,29 @@ class Nodes:
         )
         return self._made(child, parent, attributes, self._below[child.id])
 
+    def _make_type(self, found: Type, child: _Child, encoding: _Child) -> NodeData:
+        attributes = ua.DataTypeAttributes(
+            DisplayName=ua.LocalizedText(found.name), Description=ua.LocalizedText(found.name)
+        )
+        attributes.IsAbstract = False
+        made = self._made(child, _standard(ObjectIds.Structure), attributes, [encoding])
+        definition = ua.Variant(found.definition(), ua.VariantType.ExtensionObject)
+        made.attributes[AttributeIds.DataTypeDefinition] = AttributeValue(ua.DataValue(definition))
+        return made
+
+    def _make_encoding(self, child: _Child, parent: ua.NodeId) -> NodeData:
+        name = ua.LocalizedText(child.name.Name)
+        return self._made(child, parent, ua.ObjectAttributes(DisplayName=name, Description=name), ())
+
     def _make_variable(self, variable: Variable, child: _Child, parent: ua.NodeId, below: Sequence[_Child]) -> NodeData:
-        tag = variable.tag
+        tag, structure = variable.tag, variable.structure
         value = ua.Variant()  # in its place comes what the tag shows
-        attributes = _variable(child, _standard(variable.variant.value), value, tag.description or tag.name)
+        kind = _standard(VARIANTS[tag.type.element].value) if structure is None else structure.type.id
+        about = tag.description or tag.name if structure is None else str(child.name.Name)
+        attributes = _variable(child, kind, value, about)
         attributes.AccessLevel = attributes.UserAccessLevel = ua.Byte(_READ)
         attributes.Historizing = True
-        attributes.ValueRank = ua.Int32(_ONE_DIMENSION if tag.type.is_array else _SCALAR)
+        attributes.ValueRank = ua.Int32(ONE_DIMENSION if tag.type.is_array and structure is None else SCALAR)
         made = self._made(child, parent, attributes, below)
         made.attributes[AttributeIds.Value].value = variable.shown
         return made
@@ -204,6 +266,8 @@ class Nodes:
             (child.reference, parent, False),
             (ObjectIds.HasTypeDefinition, child.type, True),
         ):
+            if target is None:
+                continue
             reference = ua.AddReferencesItem(ReferenceTypeId=_standard(kind))
             reference.IsForward = forward
             reference.TargetNodeId = target
@@ -228,7 +292,7 @@ def _variable(child: _Child, kind: ua.NodeId, value: ua.Variant, description: st
         DisplayName=ua.LocalizedText(child.name.Name), Description=ua.LocalizedText(description), DataType=kind
     )
     found.Value = value
-    found.ValueRank = ua.Int32(_SCALAR)
+    found.ValueRank = ua.Int32(SCALAR)
     found.AccessLevel = found.UserAccessLevel = ua.Byte(ua.AccessLevel.CurrentRead.mask)
     return found
 
@@ -238,7 +302,8 @@ def _forward(child: _Child) -> ua.ReferenceDescription:
     found.NodeId = child.id
     found.NodeClass = child.kind
     found.DisplayName = ua.LocalizedText(child.name.Name)
-    found.TypeDefinition = child.type
+    if child.type is not None:
+        found.TypeDefinition = child.type
     return found
 
 

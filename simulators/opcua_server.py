@@ -16,13 +16,14 @@ from asyncua.server.server import Server
 from asyncua.ua.attribute_ids import AttributeIds
 
 from agent.address import NodeAddress
-from agent.model import StatusCode, Tag, Value
+from agent.model import StatusCode, Tag
 from simulators import opcua_limits
 from simulators.mood import HIDING, Mood, Wrong
 from simulators.opcua_access import APPLICATION_URI, Access
 from simulators.opcua_history import EPOCH, LONGEST_NS, History
-from simulators.opcua_nodes import Nodes, Variable
+from simulators.opcua_nodes import Nodes, Raw, Variable
 from simulators.opcua_space import Internal, Space, standard
+from simulators.opcua_structures import grouped
 from simulators.plant import Plant
 from simulators.profiles import Profile
 
@@ -32,6 +33,8 @@ _LOOK = 0.05
 """Seconds between two looks at what is wrong."""
 _LONGEST_SLEEP = 1.0
 """Seconds; wall time is read again after it, so a clock that was set back stalls nothing for longer."""
+_LATEST_NS = 300_000_000_000
+"""What is later by the clock was not shown, as by a machine that slept: it would take too long to make up for."""
 _STANDARD = "http://opcfoundation.org/UA/"
 
 
@@ -51,11 +54,14 @@ class OpcUaServer:
         *,
         access: Access | None = None,
         limits: Profile | None = None,
+        still: Callable[[int, int], None] = lambda _from_ns, _to_ns: None,
     ) -> None:
-        """`access`: left out, everybody may come in, without security. `limits`: those of a small controller."""
+        """`access`: left out, everybody may come in, without security. `limits`: those of a small controller. `still`
+        is told from when to when nothing was shown, since the clock was put on."""
         self.url = url
         self._access = access or Access()
         self._limits = limits
+        self._still = still
         self.changes = 0
         """Changes written since the start, first values included."""
         self._devices = devices
@@ -68,6 +74,7 @@ class OpcUaServer:
         self._born = 0
         """When it started first, in ns."""
         self._due: list[tuple[int, int]] = []
+        self._set_back = False
         self.moods: dict[str, Mood] = {}
         """Of its devices, where anything may be wrong with them."""
         self._gone = False
@@ -94,8 +101,9 @@ class OpcUaServer:
         await asyncio.to_thread(standard)
         internal = Internal(user_manager=self._access)  # type: ignore[arg-type]  # it has what is asked of one
         internal.subscription_service = opcua_limits.Keeping(internal.aspace, internal)
+        internal.attribute_service = opcua_limits.Reading(internal.aspace, self._known)
         if self._limits is not None:
-            opcua_limits.limit(internal, self._limits)
+            opcua_limits.limit(internal, self._limits, self._known)
         server = Server(internal)
         server.allow_remote_admin(False)
         server.set_endpoint(self.url)
@@ -145,6 +153,7 @@ class OpcUaServer:
             if self._gone:
                 await asyncio.sleep(_LOOK)
                 continue
+            self._keep_up(self._clock())
             due, step_ns = self._due[0]
             wait = (due - self._clock()) / 1e9
             if wait > 0:
@@ -153,6 +162,23 @@ class OpcUaServer:
             await self._write(server, self._nodes[step_ns], due)
             heapq.heapreplace(self._due, (due + step_ns, step_ns))
             await asyncio.sleep(0)
+
+    def _keep_up(self, now_ns: int) -> None:
+        """Goes on from a clock that was put on by a lot. Where it was set back, what was shown is not shown again."""
+        due, step_ns = self._due[0]
+        if now_ns - due > _LATEST_NS:
+            text = "%s: the clock was put on by %d s, in which nothing was shown."
+            facts = {"event": "clock_put_on", "url": self.url, "seconds": (now_ns - due) // 10**9}
+            log.warning(text, self.url, facts["seconds"], extra=facts)
+            self._still(due, now_ns)
+            self._due = [(now_ns - now_ns % step, step) for _, step in self._due]
+            heapq.heapify(self._due)
+        back_ns = due - now_ns - step_ns
+        if back_ns > _LATEST_NS and not self._set_back:
+            text = "%s: the clock was set back by %d s: values stand still for as long; start it anew to go on at once."
+            facts = {"event": "clock_set_back", "url": self.url, "seconds": back_ns // 10**9}
+            log.warning(text, self.url, facts["seconds"], extra=facts)
+        self._set_back = back_ns > 0
 
     async def _suffer(self) -> None:
         """Goes away and comes back as the moods say. What it is back with is new: sessions and values."""
@@ -197,25 +223,19 @@ class OpcUaServer:
         space = server.iserver.aspace._nodes
         assert isinstance(space, Space)
         nodes = Nodes(space, server.iserver.node_mgt_service, spaces)
-        left_out, fields = 0, list[Tag]()
+        fields = [tag for _, tags in self._devices for tag in tags if NodeAddress.parse(tag.address).field]
+        structures, left_out = grouped(fields, spaces)
         for name, tags in self._devices:
-            found, odd = nodes.device(name, [tag for tag in tags if not NodeAddress.parse(tag.address).field])
-            fields += [tag for tag in tags if NodeAddress.parse(tag.address).field]
+            whole = [tag for tag in tags if not NodeAddress.parse(tag.address).field]
+            found, odd = nodes.device(name, whole, [each for each in structures if each.tags[0].device == name])
             left_out += odd
             for each in found:
                 self._by_id[each.id] = each
-                self._nodes.setdefault(self._plant.step_ns(each.tag), []).append(each)
+                self._nodes.setdefault(each.step_ns(self._plant), []).append(each)
         if left_out:
             log.warning(
-                "Some nodes are there already, from another tag or the standard: they keep their own values.",
+                "Some nodes or fields are there already, from another tag or the standard: they keep their own values.",
                 extra={"event": "tags_overlap", "url": self.url, "tags": left_out},
-            )
-        if fields:
-            names = ", ".join(f"{tag.device}.{tag.name}" for tag in fields[:10])
-            log.warning(
-                "Fields of structures are not simulated; an agent finds no such nodes: %s",
-                names,
-                extra={"event": "tags_not_simulated", "url": self.url, "tags": len(fields)},
             )
 
     async def _namespaces(self, server: Server) -> dict[str | int | None, int]:
@@ -244,9 +264,10 @@ class OpcUaServer:
         assert isinstance(space, Space)
         served = datetime.now(UTC)
         for node in nodes:
+            node.written_ns = time_ns
             if node.shown.SourceTimestamp is not None and self._frozen(node.tag, time_ns):
                 continue
-            raw = None if self._bad(node.tag, time_ns) else self._plant.raw(node.tag, time_ns)
+            raw = None if self._bad(node.tag, time_ns) else node.at(self._plant, time_ns)
             if raw == node.raw and node.shown.SourceTimestamp is not None:
                 continue
             node.raw = raw
@@ -269,9 +290,16 @@ class OpcUaServer:
         mood = self.moods.get(tag.device)
         return time_ns if mood is None else mood.shown_ns(time_ns)
 
+    def _known(self, node: ua.NodeId) -> datetime | None:
+        """Until when a node of ours is as it shows: now, or the end of its step where the next one is late."""
+        if (found := self._by_id.get(node)) is None:
+            return None
+        last_us = (found.written_ns + found.step_ns(self._plant)) // 1000 - 1
+        return EPOCH + timedelta(microseconds=min(self._clock() // 1000, last_us))
+
     def _step(self, node: ua.NodeId) -> int | None:
         found = self._by_id.get(node)
-        return None if found is None else self._plant.step_ns(found.tag)
+        return None if found is None else found.step_ns(self._plant)
 
     def _reach(self) -> tuple[int, int]:
         now = self._clock()
@@ -283,15 +311,15 @@ class OpcUaServer:
         mood = self.moods.get(found.tag.device)
         if mood is not None and any(mood.at(kind, time_ns) for kind in HIDING):
             return None
-        raw = self._plant.raw(found.tag, time_ns)
-        if raw == self._plant.raw(found.tag, time_ns - 1):
+        raw = found.at(self._plant, time_ns)
+        if raw == found.at(self._plant, time_ns - 1):
             return None
         return _shown(found, raw, self._stamp(found.tag, time_ns), EPOCH + timedelta(microseconds=time_ns // 1000))
 
 
-def _shown(node: Variable, raw: Value, time_ns: int, served: datetime) -> ua.DataValue:
+def _shown(node: Variable, raw: Raw, time_ns: int, served: datetime) -> ua.DataValue:
     return ua.DataValue(
-        ua.Variant(raw, node.variant) if raw is not None else None,
+        node.variant(raw) if raw is not None else None,
         ua.StatusCode(ua.UInt32(0 if raw is not None else StatusCode.BAD_SENSOR_FAILURE)),
         SourceTimestamp=EPOCH + timedelta(microseconds=time_ns // 1000),  # type: ignore[arg-type]
         ServerTimestamp=served,  # type: ignore[arg-type]

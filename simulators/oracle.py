@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from agent.config import Config
 from agent.encoding import Form
 from agent.model import Tag, Value
-from simulators.mood import Spell, Wrong, hidden
+from simulators.mood import Spell, Wrong, clocks, hidden
 from simulators.plant import Plant
 
 _THINNING = ("deadband", "swinging_door")
@@ -17,6 +17,8 @@ _BAD = 0x8000_0000
 """The severity bit of a StatusCode that says a value can't be used."""
 _TAKEN_LATE_NS = 50_000_000
 """An answer that came as its timeout ended is taken up a little later, on a busy machine; its time is off by half."""
+_SEVERITY = 0xC000_0000
+"""Both: neither good nor bad is uncertain."""
 _STAMP_NS = 2000
 """A source time has whole microseconds."""
 
@@ -35,10 +37,7 @@ class Oracle:
             device.name: int(device.timeout * 1e9 / 2) + _TAKEN_LATE_NS if device.protocol == "modbus" else 0
             for device in config.devices
         }
-        self._clocks: dict[str, list[Spell]] = {device.name: [] for device in config.devices}
-        for each in spells:
-            if each.kind is Wrong.CLOCK and each.device in self._clocks:
-                self._clocks[each.device].append(each)
+        self._clocks = {device.name: clocks(spells, device.name) for device in config.devices}
         self._free = {
             device.name
             for device in config.devices
@@ -55,8 +54,10 @@ class Oracle:
         """
         if value is None:
             return not quality & _BAD
+        if quality & _SEVERITY:  # the plant says so only of what has no value
+            return True
         slack_ns = self._slack_ns[tag.device]
-        if self.stepped(tag, time_ns, value) is not None:
+        if self.moments(tag, time_ns, value):
             return False
         step_ns = self._plant.step_ns(tag)
         steps = range((time_ns - slack_ns) // step_ns, (time_ns + slack_ns) // step_ns + 1)
@@ -66,16 +67,20 @@ class Oracle:
             return False
         return not self._shows(tag, time_ns, value, slack_ns)
 
-    def stepped(self, tag: Tag, time_ns: int, value: Value) -> int | None:
-        """When the plant had a value that was read with a source time: another time where the device's clock is wrong.
-        None where it never had."""
+    def moments(self, tag: Tag, time_ns: int, value: Value) -> list[int]:
+        """When the plant had a value that was read with a source time, the likeliest first: other times where the
+        device's clock is wrong, more than one where it was set back and shows a time again. None where it never had."""
+        return list(dict.fromkeys(self._moments(tag, time_ns, value)))
+
+    def _moments(self, tag: Tag, time_ns: int, value: Value) -> Iterator[int]:
         step_ns = self._plant.step_ns(tag)
-        for clock in self._clocks[tag.device] if tag.device not in self._polled else ():
+        for clock in self._clocks[self._plant.owner(tag)] if tag.device not in self._polled else ():
             at = (clock.true_ns(time_ns) + step_ns // 2) // step_ns * step_ns
             exact = clock.lasts(at) and abs(clock.shown_ns(at) - time_ns) < _STAMP_NS
             if exact and self._equal(tag, at, value):
-                return at
-        return time_ns if self._equal(tag, time_ns, value) else None
+                yield at
+        if self._equal(tag, time_ns, value):
+            yield time_ns
 
     def _shows(self, tag: Tag, time_ns: int, value: Value, slack_ns: int) -> bool:
         """Whether a value is what a clock shows that is wrong."""
@@ -90,18 +95,25 @@ class Oracle:
         return False
 
     def _frozen(self, tag: Tag, time_ns: int, slack_ns: int) -> list[int]:
-        """Since when the device stood still at this time, if it did."""
-        return [
-            each.from_ns
-            for each in self._spells
-            if each.device == tag.device
-            and each.kind is Wrong.FROZEN
-            and each.from_ns - slack_ns <= time_ns <= (each.to_ns or time_ns) + slack_ns
-        ]
+        """Since when the device stood still at this time, if it did: an OPC UA server until its next step, and what
+        stands still when it is to stand still goes on so."""
+        if tag.device not in self._polled:
+            slack_ns = self._plant.step_ns(tag)
+        owner = self._plant.owner(tag)
+        still = [each for each in self._spells if each.device == owner and each.kind is Wrong.FROZEN]
+        since: list[int] = []
+        for each in sorted(still, key=lambda each: each.from_ns, reverse=True):
+            if each.from_ns - slack_ns <= time_ns <= (each.to_ns or time_ns) + slack_ns or any(map(each.lasts, since)):
+                since.append(each.from_ns)
+        return since
 
     def hidden(self, tag: Tag) -> Sequence[tuple[int, int]]:
         """The intervals in which its device showed nobody a change, with what was on its way when they began."""
-        return hidden(self._spells, tag.device, 2 * self._publish_ns.get(tag.device, 0))
+        return hidden(self._spells, self._plant.owner(tag), 2 * self._publish_ns.get(tag.device, 0))
+
+    def patience_ns(self, tag: Tag) -> int:
+        """How much later than another tag of its device a change may come: a server's queues empty one by one."""
+        return 5_000_000_000 + 2 * self._publish_ns.get(tag.device, 0)
 
     def expected_changes(self, tag: Tag, first_ns: int, last_ns: int) -> list[int]:
         """The times strictly between two stored readings of an OPC UA tag at which its value changed: each is owed.
@@ -113,7 +125,8 @@ class Oracle:
         if tag.device in self._free or tag.filter.startswith(_THINNING):
             return []
         step_ns = self._plant.step_ns(tag)
-        still = [each for each in self._spells if each.device == tag.device and each.kind is Wrong.FROZEN]
+        owner = self._plant.owner(tag)
+        still = [each for each in self._spells if each.device == owner and each.kind is Wrong.FROZEN]
         owed = []
         before = shown = self._plant.value(tag, first_ns)
         for time_ns in range((first_ns // step_ns + 1) * step_ns, last_ns, step_ns):

@@ -10,14 +10,18 @@ import re
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from functools import partial
 from hashlib import blake2b
-from math import ceil, floor
+from math import ceil, floor, gcd
 from pathlib import Path
 
-from agent.config import Config
+from agent.address import NodeAddress
+from agent.config import Config, OpcUaDevice
 from agent.encoding import Form
+from agent.errors import ConfigError, Problem
 from agent.model import Tag, Value, ValueType
 from agent.simulation import Simulation, load
 from simulators import signals
@@ -105,6 +109,7 @@ class Plant:
         self.told = simulation
         """What a config, or a file of its own, says of it."""
         tags = tuple(tags)
+        self._owners: dict[tuple[str, str], str] = {}
         played = {}
         if simulation is not None and simulation.signals:
             played = play(simulation, tags, Ground(partial(_key, seed), _usual, _type_range, self.value), file)
@@ -120,8 +125,10 @@ class Plant:
         """The plant of a whole config, whose `[simulation]` gives the seed where none is given. `file` has another
         `[simulation]`. Raises ConfigError."""
         told = config.simulation if file is None else load(file)
+        _known(told, [device.name for device in config.devices], file or config.path)
         found = cls(config.tags, told.seed if seed is None else seed, told, file or config.path)
         found._share(config.tags)
+        found._join(device for device in config.devices if isinstance(device, OpcUaDevice))
         return found
 
     def _share(self, tags: Iterable[Tag]) -> None:
@@ -132,6 +139,25 @@ class Plant:
             mine = self._signals[tag.device, tag.name]
             if (other := first.setdefault(place, mine)) is not mine:
                 self._signals[tag.device, tag.name] = _Signal(tag, other.step_ns, other.at)
+
+    def _join(self, devices: Iterable[OpcUaDevice]) -> None:
+        """The fields of one structure may change whenever one of them does: their node has one source time."""
+        nodes: dict[tuple[str, NodeAddress], list[Tag]] = {}
+        for device in devices:
+            for tag in device.tags:
+                if "#" in tag.address and (address := NodeAddress.parse(tag.address)).field:
+                    nodes.setdefault((device.url, replace(address, field="")), []).append(tag)
+        for tags in nodes.values():
+            self._owners |= {(tag.device, tag.name): tags[0].device for tag in tags}
+            step_ns = gcd(*map(self.step_ns, tags))
+            for tag in tags:
+                own = self._signals[tag.device, tag.name]
+                at = partial(_every, own.at, own.step_ns, step_ns)
+                self._signals[tag.device, tag.name] = _Signal(tag, step_ns, at)
+
+    def owner(self, tag: Tag) -> str:
+        """The device whose faults it has: another than its own where a structure has fields of two."""
+        return self._owners.get((tag.device, tag.name), tag.device)
 
     def value(self, tag: Tag, time_ns: int) -> Value:
         """What a right reading of `tag` says at `time_ns` (UTC): for a scaled tag `float(raw) * scale + offset`."""
@@ -153,6 +179,23 @@ class Plant:
     def step_ns(self, tag: Tag) -> int:
         """The value is constant from `k * step_ns` to just before `(k + 1) * step_ns`, for every integer k."""
         return self._signals[tag.device, tag.name].step_ns
+
+
+def _known(told: Simulation, devices: list[str], file: Path) -> None:
+    """Raises ConfigError for a [[simulation.device]] that is none of the config's."""
+    problems = []
+    for at, part in enumerate(told.devices):
+        if not any(fnmatchcase(name, part.name) for name in devices):
+            near = get_close_matches(part.name, devices, n=1) or devices[:12]
+            message = f"no device fits {part.name!r}"
+            problems.append(Problem(str(file), f"simulation.device[{at}].name", message, f"write {' or '.join(near)}"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _every(at: Callable[[int], Value], own_ns: int, step_ns: int, k: int) -> Value:
+    """A signal of longer steps, by shorter ones."""
+    return at(k * step_ns // own_ns)
 
 
 def _key(seed: int, tag: Tag) -> int:

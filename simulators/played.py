@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from math import floor, isfinite
@@ -21,6 +22,8 @@ from simulators.shapes import ns, shape
 
 _FLOATS = {ValueType.FLOAT32: struct.Struct("<f"), ValueType.FLOAT64: struct.Struct("<d")}
 _HALF = struct.Struct("<e")
+CALLS = 6
+"""How deep Python goes from one tag's value to that of a tag in its expression, beside the expression itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,16 @@ class _Playing:
         self.chosen = {name: at for name in self.tags if (at := self._first(name)) is not None}
         self.looks: dict[str, dict[str, int]] = {}
         """What the expression of a tag looks at, and how often."""
+        self.depths: dict[str, int] = {}
+        """How deep it is nested."""
 
     def run(self) -> dict[tuple[str, str], Played]:
         for at, signal in enumerate(self.simulation.signals):
             for glob in signal.tags:
                 if not any(fnmatchcase(name, glob) for name in self.tags):
-                    self._wrong(
-                        at, "tags", f"no tag fits {glob!r}; write device.tag, or a pattern such as press1.oil_*"
-                    )
+                    near = get_close_matches(glob, self.tags, n=1)
+                    text = near[0] if near else "device.tag, or a pattern such as press1.oil_*"
+                    self._wrong(at, "tags", f"no tag fits {glob!r}; write {text}")
         found = {}
         for name, at in self.chosen.items():
             try:
@@ -109,11 +114,12 @@ class _Playing:
         if tag.form and Form(tag.form).moment:
             raise ValueError(f"{tag.device}.{tag.name} is the device's clock; write tags that leave it out")
         if signal.shape == "replay":
-            recording = Recording(signal)
+            recording = Recording(signal, numbers=tag.type.element.is_number)
             return self._stepped(tag, recording.step_ns, recording.at)
         if signal.shape == "expression":
-            found = expression.parse(signal.expression or "", partial(self._find, tag))
-            self.looks[f"{tag.device}.{tag.name}"] = found.tags
+            found = expression.parse(signal.expression or "", partial(self._find, tag), self.tags)
+            name = f"{tag.device}.{tag.name}"
+            self.looks[name], self.depths[name] = found.tags, found.depth
             return self._stepped(tag, ns(signal.every), found.at)
         low, high = (0.0, 1.0) if signal.shape == "cycles" else self.ground.usual(tag)
         low = low if signal.low is None else signal.low
@@ -138,32 +144,34 @@ class _Playing:
         return Played(step_ns, lambda k: told(at(k * step_ns)))
 
     def _circles(self) -> None:
-        """No tag may follow from itself, and no value may cost too much."""
-        costs: dict[str, int] = {}
+        """No tag may follow from itself, and no value may cost too much, or lie too deep."""
+        costs: dict[str, tuple[int, int]] = {}
 
-        def cost(name: str, above: tuple[str, ...]) -> int:
+        def cost(name: str, above: tuple[str, ...]) -> tuple[int, int]:
+            """How many values one value looks at, and how many calls deep."""
             if name in above:
                 chain = " -> ".join([*above[above.index(name) :], name])
                 self._wrong(self.chosen[name], "expression", f"it follows from itself, {chain}; write a way out")
-                return 1
-            if name not in costs:
-                costs[name] = 1 + sum(
-                    times * cost(self._full(name, other), (*above, name))
-                    for other, times in self.looks.get(name, {}).items()
-                )
-                if costs[name] > expression.COSTLIEST:
-                    text = f"{name} looks at {costs[name]} values; write fewer means, or fewer tags between"
-                    self._wrong(self.chosen[name], "expression", text)
-                    costs[name] = 1
+                return 1, 0
+            if name in costs or len(above) > expression.DEEPEST_OF_ALL // CALLS:
+                return costs.get(name, (1, expression.DEEPEST_OF_ALL))
+            looks = self.looks.get(name, {})
+            below = [(times, cost(self._full(name, other), (*above, name))) for other, times in looks.items()]
+            values = 1 + sum(times * each for times, (each, _) in below)
+            calls = CALLS + 2 * self.depths.get(name, 0) + max((each for _, (_, each) in below), default=0)
+            if values > expression.COSTLIEST:
+                text = f"{name} looks at {values} values; write fewer means, or fewer tags between"
+                self._wrong(self.chosen[name], "expression", text)
+                values = 1
+            if calls > expression.DEEPEST_OF_ALL:
+                text = f"{name} follows from tags that follow from tags, too deep; write shorter chains"
+                self._wrong(self.chosen[name], "expression", text)
+                calls = 0
+            costs[name] = values, calls
             return costs[name]
 
-        try:
-            for name in self.looks:
-                cost(name, ())
-        except RecursionError:
-            self.problems.append(
-                Problem(str(self.file), "simulation", "tags follow from tags too deep", "write shorter chains")
-            )
+        for name in self.looks:
+            cost(name, ())
 
     def _full(self, name: str, other: str) -> str:
         tag = self._named(self.tags[name], other)
@@ -201,6 +209,8 @@ def _scalar(tag: Tag, kind: ValueType, bounds: Callable[[Tag], tuple[int, int]])
 
     def whole(value: Told) -> int:
         found = unscaled(value)
+        if not isfinite(found):  # by a scale that is next to nothing
+            return min(max(0, least), most)
         return min(max(found if isinstance(found, int) else floor(found + 0.5), least), most)
 
     return whole

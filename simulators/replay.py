@@ -7,6 +7,8 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from decimal import Decimal
+from difflib import get_close_matches
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -14,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from agent.simulation import Signal
+from agent.simulation import MOST, Signal
 
 MOST_ROWS = 2_000_000
 FINEST_NS = 10_000_000
@@ -31,13 +33,20 @@ class Recording:
     """One column over time. `step_ns` divides every distance between two rows, so that each is shown at its own time.
 
     Rows whose time is not after the one before (a clock that was set back) are shown the usual interval later, and what
-    follows keeps its distance from them: no row is left out. An empty cell, or NaN, holds the value before it.
+    follows keeps its distance from them: no row is left out. An empty cell, NaN, and a number
+    beyond any device hold the value before them.
     """
 
-    def __init__(self, signal: Signal) -> None:
+    def __init__(self, signal: Signal, *, numbers: bool = False) -> None:
+        """`numbers`: text is refused, as it would show 0. Raises Unreadable."""
         if signal.file is None or signal.column is None:
             raise Unreadable("a replay without a file; write file and column")
         values = _column(signal.file, signal.column)
+        if numbers and (odd := next(((n, each) for n, each in enumerate(values, 1) if isinstance(each, str)), None)):
+            raise Unreadable(
+                f"row {odd[0]} of {signal.file.name} has {odd[1][:40]!r} in column {signal.column}, which is no "
+                "number; write 1.5 with a point, and nothing where there is no value"
+            )
         times = None if signal.time is None else _column(signal.file, signal.time)
         interval = int((signal.interval or 0) * SECOND)
         offsets, usual = _offsets(times, len(values), interval)
@@ -96,8 +105,9 @@ def _moment(cell: Cell) -> int:
     try:
         found = datetime.fromisoformat(str(cell))
     except ValueError:
+        what = "an empty cell" if cell is None else repr(cell)
         raise Unreadable(
-            f"{cell!r} is not a time; write interval instead of time, or the times as RFC 3339 or seconds"
+            f"{what} is not a time; write interval instead of time, or the times as RFC 3339 or seconds"
         ) from None
     since = found.replace(tzinfo=found.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86400 + since.seconds) * SECOND + since.microseconds * 1000
@@ -111,9 +121,11 @@ def _table(path: Path, named: bool) -> tuple[list[str], list[list[Any]]]:
             return _parquet(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(islice(_rows(file), MOST_ROWS + 2))
-    except (OSError, UnicodeDecodeError, csv.Error) as reason:
+    except UnicodeDecodeError:
+        raise Unreadable(f"{path} is not text in UTF-8; write it as CSV UTF-8") from None
+    except (OSError, csv.Error) as reason:
         raise Unreadable(f"{path} can't be read: {reason}; write the path of a CSV or Parquet file") from None
-    names = rows.pop(0) if named and rows else []
+    names = [each.strip() for each in rows.pop(0)] if named and rows else []
     if not rows:
         raise Unreadable(f"{path} has no rows; write the path of a file that has")
     if len(rows) > MOST_ROWS:
@@ -135,11 +147,19 @@ def _rows(file: Any) -> Iterator[list[str]]:
 
 
 def _parquet(path: Path) -> tuple[list[str], list[list[Any]]]:
-    from pyarrow import parquet  # noqa: PLC0415  (only who replays Parquet needs it)
-
-    if parquet.ParquetFile(path).metadata.num_rows > MOST_ROWS:
-        raise Unreadable(f"{path} has more than {MOST_ROWS} rows; write a part of them to a file of its own")
-    table = parquet.read_table(path)
+    try:
+        from pyarrow import ArrowException, parquet  # noqa: PLC0415  (only who replays Parquet needs it)
+    except ImportError:
+        raise Unreadable(
+            "Parquet is read by pyarrow, which is not here; write CSV, or install headrace[datacenter]"
+        ) from None
+    try:
+        if not 0 < (count := parquet.ParquetFile(path).metadata.num_rows) <= MOST_ROWS:
+            what = f"more than {MOST_ROWS} rows" if count else "no rows"
+            raise Unreadable(f"{path} has {what}; write a part of them to a file of its own")
+        table = parquet.read_table(path)
+    except ArrowException as reason:
+        raise Unreadable(f"{path} can't be read as Parquet: {reason}; write the path of a whole file") from None
     return table.column_names, [column.to_pylist() for column in table.columns]
 
 
@@ -147,25 +167,27 @@ def _column(path: Path, wanted: str | int) -> list[Cell]:
     names, columns = _table(path, isinstance(wanted, str))
     at = wanted if isinstance(wanted, int) else names.index(wanted) if wanted in names else -1
     if not 0 <= at < len(columns):
-        shown = ", ".join(names[:12])
-        raise Unreadable(f"{path.name} has no column {wanted!r}; write one of {shown}")
+        near = get_close_matches(str(wanted), names, n=1)
+        shown = near[0] if near else f"one of {', '.join(names[:12])}"
+        raise Unreadable(f"{path.name} has no column {wanted!r}; write {shown}")
     return [_cell(each) for each in columns[at]]
 
 
 def _cell(raw: Any) -> Cell:
     if isinstance(raw, datetime | date):
         return raw.isoformat()
-    if not isinstance(raw, str):
-        return None if raw is None or (isinstance(raw, float) and math.isnan(raw)) else raw
-    text = raw.strip()
-    if not text:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        found = float(text)
-    except ValueError:
-        return text
-    return found if math.isfinite(found) else None
+    found = _read(raw.strip()) if isinstance(raw, str) else float(raw) if isinstance(raw, Decimal) else raw
+    if isinstance(found, int | float):
+        return found if abs(found) <= MOST else None
+    if found is None or isinstance(found, str):
+        return found or None
+    raise Unreadable(f"the column has values of type {type(raw).__name__}; write one of numbers or text")
+
+
+def _read(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

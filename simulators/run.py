@@ -43,6 +43,7 @@ class DeviceFacts(NamedTuple):
 
     name: str
     place: str
+    """Where its clients find it: its url."""
     clients: int
     """Connected now."""
     work: int
@@ -73,6 +74,7 @@ class Simulation:
         self._lines = Lines(faults.seed if faults else 0)
         self._usual = config.agent.data_dir / "simulator" / "simulator.pem"
         self.record = Record.beside(config.agent.data_dir, clock)
+        self._urls = {device.name: device.url for device in config.devices}
         self._homes: dict[str, tuple[Server, int] | OpcUaServer] = {}
         self._moods: dict[str, Mood] = {}
         self._modbus: list[tuple[str, Server]] = []
@@ -136,7 +138,12 @@ class Simulation:
             raise ConfigError([Problem(str(self._path), "device", f"{_names(devices)}: {reason}", hint)]) from reason
         limits = profile(self.plant.told, (device.name for device in devices))
         folders = [(device.name, device.tags) for device in devices]
-        return OpcUaServer(url, folders, self.plant, clock, access=access, limits=limits)
+
+        def still(from_ns: int, to_ns: int) -> None:
+            for device in devices:
+                self.record.was(device.name, Wrong.FROZEN, from_ns, to_ns)
+
+        return OpcUaServer(url, folders, self.plant, clock, access=access, limits=limits, still=still)
 
     def _context(self, trusts: list[Path]) -> ssl.SSLContext:
         """What TLS devices show: what they were given, what their config trusts if its key is there, or one made."""
@@ -186,11 +193,11 @@ class Simulation:
         for name, home in self._homes.items():
             kinds = self._moods[name].kinds if name in self._moods else ()
             if isinstance(home, OpcUaServer):
-                found.append(DeviceFacts(name, home.url, home.clients, home.changes, 0, kinds))
+                found.append(DeviceFacts(name, self._urls[name], home.clients, home.changes, 0, kinds))
             else:
                 served = home[0].served
                 clients, exceptions = served.clients, served.exceptions
-                found.append(DeviceFacts(name, home[0].place, clients, served.requests, exceptions, kinds))
+                found.append(DeviceFacts(name, self._urls[name], clients, served.requests, exceptions, kinds))
         return found
 
     def facts(self) -> dict[str, int]:

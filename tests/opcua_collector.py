@@ -9,7 +9,7 @@ from agent import _native
 from agent.collectors.base import DeviceState, supervise
 from agent.collectors.opcua import OpcUaCollector
 from agent.config import OpcUaDevice
-from agent.intake import Intake
+from agent.intake import Intake, Loss
 from agent.model import Tag, ValueType
 from tests.peers.servers import OPCUA_NAMESPACE
 
@@ -27,11 +27,12 @@ class Rig:
         self.intake = Intake(tags, 1 << 20)
         self.collector = OpcUaCollector(self.device, self.intake)
         self.rows: Rows = []
+        self.losses: list[Loss] = []
 
     def take(self) -> Rows:
         """Everything up to now; whoever waits for it to be durable goes on."""
         waiting = self.intake.waiting()
-        self.intake.cut()
+        self.losses += self.intake.cut()[2]
         if (block := self.intake.buffer.seal()) is not None:
             self.rows += _native.decode(block.data).rows()
         for each in waiting:

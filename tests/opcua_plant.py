@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent import _native
+from agent.model import StatusCode
 from tests.peers.process import Peer, free_port
 from tests.peers.servers import OPCUA_NAMESPACE
 from tests.rig import Device, Plant
 
+LATE_NS = 50_000_000
+"""How much later than it is due a server may make a change."""
 Reading = tuple[int, object, int]
 """(time_ns, value, quality)"""
 
@@ -44,10 +47,15 @@ class Committed:
     def faults(self, tag: int = 0, period_ns: int = 100_000_000) -> dict[str, list[int]]:
         """What is wrong with a counter: which values are lost, which came twice, which have another's time."""
         counted = self.counted(tag)
-        times = Counter(value for _, value in counted)
         first_ns, first = min(counted, key=lambda each: each[1])
+        late = {(t, v): t - first_ns - (v - first) * period_ns for t, v in counted}
+        # What ends a bad reading is a read of what holds at its time (docs/opcua.md), and no change.
+        bad = sum(quality == StatusCode.BAD_NOT_CONNECTED for _, _, quality in self.readings.get(tag, []))
+        read = [each for each in counted if 0 < late[each] < period_ns + LATE_NS][:bad]
+        counted = [each for each in counted if each not in read]
+        times = Counter(value for _, value in counted)
         lost = [value for value in range(first, max(times) + 1) if value not in times]
-        wrong = [value for t, value in counted if t != first_ns + (value - first) * period_ns]
+        wrong = [value for t, value in counted if late[t, value]]
         return {"lost": lost, "doubled": [value for value, n in times.items() if n > 1], "wrong": wrong}
 
 

@@ -19,7 +19,7 @@ from tests.peers.servers import OPCUA_NAMESPACE
 ua: Any = typed  # asyncua's own types for numbers are only their annotation
 SERVICES = (
     *("GetEndpoints", "CreateSession", "ActivateSession", "CreateSubscription", "CreateMonitoredItems", "Read"),
-    *("DeleteSubscriptions", "Publish", "Republish"),
+    *("DeleteSubscriptions", "TransferSubscriptions", "Publish", "Republish", "HistoryRead"),
 )
 BY_ID = {getattr(ua.ObjectIds, f"{name}Request_Encoding_DefaultBinary"): name for name in SERVICES}
 SUBSCRIPTION = 7
@@ -50,6 +50,30 @@ class ScriptedServer:
         """Numbers of Republish."""
         self.refused = 0
         self.nodes: list[Any] = []
+        self.items: list[int] = []
+        """The client handles of the subscription's items: one that is there twice has two items."""
+        self.unknown: set[str] = set()
+        """Names of nodes that it refuses."""
+        self.session = True
+        """Whether it knows the session that a client had before."""
+        self.keep_alive_count = 10
+        self.started = datetime.now(UTC)
+        self.values: dict[str, int] = {}
+        """What is read of a node."""
+        self.refuses_once = False
+        """Whether the next PublishRequest with acknowledgements is refused."""
+        self.channel_ms = 3_600_000
+        self.history: list[tuple[datetime, int]] = []
+        """(source time, value) of every node."""
+        self.page = 1000
+        """Values of one answer."""
+        self.most_points = 1000
+        self.points: dict[bytes, int] = {}
+        """Continuation points, and where in the history they go on."""
+        self.silent = 0
+        """Which HistoryRead is not answered, though its points are left as they are: 1 is the next one."""
+        self.reads: list[list[bytes]] = []
+        """The continuation points of each HistoryRead."""
         self._waiting: asyncio.Queue[tuple[Any, int, Any]] = asyncio.Queue()
         self._chunks = 0
         self._known = False
@@ -94,19 +118,25 @@ class ScriptedServer:
         at: datetime | None = None,
         large: bool = False,
         structures: int = 0,
+        overflow: bool = False,
+        handle: int = 0,
+        aborted: bool = False,
     ) -> None:
         """One notification with one value, or with so many `structures`.
 
         `lost`: it never arrives; `forgotten`: nor can it be republished; `large`: the server says that it is too large
-        to be sent. `at` is its source time.
+        to be sent. `at` is its source time. `overflow`: the queue of the item with this `handle` dropped values.
+        `aborted`: the server begins to send it, and gives up.
         """
         while not self._known:  # noqa: ASYNC110  (a subscription that comes tells nobody)
             await asyncio.sleep(0.005)
         self.sequence = 1 if self.sequence == 2**32 - 1 else self.sequence + 1
         value_of = ua.DataValue(ua.Variant(value, ua.VariantType.Int32), SourceTimestamp=at or datetime.now(UTC))
+        if overflow:
+            value_of.StatusCode = ua.StatusCode(0x0000_0480)
         if structures:
             value_of = ua.DataValue(ua.Variant(ua.Range(value, value + 1.0)), SourceTimestamp=datetime.now(UTC))
-        items = [ua.MonitoredItemNotification(0, value_of)] * max(1, structures)
+        items = [ua.MonitoredItemNotification(handle, value_of)] * max(1, structures)
         changed = ua.DataChangeNotification(MonitoredItems=items)
         found = ua.NotificationMessage(self.sequence, datetime.now(UTC), [changed])
         if not forgotten:
@@ -115,6 +145,9 @@ class ScriptedServer:
             result = ua.PublishResult(SUBSCRIPTION, list(self.kept), False, found, [])
             writer, number, request = await self._waiting.get()
             answer = ua.PublishResponse(Parameters=result)
+            if aborted:
+                writer.write(self.abortion(number))
+                return
             if large:
                 answer = self.fault(ua.StatusCodes.BadResponseTooLarge)
             writer.write(self._answer(number, request, answer))
@@ -162,8 +195,18 @@ class ScriptedServer:
         return message(struct_to_binary(found), number, self._chunks, b"OPNF" if opens else b"MSGF")
 
     def _OpenSecureChannel(self, *_: object) -> Any:
-        token = ua.ChannelSecurityToken(1, 1, datetime.now(UTC), 3_600_000)
+        token = ua.ChannelSecurityToken(1, 1, datetime.now(UTC), self.channel_ms)
         return ua.OpenSecureChannelResponse(Parameters=ua.OpenSecureChannelResult(0, token, b""))
+
+    def abortion(self, number: int) -> bytes:
+        """The last chunk of an answer that can't be sent."""
+        self._chunks += 1
+        return message(struct.pack("<Ii", ua.StatusCodes.BadResponseTooLarge, -1), number, self._chunks, b"MSGA")
+
+    def refusal(self, number: int, code: int) -> bytes:
+        """A ServiceFault."""
+        self._chunks += 1
+        return message(struct_to_binary(self.fault(code)), number, self._chunks)
 
     def fault(self, code: int) -> Any:
         found = ua.ServiceFault()
@@ -184,33 +227,94 @@ class ScriptedServer:
         return ua.GetEndpointsResponse(Endpoints=[self._endpoint()])
 
     def _CreateSession(self, *_: object) -> Any:
+        self.session = True
         result = ua.CreateSessionResult(
             ua.NodeId(1, 0), ua.NodeId(2, 0), 120_000.0, b"n" * 32, b"", [self._endpoint()], [], ua.SignatureData(), 0
         )
         return ua.CreateSessionResponse(Parameters=result)
 
     def _ActivateSession(self, *_: object) -> Any:
+        if not self.session:
+            return self.fault(ua.StatusCodes.BadSessionIdInvalid)
         return ua.ActivateSessionResponse(Parameters=ua.ActivateSessionResult(b"n" * 32, [], []))
 
     def _CreateSubscription(self, *_: object) -> Any:
-        self._known, self.sequence, self.kept = True, 0, {}
-        result = ua.CreateSubscriptionResult(SUBSCRIPTION, 100.0, 10_000, 10)
+        self._known, self.sequence, self.kept, self.items = True, 0, {}, []
+        result = ua.CreateSubscriptionResult(SUBSCRIPTION, 100.0, 10_000, self.keep_alive_count)
         return ua.CreateSubscriptionResponse(Parameters=result)
 
     def _CreateMonitoredItems(self, _writer: object, _number: int, request: Any) -> Any:
-        self.nodes = [item.ItemToMonitor.NodeId for item in request.Parameters.ItemsToCreate]
-        results = [ua.MonitoredItemCreateResult(ua.StatusCode(0), at + 1, 0.0, 100) for at in range(len(self.nodes))]
+        asked = request.Parameters.ItemsToCreate
+        self.nodes = [item.ItemToMonitor.NodeId for item in asked]
+        results = []
+        for item in asked:
+            known = item.ItemToMonitor.NodeId.Identifier not in self.unknown
+            if known:
+                self.items.append(item.RequestedParameters.ClientHandle)
+            status = ua.StatusCode(0 if known else ua.StatusCodes.BadNodeIdUnknown)
+            results.append(ua.MonitoredItemCreateResult(status, len(self.items), 0.0, 100))
         return ua.CreateMonitoredItemsResponse(Results=results)
 
     def _Read(self, _writer: object, _number: int, request: Any) -> Any:
-        found = [ua.DataValue(ua.Variant(None)) for _ in request.Parameters.NodesToRead]
-        found[0] = ua.DataValue(ua.Variant(self.namespaces, ua.VariantType.String))
+        known = {
+            ua.ObjectIds.Server_NamespaceArray: ua.Variant(self.namespaces, ua.VariantType.String),
+            ua.ObjectIds.Server_ServerStatus_StartTime: ua.Variant(self.started, ua.VariantType.DateTime),
+        }
+        found = []
+        for each in request.Parameters.NodesToRead:
+            value = known.get(each.NodeId.Identifier, ua.Variant(None))
+            if each.NodeId.Identifier in self.values:
+                value = ua.Variant(self.values[each.NodeId.Identifier], ua.VariantType.Int32)
+            if each.AttributeId == ua.AttributeIds.UserAccessLevel:
+                value = ua.Variant(5, ua.VariantType.Byte)  # CurrentRead, HistoryRead
+            found.append(ua.DataValue(value))
         return ua.ReadResponse(Results=found)
+
+    def _HistoryRead(self, _writer: object, _number: int, request: Any) -> Any:
+        asked, details = request.Parameters, request.Parameters.HistoryReadDetails
+        self.reads.append([each.ContinuationPoint for each in asked.NodesToRead if each.ContinuationPoint])
+        self.silent -= 1
+        if self.silent == 0:
+            return None
+        results = []
+        for each in asked.NodesToRead:
+            start, point = self.points.pop(each.ContinuationPoint, None), None
+            if asked.ReleaseContinuationPoints:
+                results.append(ua.HistoryReadResult(ua.StatusCode(0)))
+                continue
+            values = [reading for reading in self.history if reading[0] <= details.EndTime]
+            if start is None and each.ContinuationPoint:
+                results.append(ua.HistoryReadResult(ua.StatusCode(ua.StatusCodes.BadContinuationPointInvalid)))
+                continue
+            if start is None:
+                start = sum(at < details.StartTime for at, _ in values)
+            end = start + min(self.page, details.NumValuesPerNode or self.page)
+            if end < len(values):
+                if len(self.points) >= self.most_points:
+                    results.append(ua.HistoryReadResult(ua.StatusCode(ua.StatusCodes.BadNoContinuationPoints)))
+                    continue
+                point = b"point %d" % (len(self.reads) * 1000 + len(results))
+                self.points[point] = end
+            page = [
+                ua.DataValue(ua.Variant(value, ua.VariantType.Int32), SourceTimestamp=at)
+                for at, value in values[start:end]
+            ]
+            results.append(ua.HistoryReadResult(ua.StatusCode(0), point, ua.HistoryData(page)))
+        return ua.HistoryReadResponse(Results=results)
+
+    def _TransferSubscriptions(self, *_: object) -> Any:
+        code = 0 if self._known else ua.StatusCodes.BadSubscriptionIdInvalid
+        return ua.TransferSubscriptionsResponse(
+            Parameters=ua.TransferSubscriptionsResult([ua.TransferResult(ua.StatusCode(code), list(self.kept))])
+        )
 
     def _DeleteSubscriptions(self, *_: object) -> Any:
         return ua.DeleteSubscriptionsResponse(Results=[ua.StatusCode(ua.StatusCodes.BadSubscriptionIdInvalid)])
 
     def _Publish(self, writer: object, number: int, request: Any) -> Any:
+        if self.refuses_once and request.Parameters.SubscriptionAcknowledgements:
+            self.refuses_once = False
+            return self.fault(ua.StatusCodes.BadTooManyPublishRequests)
         for each in request.Parameters.SubscriptionAcknowledgements:
             self.kept.pop(each.SequenceNumber, None)
         if self._waiting.qsize() >= self.most_publishes:

@@ -103,7 +103,8 @@ def test_a_text_of_no_known_scheme_is_kept_and_told(tmp_path: Path) -> None:
 
 
 def test_the_catalog_command_gives_what_the_published_schema_says(tmp_path: Path) -> None:
-    path = written(tmp_path, "temp,hr:0,float32,°C,,,,,\nrecipe,hr:2,float32,,,,rd,3,core")
+    path = written(tmp_path, "temp,hr:0,float32,°C,,,,,\nrecipe,hr:2,float32,,88.118.8/EQ#01 ?,,rd,3,core")
+    path.write_text(path.read_text(encoding="utf-8") + '[datacenter]\nstore = "./store"\n', encoding="utf-8")
     found = json.loads(headrace("catalog", str(path), "--json").stdout)
     epoch = found.pop("epoch")
     schema = json.loads((ROOT / "docs" / "catalog.schema.json").read_text())
@@ -116,7 +117,8 @@ def test_the_catalog_command_gives_what_the_published_schema_says(tmp_path: Path
     assert Catalog.decode(body).encode() == body
     entries = json.loads(headrace("catalog", str(path), "--json", "--format", "gbt21063").stdout)["entries"]
     assert entries[1]["信息资源分类"] == {"类": "工业数据", "数据域": "研发数据域", "级别": "三级", "类别": "核心数据"}
-    assert entries[1]["信息资源标识符"] == "88.118.8/press.recipe"
+    assert entries[1]["信息资源标识符"] == "88.118.8/EQ#01 ?"
+    assert entries[1]["在线资源链接地址"].endswith("/api/handles/88.118.8/EQ%2301%20%3F")
 
 
 def wrong(value: Any, schema: dict[str, Any], place: str) -> list[str]:

@@ -199,6 +199,8 @@ async def test_gaps_that_overlap_are_named(rig: Rig, http: httpx.AsyncClient) ->
         ("id=x&from=yesterday", 400, "RFC 3339"),
         ("id=x&from=2025-02-30", 400, "day"),
         ("id=x&from=2025-01-01T00:00:00", 400, "offset"),
+        ("id=x&from=2025-01-01T00:00:00%2B99:99", 400, "not a time"),
+        ("id=x&from=%D9%A1%D9%A2", 400, "not a time"),
         ("id=x&to=99999999999999999999", 400, "not a time"),
         ("id=x&to=9999999999999999999", 400, "out of range"),
         ("id=x&from=2&to=1", 400, "later"),

@@ -233,6 +233,7 @@ def test_a_block_that_its_catalog_does_not_fit_becomes_a_gap(tmp_path: Path) -> 
         catalog([Tag(2**40, "d", "n", "hr:0", ValueType.BOOL, "i")]),
         catalog().replace(b'"float64"', b'"float65"'),
         catalog().replace(b'"name":"bool"', b'"level":"high","name":"bool"'),
+        catalog().replace(b'"name":"bool"', b'"level":1.9,"name":"bool"'),
     ],
 )
 def test_a_catalog_that_can_not_be_used_is_refused(

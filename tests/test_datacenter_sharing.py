@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -34,9 +34,15 @@ TABLE = tuple(
 )
 
 
-def catalog() -> bytes:
-    tags = (CatalogTag(t.index, t.device, t.name, t.identifier, t.type.value, level=LEVELS[t.name]) for t in TABLE)
+def catalog(**levels: Any) -> bytes:
+    now = {**LEVELS, **levels}
+    tags = (CatalogTag(t.index, t.device, t.name, t.identifier, t.type.value, level=now[t.name]) for t in TABLE)
     return Catalog(AGENT, tuple(tags)).encode()
+
+
+def of(stream: UUID, sequence: int, body: bytes) -> bytes:
+    """A block of the epoch of a catalog."""
+    return block(stream, sequence, [(0, START + sequence, 1.0, 0)], epoch=epoch_of(body), tags=TABLE)
 
 
 class Shared:
@@ -155,6 +161,49 @@ async def test_what_is_revoked_or_over_ends_at_once(shared: Shared, monkeypatch:
     assert (await shared.get(short, **asked)).status_code == 401
 
 
+def test_a_level_is_what_the_newest_block_says_and_no_old_catalog_lowers_it(tmp_path: Path) -> None:
+    low, high, odd = catalog(open=1), catalog(open=3), catalog(open=0)
+    stream = uuid4()
+    with Rig(tmp_path) as rig:
+
+        def level() -> int | None:
+            found = rig.named("88.118.8/press1.open")
+            assert found is not None
+            return found.level
+
+        # An agent that was away: its newest catalog comes first, those of its backlog later.
+        rig.send(high, word="catalog")
+        rig.send(of(stream, 9, high))
+        rig.send(low, word="catalog")
+        rig.send(of(stream, 1, low))
+        assert level() == 3
+        # The config lowers it, and sets it right again: an epoch that is known already.
+        rig.send(of(stream, 10, low))
+        assert level() == 1
+        rig.send(of(stream, 11, high))
+        assert level() == 3
+        rig.send(catalog(open=2), word="catalog")
+        assert level() == 3
+        rig.send(of(stream, 12, catalog(open=2)))
+        assert level() == 2
+        # A late catalog may raise it until the next of the newest blocks comes.
+        rig.send(catalog(open=None), word="catalog")
+        assert level() is None
+        rig.send(of(stream, 13, catalog(open=2)))
+        assert level() == 2
+        # The outbox of an installation before is brought later; and an odd level is none.
+        other = uuid4()
+        rig.send(of(other, 20, high))
+        rig.send(of(stream, 14, low))
+        assert level() == 3
+        rig.send(odd, word="catalog")
+        rig.send(of(other, 21, odd))
+        assert level() is None
+    with Rig(tmp_path) as rig:
+        rig.send(of(other, 22, high))
+        assert rig.named("88.118.8/press1.open").level == 3  # type: ignore[union-attr]
+
+
 async def test_whoever_may_only_aggregate_never_learns_a_reading(shared: Shared) -> None:
     token = shared.token(form="aggregate")
     asked = {"id": "88.118.8/press1.open", "aggregate": "count,good,min,max,mean"}
@@ -171,10 +220,25 @@ async def test_whoever_may_only_aggregate_never_learns_a_reading(shared: Shared)
         narrow = {"from": str(START + cut * 10**9), "to": str(START + cut * 10**9 + 1)}
         assert (await shared.get(token, **asked, window="1m", **narrow)).json()["windows"] == [first]
     wide = (await shared.get(token, **asked, window="2m")).json()["windows"]
-    assert [row[1] for row in wide] in ([9], [8, 1])
+    # Nor do two lengths: the mean of both minutes and that of the first would tell the one reading of the second.
+    assert wide == [[START, 9, 9, None, None, None]]
+    assert (await shared.get(token, **asked, window="1d")).json()["windows"][0][2:] == [9, None, None, None]
     # Everybody else may have any window, and sees what is in it.
     raw = (await shared.get(shared.token(), **asked, window="1m")).json()["windows"]
     assert raw == [first, [START + MINUTE, 1, 1, 8.0, 8.0, 8.0]]
+
+
+async def test_quality_is_of_whole_windows_for_whoever_may_only_aggregate(shared: Shared) -> None:
+    token, asked = shared.token(form="aggregate"), {"id": "88.118.8/press1.open"}
+    assert (await shared.get(token, "/v1/quality", **asked, window="1s")).status_code == 403
+    cut = {"from": str(START + 3 * 10**9), "to": str(START + 3 * 10**9 + 1)}
+    for more in (cut, cut | {"window": "1m"}):
+        [window] = (await shared.get(token, "/v1/quality", **asked, **more)).json()["windows"]
+        assert [window[name] for name in ("from_ns", "to_ns", "readings")] == [START, START + MINUTE, 8]
+    whole = (await shared.get(token, "/v1/quality", **asked)).json()["windows"]
+    assert [(window["from_ns"], window["readings"]) for window in whole] == [(START, 9)]
+    raw = (await shared.get(shared.token(), "/v1/quality", **asked, **cut)).json()["windows"]
+    assert [window["readings"] for window in raw] == [1]
 
 
 async def test_every_query_is_in_the_ledger_before_its_answer(shared: Shared) -> None:
@@ -210,6 +274,21 @@ async def test_what_can_not_be_recorded_is_not_answered(shared: Shared, monkeypa
         assert "disk is full" in answer.json()["detail"]
         assert shared.recorder.refused == 1
     assert (await shared.get(token, id="88.118.8/press1.open")).status_code == 200
+
+
+async def test_nothing_that_was_asked_for_is_cut_off_in_the_ledger(shared: Shared) -> None:
+    names = ["88.118.8/press1.open"] * 300 + ["88.118.8/press1.secret"]
+    assert (await shared.get(shared.token(level=3), id=names)).status_code == 200
+    assert shared.records()[-1].facts["asked"].endswith("press1.secret")
+    assert (await shared.get("wrong", id=names)).status_code == 401
+    assert len(shared.records()[-1].facts["asked"]) == 2048
+
+
+async def test_grants_that_can_not_be_read_are_said_so(shared: Shared) -> None:
+    token = shared.token()
+    (shared.folder / "grants.db").write_bytes(b"not a database" * 1000)
+    answer = await shared.get(token, id="88.118.8/press1.open")
+    assert (answer.status_code, "grants can't be read" in answer.json()["detail"]) == (503, True)
 
 
 async def test_strangers_can_not_fill_the_ledger(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +357,15 @@ def test_the_commands_work_on_a_data_center_that_runs(tmp_path: Path) -> None:
             assert headrace(tmp_path, "grant", "revoke", str(path), grant["grant"]).returncode == 0
             assert "was revoked" in headrace(tmp_path, *asked, token=grant["token"]).stderr
             assert headrace(tmp_path, "grant", "revoke", str(path), "ffffffff").returncode == 1
-            assert headrace(tmp_path, "grant", "add", str(path), "--who", "x").returncode == 2
+            adding = ("grant", "add", str(path), "--who", "x")
+            assert headrace(tmp_path, *adding).returncode == 2
+            for more, says in (
+                (("--pattern", "88.1/*", "--until", "9999-12-31"), "leave --until out"),
+                (("--pattern", "88.1/*", "--until", "2020-01-01"), "is over"),
+                (("--pattern", "88.1/*.temp"), "star within"),
+            ):
+                refused = headrace(tmp_path, *adding, *more)
+                assert (refused.returncode, says in refused.stderr) == (2, True), refused.stderr
             verified = headrace(tmp_path, "audit", "verify", str(path), "--json")
             report = json.loads(verified.stdout)
             assert [each["ledger"] for each in report["ledgers"]] == ["grants", "queries"], verified.stderr

@@ -201,6 +201,23 @@ def test_the_end_of_a_backlog_is_estimated() -> None:
     assert estimate.seconds(62_000, 20.0) == -1
 
 
+def test_what_is_acknowledged_each_time_anew_is_no_progress() -> None:
+    """A line that lives for milliseconds has no receipts for what went before the block that ends it."""
+    suspicion = Suspicion()
+    for _ in range(2):
+        suspicion.acknowledged(1)
+        suspicion.acknowledged(2)
+        suspicion.hung_up([(3, 1), (4, 1)], heard=True, size=60_000)
+    suspicion.acknowledged(1)
+    assert suspicion.careful
+    suspicion.hung_up([(3, 1)], heard=True, size=60_000)
+    assert suspicion.limit == 30_000
+    arrived = Ranges()
+    arrived.add(1, 3)  # by another broker: it will never be acknowledged by this one
+    suspicion.arrived(arrived)
+    assert not suspicion.careful
+
+
 def test_the_block_that_a_broker_hangs_up_on_is_found() -> None:
     suspicion, size = Suspicion(), 60_000
     assert suspicion.hung_up([], heard=True, size=0) is None

@@ -16,6 +16,7 @@ from agent import _native, config, delivery, pipeline
 from agent.collectors.base import Collector, Inlet
 from agent.config import Device
 from agent.delivery import Delivery
+from agent.entry import Damaged
 from agent.errors import NotConnected, OutboxFull
 from agent.flight import Flight
 from agent.gate import Gate
@@ -145,9 +146,9 @@ async def test_what_is_of_one_moment_is_stored_in_one_go(tmp_path: Path) -> None
     went: list[tuple[int, bool]] = []
 
     class Watched(Gate):
-        async def append_all(self, blocks: Any, epoch: int, kept: Any = None) -> None:
+        async def append_all(self, blocks: Any, epoch: int, kept: Any = None, *, held: bool = False) -> None:
             went.append((len(blocks), "place" in (kept or {})))
-            await super().append_all(blocks, epoch, kept)
+            await super().append_all(blocks, epoch, kept, held=held)
 
     rig = Rig(plant(tmp_path), Watched)
     running = asyncio.create_task(rig.pipeline.run(rig.stop))
@@ -330,3 +331,60 @@ async def test_who_does_not_hear_that_it_is_to_end_is_told_again(monkeypatch: py
     await asyncio.sleep(0)
     await pipeline._end([task])
     assert task.cancelled()
+
+
+async def test_an_outbox_that_is_made_anew_has_the_marks_and_the_catalog_again(tmp_path: Path) -> None:
+    """Collectors say where they are when that changes: what they said before must not be lost with a damaged file."""
+
+    class Once(Collecting):
+        async def connect(self) -> None:
+            self._inlet.mark("session", b"of the start")
+
+    found = plant(tmp_path, '[egress]\n[[egress.rule]]\naction = "deny"\nlevels = [3]\n')
+    pipeline = Pipeline(found, collect=lambda devices, inlet: [Once(each, inlet) for each in devices])
+    stop = asyncio.Event()
+    running = asyncio.create_task(pipeline.run(stop, drain=0.0))
+    await asyncio.sleep(0.5)
+    outbox = pipeline._lanes.main.outbox
+    before, epoch = outbox.stream, outbox.newest_epoch
+    path = found.agent.data_dir / "outbox.db"
+
+    async def damaged() -> None:
+        raise Damaged("a page is not what was written")
+
+    with suppress(OutboxFull):
+        raw = path.read_bytes()
+        path.write_bytes(raw[:4096] + bytes(len(raw) - 4096))
+        tries = iter([damaged])
+
+        async def once() -> None:
+            for each in tries:
+                await each()
+
+        await outbox._alone(lambda: outbox._contents.session.guard(once))
+    assert outbox.stream != before
+    await asyncio.sleep(0.5)
+    stop.set()
+    await running
+    async with opened(path) as again:
+        marks = await again.marks()
+        assert marks["session"] == b"of the start"
+        assert int(marks["place"]) > 10
+        assert epoch is not None
+        assert await again.catalog(epoch) is not None
+
+
+async def test_a_stop_does_not_wait_for_a_resolver_that_is_away(tmp_path: Path) -> None:
+    """In mode strict nothing is collected before every identifier was resolved, for up to an hour."""
+    rig = Rig(plant(tmp_path))
+
+    async def never() -> None:
+        await asyncio.sleep(3600.0)
+
+    rig.pipeline._lookup.settle = never  # type: ignore[method-assign]
+    running = asyncio.create_task(rig.pipeline.run(rig.stop))
+    await asyncio.sleep(0.3)
+    assert rig.pushed == 0
+    rig.stop.set()
+    async with asyncio.timeout(5.0):
+        await running

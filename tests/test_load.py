@@ -152,12 +152,24 @@ def test_what_it_cannot_be_is_said_for_every_device(tmp_path: Path) -> None:
             ("Temp,nsu=urn:plant;path=/Objects/Furnace/Temp,float64",),
             "name,address,type",
         ),
+        rig.Device(
+            "parted",
+            'protocol = "opcua"\nurl = "opc.tcp://127.0.0.1:4842"\nsecurity = "None"',
+            ("Temp,nsu=urn:plant;s=Furnace#Temp,float64",),
+            "name,address,type",
+        ),
     ]
     config = configs.load(rig.Plant.write(tmp_path, "mqtt://127.0.0.1:1883", devices).path)
     with pytest.raises(ConfigError) as wrong:
         plan(config, Signals.of(config), Times(0, 1, 2), tmp_path)
     said = [f"{each.field}: {each.message}; {each.hint}" for each in wrong.value.problems]
-    words = ("over tcp:// only", "192.0.2.7 is not this machine", "without encryption", "is not a node that")
+    words = (
+        "over tcp:// only",
+        "192.0.2.7 is not this machine",
+        "without encryption",
+        "is not a node that",
+        "is not a node that",
+    )
     assert all(word in text for word, text in zip(words, said, strict=True)), said
 
 

@@ -19,7 +19,7 @@ from agent import config
 from agent.address import ModbusTable
 from agent.limits import Span
 from headrace.verify import verify
-from simulators.mood import Act, Ill, Mood, Record, Spell, Wrong, hidden
+from simulators.mood import Act, Ill, Mood, Record, Spell, Wrong, clocks, hidden
 from simulators.opcua_server import OpcUaServer
 from simulators.oracle import Oracle
 from simulators.plant import Plant as Signals
@@ -248,9 +248,21 @@ def test_a_wrong_clock_can_be_turned_back(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     for _ in range(1000):
         start = 1_760_000_000 * S + chance.randrange(S)
-        spell = Spell("a", Wrong.CLOCK, start, start + 3600 * S, chance.uniform(-9, 9), chance.uniform(-1e5, 1e5))
+        wrong = [
+            Spell("a", Wrong.CLOCK, start, start + 3600 * S, chance.uniform(-9, 9), chance.uniform(-1e5, 1e5))
+            for _ in range(chance.randint(1, 3))
+        ]
+        [clock] = clocks(wrong, "a")
         at = start + chance.randrange(3600 * S)
-        assert abs(spell.true_ns(spell.shown_ns(at)) - at) <= 2
+        assert abs(clock.true_ns(clock.shown_ns(at)) - at) <= 2
+    late = Spell("a", Wrong.CLOCK, start + 5 * S, None, 3.0)
+    early = Spell("a", Wrong.CLOCK, start, start + 9 * S, -1.0)
+    found_clocks = clocks([late, early, Spell("b", Wrong.CLOCK, start, None, 7.0)], "a")
+    assert [(each.from_ns, each.to_ns, each.spells) for each in found_clocks] == [
+        (start, start + 5 * S, (early,)),
+        (start + 5 * S, start + 9 * S, (late, early)),
+        (start + 9 * S, None, (late,)),
+    ]
     record = Record.beside(tmp_path)
     record.began("a", Wrong.CLOCK, offset=1.5, drift=-20.0)
     [found] = record.spells()

@@ -220,37 +220,6 @@ def test_polls_keep_to_the_clock_and_a_late_one_is_counted_and_not_doubled() -> 
     run(scene())
 
 
-def test_it_fails_over_to_the_backup_and_comes_back() -> None:
-    async def scene() -> None:
-        bus = Bus({1: steady()})
-        rig = Rig(bus, {1: [100]}, "tcp://first", backup="tcp://second", timeout="50ms", poll="1s")
-        bus.down = {"first"}
-        state = DeviceState("unit1")
-        task = asyncio.create_task(supervise(rig.collectors[1], rig.inlet, state))
-        await asyncio.sleep(30)
-        assert bus.opened == ["second"]
-        # It accepts connections again, and does not answer: nobody notices that it was tried.
-        bus.down, bus.mute = set(), {"first"}
-        await asyncio.sleep(60)
-        assert bus.opened[:3] == ["second", "first", "second"]
-        bus.mute = set()
-        await asyncio.sleep(180)
-        assert bus.opened[-1] == "first"
-        assert (state.reconnects, state.connected) == (0, True)
-        times = [time for time, _, _ in rig.inlet.good]
-        assert max(b - a for a, b in pairwise(times)) < 1.2
-        # A first endpoint that accepts and is mute from the start is passed over as well.
-        bus.mute, bus.opened = {"first"}, []
-        await asyncio.sleep(20)
-        assert state.connected
-        assert bus.opened[-1] == "second"
-        task.cancel()
-        await asyncio.wait([task])
-        assert bus.open_now == 0
-
-    run(scene())
-
-
 def test_a_line_that_is_never_silent_is_given_up() -> None:
     async def scene() -> None:
         rig = Rig(Bus({1: steady()}), {1: [100]}, timeout="50ms", poll="100ms")

@@ -10,7 +10,8 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -56,6 +57,14 @@ def node_opcua(home: Path, running: ExitStack) -> NodeOpcUaServer:
     server = NodeOpcUaServer(home / "server")
     server.options = ("history",)
     return running.enter_context(server)
+
+
+def kept(server: Device, counted: Collection[int]) -> list[int]:
+    """What the history on a server's disk has from the first of these values to the last one."""
+    with closing(sqlite3.connect(f"file:{server.home / 'history.db'}?mode=ro", uri=True)) as db:
+        [(table,)] = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+        values = {int(each) for (each,) in db.execute(f'SELECT Value FROM "{table}"')}
+    return sorted(value for value in values if min(counted) <= value <= max(counted))
 
 
 def filled(process: Command) -> list[int]:
@@ -112,11 +121,8 @@ def test_a_history_that_outlives_its_server_fills_what_was_queued_there(tmp_path
     comes_on(plant)
     found = Committed.of(plant)
     counted = [value for _, value in found.counted()]
-    with closing(sqlite3.connect(f"file:{tmp_path / 'server' / 'history.db'}?mode=ro", uri=True)) as db:
-        [(table,)] = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
-        kept = {int(each) for (each,) in db.execute(f'SELECT Value FROM "{table}"')}
     # While it was away nothing changed: all that it ever had from the first reading on is there, once.
-    assert sorted(counted) == sorted(value for value in kept if min(counted) <= value <= max(counted))
+    assert sorted(counted) == kept(server, counted)
     assert (found.faults()["wrong"], found.gaps, filled(process)) == ([], [], [1])
 
 
@@ -132,3 +138,53 @@ def test_a_hole_outlives_the_agent(tmp_path: Path, running: ExitStack) -> None:
     process.start()
     comes_on(plant)
     whole(plant)
+
+
+PAGE = 4
+"""Values of one answer, of some 30 that are missing."""
+PAGED: dict[str, tuple[type[NodeOpcUaServer | AsyncuaPlant], str]] = {
+    "node-opcua": (NodeOpcUaServer, f"history:{PAGE}"),
+    "asyncua": (AsyncuaPlant, str(PAGE)),
+}
+
+
+@pytest.mark.parametrize(("stack", "fault"), [("node-opcua", "kill"), ("asyncua", "cut")])
+def test_a_fault_between_two_pages(tmp_path: Path, running: ExitStack, stack: str, fault: str) -> None:
+    """The agent is killed, or its line cut, when some pages of a history are committed and others are not read."""
+    kind, option = PAGED[stack]
+    server = kind(tmp_path / "server")
+    server.options = (option,)
+    running.enter_context(server)
+    line = running.enter_context(Line(server.port, seed=1))
+    plant, process = begin(tmp_path, running, server, 'outage = "60s"', url=f"opc.tcp://127.0.0.1:{line.port}")
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(3.0)
+    if stack == "node-opcua":
+        os.kill(server.pid, signal.SIGUSR2)  # it forgets the subscription
+    else:
+        server.kill()
+        server.start()
+    line.apply(Fault(Kind.DELAY, delay=0.15))  # a page each 300 ms
+    os.kill(process.pid, signal.SIGCONT)
+
+    def missing() -> int:
+        counted = {value for _, value in Committed.of(plant).counted()}
+        there = range(min(counted), max(counted)) if stack == "node-opcua" else kept(server, counted)
+        return len(set(there) - counted)
+
+    until(lambda: missing() > 3 * PAGE, 20)
+    most = missing()
+    until(lambda: PAGE < missing() <= most - PAGE, 20, "for a page of the history")
+    if fault == "kill":
+        process.kill()
+    else:
+        line.apply(Fault(Kind.CUT))
+    assert missing() > 0
+    line.apply(None)
+    if fault == "kill":
+        process.start()
+    comes_on(plant)
+    until(lambda: missing() == 0, 20)
+    found = Committed.of(plant)
+    assert [value for value, count in Counter(value for _, value in found.counted()).items() if count > 1] == []
+    assert (found.gaps, found.faults()["wrong"], filled(process)) == ([], [], [1])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.outbox import Outbox
-from agent.outbox_file import connect, load
+from agent.outbox_file import connect, load, save
 from tests import outbox_rig
 from tests.outbox_disks import Disk, full_disks, power_cuts
 from tests.outbox_failing import fail_each_apart
@@ -221,3 +223,56 @@ async def test_warns_where_a_power_cut_may_take_what_was_committed(
         outbox: Outbox = await outbox_rig.opened(disk.place / "outbox.db")
         await outbox.close()
     assert bool([each for each in caplog.records if each.__dict__.get("event") == "disk_doubtful"]) is warned
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+async def test_marks_are_saved_from_a_damaged_file_where_they_are_of_the_last_commit(memory: Path, behind: int) -> None:
+    """Without them no collector goes on where it was; with old ones what is stored would be asked for again."""
+    path = memory / "outbox.db"
+    async with opened(path) as outbox:
+        for place in range(1, 31):
+            await outbox.append(block(outbox, 500), 1, {"press": b"%d" % place})
+    with contextlib.closing(connect(path)) as db:
+        [(page,)] = db.execute("SELECT max(pageno) FROM dbstat WHERE name = 'entry' AND pagetype = 'leaf'")
+        stream, totals = load(db)
+        if behind:  # its last commit is gone, and the lock's note knows of it
+            save(db, stream, replace(totals, next_sequence=totals.next_sequence - 1))
+    pages = bytearray(path.read_bytes())
+    pages[(page - 1) * 4096 : page * 4096] = b"\xff" * 4096
+    path.write_bytes(pages)
+    async with opened(path) as outbox:
+        assert outbox.stream != stream
+        assert await outbox.marks() == ({} if behind else {"press": b"30"})
+
+
+@pytest.mark.parametrize("how", ["removed", "put back from a copy", "put back with a log"])
+async def test_a_file_that_is_taken_away_from_a_running_agent_is_saved(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is open can still be read; but what is written to it would be gone with the process."""
+    path = tmp_path / "outbox.db"
+    async with opened(path) as outbox:
+        await outbox.append(block(outbox), 1, {"press": b"1"})
+        old = path.read_bytes(), path.with_name("outbox.db-wal").read_bytes()
+        for place in range(2, 21):
+            await outbox.append(block(outbox), 1, {"press": b"%d" % place})
+        stream = outbox.stream
+        await outbox.confirm(5)
+        path.unlink()
+        if how != "removed":
+            path.with_name("copy").write_bytes(old[0])
+            path.with_name("copy").rename(path)
+        if how == "put back with a log":
+            path.with_name("outbox.db-wal").unlink()
+            path.with_name("outbox.db-wal").write_bytes(old[1])
+        await outbox.append(block(outbox), 1, {"press": b"21"})
+        await outbox.append(block(outbox), 1, {"press": b"22"})
+    async with opened(path) as again:
+        entries = await everything(again)
+        assert again.stream == stream
+        assert [(entry.sequence, entry.readings, entry.gap) for entry in entries] == [
+            (place, 10, False) for place in range(6, 23)
+        ]
+        assert await again.marks() == {"press": b"22"}
+    told = [record for record in caplog.records if record.__dict__.get("event") == "outbox_moved"]
+    assert [(record.levelno, record.__dict__["lost"]) for record in told] == [(logging.ERROR, 0)]

@@ -9,6 +9,7 @@ import struct
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -184,6 +185,11 @@ def test_a_circle_over_several_tags_is_found(tmp_path: Path) -> None:
         (signal("d.nothing", "noise"), "tags", "no tag fits 'd.nothing'"),
         (signal("d.real", "replay", file="no.csv", column="x", interval="1s"), "file", "can't be read"),
         ("[simulation]\nsed = 3\n", "sed", "unknown key 'sed'"),
+        (signal("d.real", "constant", value=float("nan")), "value", "nan is no value"),
+        (signal("d.real", "sine", period="1s", low=float("-inf")), "low", "-inf is no value"),
+        (signal("d.real", "sine", period="1s", noise=float("inf")), "noise", "inf is no value"),
+        (signal("d.real", "states", states='[{ value = 1e301, for = "1s" }]'), "states[0].value", "1e+301 is no value"),
+        ('[[simulation.device]]\nname = "dd"\nprofile = "s7-1200"\n', "simulation.device[0].name", "no device fits"),
     ],
 )
 def test_check_names_what_is_wrong(tmp_path: Path, signals: str, field: str, message: str) -> None:
@@ -193,6 +199,70 @@ def test_check_names_what_is_wrong(tmp_path: Path, signals: str, field: str, mes
     [problem] = caught.value.problems
     assert field in problem.field
     assert message in problem.message
+
+
+def test_what_was_meant_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("\ufefftime, oil_temp\n0,1\n", encoding="utf-8")
+    for signals, hint in (
+        (signal("d.rael", "noise"), "write d.real"),
+        (signal("d.real", "expression", expression="1 + d.singel"), "write d.single"),
+        (signal("d.real", "replay", file="x.csv", column="oil_tmp", time="time"), "write oil_temp"),
+        ('[[simulation.device]]\nname = "dd"\nprofile = "s7-1200"\n', "write d"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            plant_of(tmp_path, signals)
+        assert [each.hint for each in caught.value.problems] == [hint]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_chain_that_python_can_not_follow_is_refused(tmp_path: Path, *, backwards: bool) -> None:
+    """It was followed until the first value was wanted: then the server died."""
+    rows = tuple(f"x{at},float64,,," for at in range(400))
+    links = [signal(f"d.x{at}", "expression", expression=f"x{at - 1} + 1") for at in range(1, 400)]
+    with pytest.raises(ConfigError, match="too deep"):
+        plant_of(tmp_path, *(links[::-1] if backwards else links), rows=rows)
+    deep = "(" * 35 + "x1" + " + 1)" * 35
+    some = [signal(f"d.x{at}", "expression", expression=deep.replace("x1", f"x{at - 1}")) for at in range(1, 6)]
+    plant, tags = plant_of(tmp_path, *some, rows=rows)
+    assert isinstance(plant.value(tags["x5"], T0), float)
+
+
+def test_a_scale_that_is_next_to_nothing_ends_no_server(tmp_path: Path) -> None:
+    rows = ("whole,int16,1e-100,,",)
+    plant, tags = plant_of(tmp_path, signal("d.whole", "constant", value=1e290), rows=rows)
+    assert plant.raw(tags["whole"], T0) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", b"", "has no rows"),
+        ("x.csv", b"x,y\n", "has no rows"),
+        ("x.csv", "x,y\n1,2\n".encode("utf-16"), "is not text in UTF-8"),
+        ("x.csv", b"x;y\n1,5;1\n", "row 1 of x.csv has '1,5' in column x, which is no number"),
+        ("x.csv", b"x,y\n1,1\nn/a,2\n", "row 2 of x.csv has 'n/a' in column x, which is no number"),
+        ("x.parquet", b"", "can't be read as Parquet"),
+        ("x.parquet", b"x,y\n1,2\n", "can't be read as Parquet"),
+        ("x.parquet", [[1.5]], "values of type list"),
+        ("x.parquet", [b"a"], "values of type bytes"),
+        ("x.parquet", [], "has no rows"),
+    ],
+)
+def test_a_recording_that_is_none_is_named(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    if isinstance(content, list):
+        parquet.write_table(pa.table({"x": pa.array(content, None if content else pa.float64())}), tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        plant_of(tmp_path, signal("d.real", "replay", file=name, column="x", interval="1s"))
+    [problem] = caught.value.problems
+    assert problem.field == "simulation.signal[0].file"
+
+
+def test_a_recording_with_a_mark_of_its_order_and_numbers_beyond_any_device(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("\ufeffx,y\n1.5,1\n1e400,2\n" + "9" * 400 + ",3\n2.5,4\n", encoding="utf-8")
+    plant, tags = plant_of(tmp_path, signal("d.real", "replay", file="x.csv", column="x", interval="1s"))
+    assert [plant.value(tags["real"], at * S) for at in range(4)] == [1.5, 1.5, 1.5, 2.5]
 
 
 def test_a_file_of_its_own_replaces_the_configs_table(tmp_path: Path) -> None:

@@ -213,6 +213,19 @@ async def test_block_too_large_for_the_broker_goes_in_pieces(
             assert (facts["connects"], facts["pieces"], center.pieces) == (1, 4, 4)
 
 
+async def test_a_block_that_is_too_large_is_found_while_no_receipts_come(tmp_path: Path, outbox: Outbox) -> None:
+    """The blocks before it are sent, and acknowledged, on each connection anew."""
+    with (
+        Mosquitto(tmp_path / "broker", settings=("max_packet_size 4000",)) as broker,
+        Center(broker, answering=False) as center,
+    ):
+        await append(outbox, 2)
+        await append(outbox, 1, readings=2000)
+        await append(outbox, 2)
+        async with delivering(uplink(broker, "3.1.1"), outbox, resend_after=5.0):
+            await until(lambda: center.committed == 5, 40.0)
+
+
 async def test_uplink_says_what_it_can_not_send(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker", settings=("max_packet_size 4000",)) as broker:
         line = uplink(broker)

@@ -27,7 +27,7 @@ from agent.config import Config, OpcUaDevice
 from agent.errors import ConfigError
 from agent.model import ValueType
 from simulators.mood import Ill, Wrong
-from simulators.opcua_nodes import VARIANTS
+from simulators.opcua_structures import VARIANTS
 from simulators.oracle import Oracle
 from simulators.run import Simulation
 from tests.peers.process import free_port, program
@@ -173,16 +173,6 @@ async def test_a_node_is_made_when_somebody_looks_at_it(tmp_path: Path) -> None:
             variables = await folders[0].get_variables()
             assert len(variables) == len(rows)
             assert len(await client.read_values(variables)) == len(rows)
-
-
-async def test_fields_of_structures_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    found = written(tmp_path, [f"whole,nsu={SPACE};s=A,float32,,,,,", f"part,nsu={SPACE};s=Machine#Speed,float32,,,,,"])
-    async with served(found), patient(found.devices[0].url) as client:
-        assert (await read(client, "s=A")).Value is not None
-        with pytest.raises(UaStatusCodeError):
-            await read(client, "s=Machine")
-    (record,) = [each for each in caplog.records if getattr(each, "event", "") == "tags_not_simulated"]
-    assert (record.__dict__["tags"], "oven.part" in record.getMessage()) == (1, True)
 
 
 async def test_browse_paths_and_bare_indexes_lead_to_their_tags(tmp_path: Path) -> None:
@@ -353,6 +343,40 @@ async def test_the_history_of_a_node_is_what_it_showed(tmp_path: Path) -> None:
             assert await node.read_raw_history(moment(-500), moment(-1)) == [], "it did not run then"
 
 
+async def test_a_clock_that_is_put_on_by_hours_is_followed_at_once_and_on_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine that slept: each step of the hours between would be written, for as long as that takes."""
+    start = now = 1_760_000_000 * S
+    found = written(tmp_path, [f"x{n},nsu={SPACE};s=x{n},float64,,,,," for n in range(50)])
+    tag = found.tags[0]
+    async with served(found, lambda: now) as simulation, patient(found.devices[0].url) as client:
+        [(_, server)] = simulation._opcua
+        now = start + 60 * S
+        await until(lambda: server._due[0][0] > now)
+        before = server.changes
+        now = start + 10 * 3600 * S
+        await until(lambda: server._due[0][0] > now)
+        assert server.changes - before <= 2 * 50
+        value = await read(client, "s=x0")
+        assert value.Value is not None
+        assert value.Value.Value == simulation.plant.raw(tag, now)
+        assert start + 60 * S < at(value) <= now
+        with caplog.at_level("WARNING", "headrace.simulators"):
+            now = start + 9 * 3600 * S
+            await until(lambda: any("set back" in each.getMessage() for each in caplog.records))
+            shown = server.changes
+            now += 100 * S
+            await asyncio.sleep(0.2)
+            assert server.changes == shown
+    oracle = Oracle(simulation.plant, found, simulation.record.spells())
+    owed = oracle.expected_changes(tag, start + 60 * S, start + 10 * 3600 * S)
+    assert len(owed) > 1000
+    [(from_ns, to_ns)] = oracle.hidden(tag)
+    assert all(from_ns <= each <= to_ns for each in owed)
+    assert [getattr(each, "event", "") for each in caplog.records].count("clock_set_back") == 1
+
+
 SMALL = '[[simulation.device]]\nname = "ov*"\nprofile = "s7-1200"\n'
 
 
@@ -387,3 +411,45 @@ async def test_a_small_controller_says_its_limits_and_keeps_to_them(tmp_path: Pa
         with pytest.raises((UaError, OSError, TimeoutError)):
             await Client(found.devices[0].url, timeout=1).connect()
         await asyncio.gather(*(each.disconnect() for each in others))
+
+
+async def test_faults_that_overlap_are_judged_together(tmp_path: Path) -> None:
+    """Two wrong clocks add up, and a device that stands still twice shows what it had at first."""
+    now = 1_760_000_000 * S
+    found = written(tmp_path, [f"x,nsu={SPACE};s=x,float64,,,,,", f"on,nsu={SPACE};s=on,bool,,,,,"])
+    async with served(found, lambda: now) as simulation:
+        [(_, server)] = simulation._opcua
+        acts = [
+            simulation.act("oven", Ill(Wrong.CLOCK, offset=-7.0, drift=500.0)),
+            simulation.act("oven", Ill(Wrong.CLOCK, offset=3.5, drift=-20_000.0)),
+            simulation.act("oven", Ill(Wrong.CLOCK, offset=0.125)),
+            simulation.act("oven", Ill(Wrong.FROZEN)),
+            simulation.act("oven", Ill(Wrong.FROZEN)),
+        ]
+        seen: list[tuple[Any, int, Any]] = []
+        polled: list[tuple[Any, int, Any]] = []
+
+        def written_up() -> bool:
+            return server._due[0][0] > now
+
+        async def passed(seconds: int) -> None:
+            nonlocal now
+            for _ in range(seconds * 4):
+                now += S // 4
+                await until(written_up)
+                for node in server._by_id.values():
+                    seen.append((node.tag, at(node.shown), node.raw))
+                    polled.append((node.tag, now, node.raw))
+
+        await passed(2)
+        for act in acts:
+            await act.begin()
+            await passed(3)
+        for act in acts:
+            await act.end()
+            await passed(3)
+    oracle = Oracle(simulation.plant, found, simulation.record.spells())
+    assert [each for each in seen if oracle.wrong(*each, 0)] == []
+    assert [each for each in polled if oracle.wrong(*each, 0)] == []
+    tag, time_ns, value = seen[-40]
+    assert oracle.wrong(tag, time_ns, not value if isinstance(value, bool) else value + 1, 0)

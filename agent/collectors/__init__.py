@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 def collectors(devices: Sequence[Device], inlet: Inlet) -> list[Collector]:
     """The collector of each device, in their order. A protocol's library is imported when its first device is.
 
-    Modbus devices with one URL share one line: units on a bus, or behind a gateway.
+    Modbus devices at one place share one line: units on a bus, or behind a gateway.
     """
     found: list[Collector] = []
-    lines: dict[str, Line] = {}
+    lines: dict[object, Line] = {}
     for device in devices:
         match device:
             case ModbusDevice():
                 from agent.collectors.line import Line
                 from agent.collectors.modbus import ModbusCollector
 
-                if device.url not in lines:
-                    lines[device.url] = Line(device.line)
-                found.append(ModbusCollector(device, inlet, lines[device.url]))
+                settings = device.line
+                line = lines.setdefault(settings.endpoints[0].bus, Line(settings))
+                found.append(ModbusCollector(device, inlet, line))
             case OpcUaDevice():
                 from agent.collectors.opcua import OpcUaCollector
 

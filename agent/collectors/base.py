@@ -121,6 +121,7 @@ async def supervise(collector: Collector, inlet: Inlet, state: DeviceState) -> N
     pause = FIRST_PAUSE
     told = spoken = False
     lost_at = time.monotonic() - device.patience
+    begun = 0.0
     while True:
         try:
             await collector.connect()
@@ -128,7 +129,7 @@ async def supervise(collector: Collector, inlet: Inlet, state: DeviceState) -> N
             facts = {"event": "device_connected", "device": device.name}
             log.info("%s: connected to %s", device.name, collector.device.url, extra=facts)
             told = spoken = False
-            pause = FIRST_PAUSE
+            begun = time.monotonic()
             while True:
                 await inlet.room()
                 await collector.read()
@@ -141,6 +142,8 @@ async def supervise(collector: Collector, inlet: Inlet, state: DeviceState) -> N
         finally:
             was_connected, state.connected = state.connected, False
             await _close(collector)
+        if was_connected and time.monotonic() - begun > pause:
+            pause = FIRST_PAUSE  # one that is lost as soon as it is there counts as never reached
         if not told:
             facts = {"event": "device_lost" if was_connected else "device_unreachable", "device": device.name}
             log.warning("%s: %s; trying again until it is back", device.name, state.reason, extra=facts)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import os
+import socket
 import ssl
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import serial
 from serial.rs485 import RS485Settings
@@ -17,6 +22,9 @@ CLOSE_SECONDS = 1.0
 """How long a peer may take to let go before its connection is cut."""
 MAX_UNSENT = 4096
 """Bytes that a serial port's driver may leave to us. One request is at most 513."""
+_PATIENT = ThreadPoolExecutor(64, "carrier")
+"""For what may hang: a name server that does not answer, a port that waits for its modem. In the threads that all
+share, such waits would keep the sealer from sealing."""
 
 
 class Ear(Protocol):
@@ -57,7 +65,7 @@ async def open_wire(endpoint: Endpoint, trust: Trust, ear: Ear) -> Wire:
         case Carrier.SERIAL:
             assert endpoint.serial is not None
             # Opening a port may wait for a modem line, or for a network where its driver is remote.
-            opening = asyncio.ensure_future(asyncio.to_thread(_open_serial, endpoint.serial))
+            opening = loop.run_in_executor(_PATIENT, _open_serial, endpoint.serial)
             try:
                 port = await asyncio.shield(opening)
             except asyncio.CancelledError:
@@ -65,23 +73,50 @@ async def open_wire(endpoint: Endpoint, trust: Trust, ear: Ear) -> Wire:
                 raise
             return _Port(loop, port, ear)
         case Carrier.UDP:
-            _, datagrams = await loop.create_datagram_endpoint(
-                lambda: _Datagrams(ear), remote_addr=(endpoint.host, endpoint.port)
-            )
-            return datagrams
+            return await _connect(endpoint, lambda address: _datagrams(address, endpoint.port, ear))
         case Carrier.TCP:
-            _, stream = await loop.create_connection(lambda: _Bytes(ear), endpoint.host, endpoint.port)
-            return stream
+            return await _connect(endpoint, lambda address: _stream(address, endpoint.port, ear))
         case Carrier.TLS:
-            context = await asyncio.to_thread(_context, trust)
-            _, stream = await loop.create_connection(
-                lambda: _Bytes(ear),
-                endpoint.host,
-                endpoint.port,
-                ssl=context,
-                server_hostname=trust.server_name or endpoint.host,
-            )
-            return stream
+            tls = {
+                "ssl": await asyncio.to_thread(_context, trust),
+                "server_hostname": trust.server_name or endpoint.host,
+            }
+            return await _connect(endpoint, lambda address: _stream(address, endpoint.port, ear, **tls))
+
+
+async def _connect(endpoint: Endpoint, reach: Callable[[str], Awaitable[Wire]]) -> Wire:
+    """To the first of its addresses that can be reached."""
+    *others, last = await _addresses(endpoint)
+    for address in others:
+        with contextlib.suppress(OSError):
+            return await reach(address)
+    return await reach(last)
+
+
+async def _stream(address: str, port: int, ear: Ear, **tls: Any) -> Wire:
+    loop = asyncio.get_running_loop()
+    _, stream = await loop.create_connection(lambda: _Bytes(ear), address, port, **tls)
+    return stream
+
+
+async def _datagrams(address: str, port: int, ear: Ear) -> Wire:
+    loop = asyncio.get_running_loop()
+    _, datagrams = await loop.create_datagram_endpoint(lambda: _Datagrams(ear), remote_addr=(address, port))
+    return datagrams
+
+
+async def _addresses(endpoint: Endpoint) -> list[str]:
+    """The addresses of its host, at least one. Raises OSError where the name is not known."""
+    try:
+        ipaddress.ip_address(endpoint.host)
+    except ValueError:
+        pass
+    else:
+        return [endpoint.host]
+    kind = socket.SOCK_DGRAM if endpoint.carrier is Carrier.UDP else socket.SOCK_STREAM
+    loop = asyncio.get_running_loop()
+    found = await loop.run_in_executor(_PATIENT, lambda: socket.getaddrinfo(endpoint.host, endpoint.port, type=kind))
+    return [str(address[0]) for *_, address in found]
 
 
 def _context(trust: Trust) -> ssl.SSLContext:

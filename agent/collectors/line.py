@@ -127,8 +127,12 @@ class Line:
     def lost(self, reason: str) -> None:
         if self._connection.trial:
             self._trial_failed()
-        else:
-            self._leave(reason)
+            return
+        asked = [flight for flight in self._flights.values() if not flight.turn.over]
+        self._leave(reason)
+        if len(asked) == 1:
+            # Some devices hang up where others refuse. This turn has failed; the next one may ask something else.
+            asked[0].turn.without(asked[0].question)
 
     def heard(self, chunk: bytes) -> None:
         if self._dirty:
@@ -183,9 +187,10 @@ class Line:
         if self._dirty or now < self._quiet_until:
             self._alarm.by(self._quiet_until)
             return
-        if self._connection.spare and not self._flights:
-            self._connection.swap()
-            self._alarm.by(now)
+        if self._connection.spare:
+            if not self._flights:  # where there are, the last of them pumps again
+                self._connection.swap()
+                self._alarm.by(now)
             return
         while len(self._flights) < self._most:
             taken = self._turns.take(now)
@@ -325,12 +330,13 @@ class Line:
             self._soil(Discard.MALFORMED, first.why)
             return
         verdict = flight.question.judge(first, any_unit=self._any_unit)
+        misfit = verdict in (Discard.SHORT, Discard.LONG, Discard.WRONG)
         if verdict is Discard.FOREIGN:
             verdict = self._stray(first)
         elif not isinstance(verdict, Discard) and (len(found) > 1 or self._framer.pending):
             verdict = Discard.DOUBLED if len(found) > 1 else Discard.LONG
         if isinstance(verdict, Discard):
-            self._soil(verdict, f"a {verdict} answer")
+            self._soil(verdict, f"a {verdict} answer", misfit=misfit)
             return
         self._flights.clear()
         now = self._loop.time()
@@ -347,8 +353,8 @@ class Line:
             return Discard.LATE
         return Discard.DOUBLED if found.unit == self._last.unit else Discard.FOREIGN
 
-    def _soil(self, kind: Discard, why: str) -> None:
-        """The line is dirty from now on, and what was under way is lost."""
+    def _soil(self, kind: Discard, why: str, *, misfit: bool = False) -> None:
+        """The line is dirty from now on, and what was under way is lost. `misfit`: by an answer, and not by noise."""
         flight = next(iter(self._flights.values()), None)
         self._count(kind, flight)
         self._framer.reset()
@@ -358,7 +364,7 @@ class Line:
             self._owe(flight)
             # Another unit's noise is not this one's failure, as long as it does not go on and on.
             cost = 1 / DISTURBED if kind in (Discard.LATE, Discard.FOREIGN) else 1
-            self._fail(flight, f"unit {flight.question.unit} gave {why}", cost)
+            self._fail(flight, f"unit {flight.question.unit} gave {why}", cost, noise=not misfit)
         self._pump()
 
     def _quieten(self) -> None:
@@ -368,15 +374,19 @@ class Line:
         self._clean = False
         self._quiet_until = max(self._quiet_until, now + self._silence)
 
-    def _fail(self, flight: Flight, why: str, cost: float = 1) -> None:
-        """One try was in vain."""
-        turn = flight.turn
-        tries = turn.failures[flight.question] = turn.failures.get(flight.question, 0) + cost
+    def _fail(self, flight: Flight, why: str, cost: float = 1, *, noise: bool = False) -> None:
+        """One try was in vain. `noise` says nothing of what was asked."""
+        turn, question = flight.turn, flight.question
+        tries = turn.failures[question] = turn.failures.get(question, 0) + cost
         if tries < turn.tries:
             self._turns.give_back(flight)
-        else:
-            turn.flying -= 1
+            return
+        turn.flying -= 1
+        if noise:
             turn.fail(NotConnected(why))
+        elif not turn.over:
+            turn.give_up(question, NotConnected(why))
+            self._turns.add(turn)
 
     def _deliver(self, flight: Flight, verdict: bytes | int) -> None:
         turn, question = flight.turn, flight.question

@@ -34,7 +34,10 @@ REFUSALS = {
 LASTING = frozenset({ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE})
 """What a device goes on saying until someone changes its program."""
 FIRST_REST, LONGEST_REST = 60.0, 3600.0
-"""Seconds before what was refused so is asked again: doubled each time."""
+"""Seconds before what was refused so, or never answered, is asked again: doubled each time."""
+STRIKES = 3
+"""So often in a row a device has to be lost over one request, and answer others again, before it is the request that
+gets no answer, and not the device that is gone."""
 ROW = 1.0
 """Seconds in which polls that are late follow one another within one `read`."""
 
@@ -46,6 +49,10 @@ class _Poll(Question):
     request: Request
     plan: int
     status: int = 0
+    silent: int = 0
+    """How often in a row it got no valid answer, though its device gave others."""
+    knocked: int = 0
+    """How often in a row it was knocked with in vain."""
     rest: float = 0.0
     due: float = 0.0
     """When to ask again, by the loop's clock; 0 where it is not at rest."""
@@ -111,9 +118,7 @@ class ModbusCollector:
         self._line.attach(self)
         polls = [poll for each in self._classes for poll in each.polls]
         # A gateway accepts a connection for units that are not there: only an answer shows that this one is.
-        known = next((poll for poll in polls if not poll.status), *polls[:1])
-        patience = self.timeout if self.device.first_timeout is None else self.device.first_timeout
-        await self._line.ask(Turn(self, [known], _Knock(), timeout=patience, tries=1))
+        await self._knock(min(polls, key=lambda poll: (poll.status != 0, poll.silent > 0, poll.knocked)))
         # While the device was away its tags were bad for that reason; what it refuses has its own again.
         now = now_ns()
         for poll in polls:
@@ -124,6 +129,21 @@ class ModbusCollector:
         for each in self._classes:
             each.next = start
 
+    async def _knock(self, poll: _Poll) -> None:
+        """Asks for what is known to be answered; of what may be the very request that is not, for one tag after the
+        other."""
+        tags = poll.request.tags
+        whole = not poll.knocked or len(tags) == 1
+        one = poll.request if whole else poll.request.of(tags[(poll.knocked - 1) % len(tags)])
+        question = Question(self.unit, read_pdu(one.function, one.address, one.count), one.size)
+        patience = self.timeout if self.device.first_timeout is None else self.device.first_timeout
+        poll.knocked += 1
+        await self._line.ask(Turn(self, [question], _Knock(), timeout=patience, tries=1))
+        if whole:
+            poll.knocked = poll.silent = 0
+        else:
+            poll.knocked -= 1
+
     async def read(self) -> None:
         now = self._loop.time()
         pause = min([each.next for each in self._classes]) - now
@@ -132,7 +152,7 @@ class ModbusCollector:
             now = self._loop.time()
         self._row_ends = now + ROW
         if polls := self._due(now):
-            await self._line.ask(Turn(self, polls, self, loop=self._loop, more=self._more))
+            await self._line.ask(Turn(self, polls, self, loop=self._loop, more=self._more, without=self._without))
 
     def _due(self, now: float) -> list[_Poll]:
         """What is to be asked now. A poll that is late is not doubled: the next one keeps to the clock."""
@@ -163,6 +183,7 @@ class ModbusCollector:
     def answered(self, question: Question, payload: bytes, time_ns: int) -> None:
         assert isinstance(question, _Poll)
         self._inlet.push_registers(question.plan, payload, time_ns)
+        question.silent = question.knocked = 0
         if question.status:
             question.status, question.rest, question.due = 0, 0.0, 0.0
             for each in self._classes:
@@ -174,13 +195,11 @@ class ModbusCollector:
 
     def refused(self, question: Question, code: int, time_ns: int) -> Sequence[Question]:
         assert isinstance(question, _Poll)
+        question.silent = question.knocked = 0
         if code in (ILLEGAL_ADDRESS, ILLEGAL_VALUE) and len(parts := question.request.split()) > 1:
-            return self._split(question, parts, code)
+            return self._split(question, parts, f"exception {code}")
         if code in LASTING:
-            question.rest = min(max(2 * question.rest, FIRST_REST), LONGEST_REST)
-            question.due = self._loop.time() + question.rest
-            for each in self._classes:
-                each.resting = True
+            self._rest(question)
         status = REFUSALS.get(code, StatusCode.BAD_COMMUNICATION_ERROR)
         if question.status != status:
             # Bad readings once for as long as the device goes on refusing in the same way.
@@ -191,7 +210,33 @@ class ModbusCollector:
             self._push_bad(question, time_ns)
         return ()
 
-    def _split(self, poll: _Poll, parts: Sequence[Request], code: int) -> Sequence[Question]:
+    def _without(self, question: Question) -> Sequence[Question] | None:
+        """A request got no answer, or none of its length. Some devices say nothing where others refuse: where each time
+        the device is back at once and gives other answers, that is what it is taken for."""
+        assert isinstance(question, _Poll)
+        question.silent += 1
+        if question.silent < STRIKES:
+            return None
+        if len(parts := question.request.split()) > 1:
+            return self._split(question, parts, "no valid answer")
+        self._rest(question)
+        if question.status != StatusCode.BAD_TIMEOUT:
+            question.status = StatusCode.BAD_TIMEOUT
+            facts = {"event": "read_unanswered", "device": self.device.name}
+            text = "%s: no valid answer reading %s, though it gives others; asking for it again now and then"
+            log.warning(text, self.device.name, _names(question.request), extra=facts)
+            self._push_bad(question, now_ns())
+        others = (poll for each in self._classes for poll in each.polls)
+        return () if any(not poll.status and not poll.silent for poll in others) else None
+
+    def _rest(self, poll: _Poll) -> None:
+        """Leaves it out for a while."""
+        poll.rest = min(max(2 * poll.rest, FIRST_REST), LONGEST_REST)
+        poll.due = self._loop.time() + poll.rest
+        for each in self._classes:
+            each.resting = True
+
+    def _split(self, poll: _Poll, parts: Sequence[Request], why: str) -> Sequence[Question]:
         """One bad address refuses a whole request: halves from here on, and of these again, until it is alone.
 
         Then what is good is joined again around it (`_join`). What was found out is kept for as long as the collector
@@ -199,8 +244,10 @@ class ModbusCollector:
         """
         tags, name = len(poll.request.tags), self.device.name
         facts = {"event": "request_split", "device": name}
-        log.info("%s: refused to read %d tags at once (exception %d); asking for parts", name, tags, code, extra=facts)
+        log.info("%s: can't read %d tags at once (%s); asking for parts", name, tags, why, extra=facts)
         made = [self._poll(part) for part in parts]
+        for part in made:
+            part.silent = poll.silent
         for each in self._classes:
             if poll in each.polls:
                 at = each.polls.index(poll)

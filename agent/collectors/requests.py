@@ -60,6 +60,10 @@ class Request:
         """Where each tag lies in the response, for the core's `modbus_plan`."""
         return [_field(tag, self.address) for tag in self.tags]
 
+    def of(self, tag: Tag) -> Request:
+        """The request that reads one of its tags by itself."""
+        return _request(self.function, self.period, _units([tag]))
+
     def split(self) -> tuple[Request, ...]:
         """Two requests that read the same tags, or the request alone where it can't be cut: what is tried where a
         device refuses the whole (exceptions 02 and 03).

@@ -34,10 +34,26 @@ class Receiver(Protocol):
         """The device answered with an exception (V1.1b3, 7). Returns what to ask next instead."""
 
 
+def _needed(question: Question) -> None:
+    """No question can be done without."""
+
+
 class Turn:
     """What one device asks at once. `done` is set when all of it is answered, or fails with NotConnected."""
 
-    __slots__ = ("done", "failures", "flying", "member", "more", "questions", "queued", "receiver", "timeout", "tries")
+    __slots__ = (
+        "done",
+        "failures",
+        "flying",
+        "member",
+        "more",
+        "questions",
+        "queued",
+        "receiver",
+        "timeout",
+        "tries",
+        "without",
+    )
 
     def __init__(
         self,
@@ -49,6 +65,7 @@ class Turn:
         tries: int | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         more: Callable[[], Iterable[Question]] = tuple,
+        without: Callable[[Question], Sequence[Question] | None] = _needed,
     ) -> None:
         self.member = member
         self.questions = deque(questions)
@@ -57,6 +74,8 @@ class Turn:
         self.tries = member.tries if tries is None else tries
         self.more = more
         """What to ask next when all is answered; the turn ends where that is nothing."""
+        self.without = without
+        """What to ask instead of a question that got no valid answer in `tries`; None: without it the turn fails."""
         self.flying = 0
         self.queued = False
         self.failures: dict[Question, float] = {}
@@ -87,6 +106,18 @@ class Turn:
         except Exception as reason:
             self.fail(reason)
 
+    def give_up(self, question: Question, reason: Exception) -> None:
+        """A question is not asked again. What is to be asked instead comes first."""
+        try:
+            instead = self.without(question)
+            if instead is None:
+                self.fail(reason)
+                return
+            self.questions.extendleft(reversed(instead))
+            self._settle()
+        except Exception as mistake:
+            self.fail(mistake)
+
     def _settle(self) -> None:
         if not self.flying and not self.questions and not self.done.done():
             self.failures.clear()
@@ -97,7 +128,7 @@ class Turn:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A request on its way. `sent` and `deadline` are by the loop's clock, `sent_ns` is UTC."""
+    """A request on its way. `sent` is by `perf_counter_ns`, `deadline` by the loop's clock in seconds."""
 
     question: Question
     turn: Turn

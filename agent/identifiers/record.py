@@ -120,7 +120,12 @@ def _value(found: object) -> Value:
     references = found.get("references", [])
     if not isinstance(references, list) or len(references) > MAX_VALUES:
         raise ValueError(f"value {index}: references are a list")
-    pairs = tuple((str(each["handle"]), int(each["index"])) for each in references if isinstance(each, dict))
+    try:
+        pairs = tuple((str(each["handle"]), int(each["index"])) for each in references)
+    except (KeyError, TypeError, ValueError) as reason:
+        raise ValueError(f"value {index}: a reference that is none: {reason}") from None
+    if any(not 0 <= at < 2**31 for _, at in pairs):
+        raise ValueError(f"value {index}: a reference to no index")
     return Value(index, kind, _bytes(found.get("data")), ttl, absolute, int(permissions, 2), pairs)
 
 

@@ -42,6 +42,8 @@ RETRY = (5.0, 300.0)
 """Seconds until a node that failed is asked again for the same identifier: at first, and at most."""
 NEVER = 366 * 86400.0
 BATCH_SECONDS = 1.0
+STEP = 60.0
+"""Seconds by which the wall clock may go back unnoticed."""
 
 
 class Unresolved(HeadraceError):
@@ -76,6 +78,8 @@ class Resolver:
         self._texts: dict[str, str] = {}
         """Key -> how the config spells it."""
         self._due: list[tuple[float, str]] = []
+        self._latest = 0.0
+        """The wall clock's latest time, as far as it was seen here."""
         self._more = asyncio.Event()
         self._flights: dict[str, asyncio.Task[None]] = {}
         self._failures: Counter[str] = Counter()
@@ -205,6 +209,12 @@ class Resolver:
     async def _work(self) -> None:
         while True:
             now = self._clock()
+            if now < self._latest - STEP:
+                # The clock went back: what was to be asked for soon would wait until it is there again.
+                self._due = [(self._when(key, now), key) for _, key in self._due]
+                heapq.heapify(self._due)
+                self._latest = now
+            self._latest = max(self._latest, now)
             if not self._due or self._due[0][0] > now or self._node.is_open:
                 self._more.clear()
                 pause = min(1.0, self._due[0][0] - now) if self._due and not self._node.is_open else 1.0

@@ -39,6 +39,10 @@ struct Slot {
     server_ns: i64,
     /// Set while the first value of a fresh OPC UA subscription is to come: what is not after this time (ns) is known.
     awaited: opcua::Awaited,
+    /// The last reading that an OPC UA server published, where the last one came otherwise.
+    published: Option<Box<Last>>,
+    /// Whether the last reading was published.
+    heard: bool,
     /// Whether its server filters: then ours does not, for two deadbands in a row keep neither's bound.
     theirs: bool,
     /// Whose blocks it shares; 0 until `regroup` says otherwise.
@@ -46,6 +50,13 @@ struct Slot {
 }
 
 impl Slot {
+    /// Keeps what was published, before what was read or said takes its place.
+    fn set_aside(&mut self) {
+        if std::mem::take(&mut self.heard) {
+            self.published = Some(Box::new(self.latest.clone()));
+        }
+    }
+
     fn new(spec: Arc<TagSpec>) -> Result<Self> {
         let kind = spec.reading_type();
         let mut found = Self {
@@ -54,6 +65,8 @@ impl Slot {
             column: Column::new(kind),
             latest: Last::default(),
             awaited: opcua::Awaited::Nothing,
+            published: None,
+            heard: false,
             structure: None,
             server_ns: i64::MIN,
             theirs: false,
@@ -285,6 +298,7 @@ impl Buffer {
         self.spec(tag)?;
         let Self { slots, max_bytes, stats, .. } = self;
         Ok(slots.get_mut(tag as usize).is_some_and(|slot| {
+            slot.set_aside();
             let value = slot.spec.apply(raw);
             take(slot, stats, *max_bytes, time_ns, value, quality)
         }))

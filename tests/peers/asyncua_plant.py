@@ -1,8 +1,9 @@
-"""An OPC UA server made with asyncua, with a history on disk and with structures: `asyncua_plant.py PORT STORE`.
+"""An OPC UA server made with asyncua, with a history on disk and with structures: `asyncua_plant.py PORT STORE [PAGE]`.
 
 Prints "ready PORT" once it listens. `nsu=urn:headrace:test;s=Counter` is what it is on the other servers: change n has
 the value n, and a source time of n periods of 100 ms after the first, also after a restart: the first is STORE/first.
-Its history is STORE/history.db. `s=Machine` is a structure of a type of its own, `s=Limits` a Range.
+Its history is STORE/history.db, of which one answer has PAGE values at most (10,000).
+`s=Machine` is a structure of a type of its own, `s=Limits` a Range.
 """
 
 import asyncio
@@ -77,12 +78,12 @@ async def structures(server: Server, space: int) -> None:
     await objects.add_variable(node, "Limits", ua.Variant(limits, ua.VariantType.ExtensionObject), datatype=standard)
 
 
-async def main(port: int, store: Path) -> None:
+async def main(port: int, store: Path, page: int) -> None:
     begun = store / "first"
     if not begun.exists():
         begun.write_text(str(round(time.time() * 1000)))
     server = Server()
-    server.iserver.history_manager.set_storage(History(str(store / "history.db")))
+    server.iserver.history_manager.set_storage(History(str(store / "history.db"), page))
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{port}")
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
@@ -100,4 +101,4 @@ async def main(port: int, store: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2])))
+    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2]), int([*sys.argv, "10000"][3])))

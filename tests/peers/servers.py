@@ -128,7 +128,8 @@ class NodeOpcUaServer(Device):
     scheme = "opc.tcp"
     options: tuple[str, ...] = ()
     """`no-subscriptions`: it has no such service. `limited`: 5 items a subscription and 3 a call, queues of 100 values,
-    sampled every 500 ms at the fastest. `mirror:MS`: the counter was 0 at that time. `secure`: every current policy,
+    sampled every 500 ms at the fastest. `history`, `history:PAGE`: the counter has one, and one answer
+    PAGE values of it at most. `mirror:MS`: the counter was 0 at that time. `secure`: every current policy,
     users reader/s3cret and any certificate; it is STORE/server.crt, server.pem. `secure-strict`: and only clients in
     STORE/pki/trusted/certs."""
 
@@ -163,9 +164,11 @@ class AsyncuaPlant(Device):
     (Machine, Limits)."""
 
     scheme = "opc.tcp"
+    options: tuple[str, ...] = ()
+    """The most values of its history that one answer has."""
 
     def command(self) -> list[str]:
-        return [sys.executable, str(HERE / "asyncua_plant.py"), str(self.port), str(self.home)]
+        return [sys.executable, str(HERE / "asyncua_plant.py"), str(self.port), str(self.home), *self.options]
 
 
 def _node(package: str, script: str) -> list[str]:

@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from dataclasses import replace
+from typing import Any
 
 from asyncua import ua
 from asyncua.common.utils import Buffer
@@ -22,7 +23,7 @@ from asyncua.ua.uaerrors import UaError
 
 from agent._native import Published
 from agent.collectors.base import Inlet, Row
-from agent.collectors.opcua.history import History
+from agent.collectors.opcua.history import History, history_of
 from agent.collectors.opcua.items import AT_ONCE, Items, Server
 from agent.collectors.opcua.link import FAULTS, Link, lost, said, within
 from agent.collectors.opcua.memory import Memory
@@ -126,11 +127,34 @@ class OpcUaCollector:
             if self._fault.done():
                 raise NotConnected(self._fault.result())
             if self._items.bad and self._poller is None:
-                self._server = await self._items.look(self._link)
-                await self._items.monitor(self._link, self._server, self._items.bad)
-                self._note()
+                await self._retry(self._link)
         except FAULTS as reason:
             raise lost(reason) from reason
+
+    async def _retry(self, link: Link) -> None:
+        """Tries the bad nodes again. While items are being made, and the answer may get lost, nobody knows whether they
+        are there: a second one would give each value twice. So such a subscription is not one to resume, also after a
+        kill -9."""
+        self._server = await self._items.look(link)
+        there = await self._items.there(link, self._server, self._items.bad)
+        if not there:
+            return
+        self._memory.items = ""
+        self._note()
+        noted = asyncio.create_task(self._inlet.durable(), name=f"opc ua note {self._device.name}")
+        either: list[asyncio.Future[Any]] = [noted, self._fault]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._whole()
+            raise
+        if not self._fault.done():
+            await self._items.monitor(link, self._server, there)
+        self._whole()
+
+    def _whole(self) -> None:
+        self._memory.items = self._items.fingerprint
+        self._note()
 
     async def close(self) -> None:
         """The session stays with the server: whoever connects next, also after a restart, resumes it."""
@@ -164,6 +188,10 @@ class OpcUaCollector:
         self._standby.recall(self._memory)
         if self._history is not None:
             self._history.recall()
+        elif self._inlet.marked(history_of(self._device)):
+            forgone = History(self._device, self._inlet, self._items, self.counters)
+            forgone.recall()
+            forgone.leave("the config does not ask for it any more")
 
     async def _attempt(self, place: int, why: str) -> None:
         """Connects to one of the servers; `why` not to those before it."""
@@ -182,6 +210,8 @@ class OpcUaCollector:
             raise
         if other:
             standby.change(place, before, why or wanted)
+            if self._history is not None:
+                self._history.leave(f"{self.device.url} is used now")
         else:
             standby.settle()
         if not standby.alone:
@@ -274,6 +304,10 @@ class OpcUaCollector:
         """Whether the remembered subscription goes on, with everything that was missed."""
         memory = self._memory
         if not memory.subscription or memory.items != self._items.fingerprint:
+            return False
+        if memory.started_ns != self._server.started_ns and memory.started_ns and self._server.started_ns:
+            # A server that was started since may have given the number to another client, whose handles are ours too.
+            memory.forget_subscription()
             return False
         if not resumed and not await self._transferred(link):
             return False

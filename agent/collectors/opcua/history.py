@@ -18,6 +18,7 @@ from typing import Any
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import UaStatusCodeError
 
 from agent.collectors.base import Inlet
@@ -45,6 +46,7 @@ BACK = 10 * SECOND
 """How much earlier than the hole is asked for, so that what is known shows that the history goes on from there."""
 FURTHER = 24 * 3600 * SECOND
 NOT_KNOWN = -(2**63)
+_NO_POINT = (StatusCodes.BadNoContinuationPoints, StatusCodes.BadContinuationPointInvalid)
 _HISTORY_READ = 0x04  # of AccessLevel (OPC 10000-3, 8.57)
 
 Missing = tuple[int, int, int]
@@ -68,6 +70,8 @@ class Span:
     node: Any = None
     why: str = ""
     """Why the rest of it can't be had."""
+    ended: str = "its history ends before"
+    """Why there was no more of it so far."""
 
 
 @dataclass(slots=True)
@@ -94,7 +98,10 @@ class History:
         self._inlet = inlet
         self._items = items
         self._counters = counters
+        self._mark = history_of(device)
         self._names = {tag.index: tag.name for tag in device.tags}
+        self._items_then = items.fingerprint
+        """What the numbers of tags in a mark stand for."""
         self._holes: list[Hole] = []
         self._known = True
         """Whether the last note of what was read had anything in it."""
@@ -108,25 +115,35 @@ class History:
     def recall(self) -> None:
         """Takes over the holes that an earlier run left."""
         try:
-            read = json.loads(self._inlet.marked(f"{self._mark}/known") or b"[]")
-            self._inlet.opcua_know([(int(tag), int(time_ns)) for tag, time_ns in read if tag in self._names])
-            for since, until, why, spans, awaits in json.loads(self._inlet.marked(self._mark) or b"[]"):
-                if awaits:
+            items, read = json.loads(self._inlet.marked(f"{self._mark}/known") or b'["", []]')
+            if items == self._items_then:
+                self._inlet.opcua_know([(int(tag), int(time_ns)) for tag, time_ns in read if tag in self._names])
+            items, holes = json.loads(self._inlet.marked(self._mark) or b'["", []]')
+            for since, until, why, spans, awaits in holes:
+                if awaits or items != self._items_then:  # by now a number may be another tag
                     self._inlet.lost(int(since), int(until), -1, str(why))
                 else:
-                    found = [_recalled(span) for span in spans if span[0] in self._names]
-                    self._holes.append(Hole(int(since), int(until), str(why), found))
+                    self._holes.append(Hole(int(since), int(until), str(why), [_recalled(span) for span in spans]))
         except (IndexError, TypeError, ValueError):
             return
         self._note()
+
+    def leave(self, why: str) -> None:
+        """Tells of every hole as a gap: the server that could fill it is not used any more."""
+        for hole in [*self._holes]:
+            hole.spans += [Span(tag, hole.since, hole.since, hole.until, hole.since) for tag in hole.awaits]
+            self._give_up(hole, why)
+            self._settle(hole)
 
     def add(self, since: int, until: int, why: str, missing: Sequence[Missing]) -> None:
         """A hole of which it is known what is missing."""
         hole = Hole(since, until, why)
         self._extend(hole, missing)
-        if sum(len(each.spans) for each in self._holes) + len(hole.spans) > MOST_SPANS:
+        # Times that stand still or go back bound nothing.
+        known = len(hole.spans) == len(missing)
+        if not known or sum(len(each.spans) for each in self._holes) + len(hole.spans) > MOST_SPANS:
             self._inlet.lost(since, until, -1, why)
-        elif hole.spans:
+        else:
             self._holes.append(hole)
             self._note()
             self._wake.set()
@@ -140,22 +157,26 @@ class History:
         self._note()
         self._wake.set()
 
-    def first(self, missing: Sequence[Missing]) -> None:
-        """The first values of a fresh subscription came."""
-        tags = {tag for tag, _, _ in missing}
+    def first(self, missing: Sequence[Missing]) -> set[int]:
+        """The first values of a fresh subscription came. Returns the tags of which a hole takes what is missing."""
+        left = {each[0]: each for each in missing}
         for hole in self._holes:
-            if hole.awaits & tags:
-                self._extend(hole, [each for each in missing if each[0] in hole.awaits])
-                hole.awaits -= tags
+            # The first hole takes all of it: a second one is of a subscription that was gone before its first value.
+            taken = hole.awaits.intersection(left)
+            self._extend(hole, [left.pop(tag) for tag in taken])
+            hole.awaits.difference_update(each[0] for each in missing)
+            if any(to_ns < known for tag, known, to_ns in missing if tag in taken):
+                self._inlet.lost(hole.since, hole.until, -1, hole.why)  # times that go back bound nothing
         self._note()
         self._wake.set()
+        return {each[0] for each in missing}.difference(left)
 
     def know(self, clean_ns: int) -> None:
         """Notes what was read after `clean_ns`, the time of the last message that left nothing behind: what a later run
         must not read once more."""
         known = [(tag, time_ns) for tag, time_ns in self._inlet.opcua_known(clean_ns) if tag in self._names]
         if known or self._known:
-            self._inlet.mark(f"{self._mark}/known", json.dumps(known[:MOST_SPANS]).encode())
+            self._inlet.mark(f"{self._mark}/known", json.dumps([self._items_then, known[:MOST_SPANS]]).encode())
         self._known = bool(known)
 
     async def run(self, link: Link, server: Server) -> None:
@@ -173,8 +194,10 @@ class History:
             try:
                 await self._fill(hole)
             except TooLong:
+                self.release()
                 self._give_up(hole, f"it took more than {PATIENCE:g} s")
             except FAULTS as reason:
+                self.release()
                 if hole.tries < TRIES and not isinstance(reason, UaStatusCodeError):
                     await asyncio.sleep(1.0)
                     continue
@@ -194,16 +217,12 @@ class History:
                 request = self._request(0, 0, 0, points, release=True)
                 self._link.send(request).add_done_callback(lambda late: late.cancelled() or late.exception())
 
-    @property
-    def _mark(self) -> str:
-        return f"opcua/{self._device.name}/history"
-
     def _note(self) -> None:
         known = [
             [each.since, each.until, each.why, [_noted(span) for span in each.spans], bool(each.awaits)]
             for each in self._holes
         ]
-        self._inlet.mark(self._mark, json.dumps(known).encode())
+        self._inlet.mark(self._mark, json.dumps([self._items_then, known]).encode())
 
     def _extend(self, hole: Hole, missing: Sequence[Missing]) -> None:
         for tag, known, to_ns in missing:
@@ -282,7 +301,7 @@ class History:
             if not (span.back or span.why):
                 span.why = "its history does not go back so far"
             elif not (span.on or span.why):
-                span.why = "its history ends before"
+                span.why = span.ended
 
     async def _pages(self, spans: Sequence[Span]) -> None:
         """Reads what the history has by now, page by page. Raises FAULTS."""
@@ -296,6 +315,7 @@ class History:
             body = bytes(await self._link.raw(self._request(start, end, count, [(s.node, point) for s, point in left])))
             asked = [(span.tag, span.from_ns, span.to_ns) for span, _ in left]
             rest: list[tuple[Span, bytes]] = []
+            over: list[tuple[Any, bytes]] = []
             for (span, _), found in zip(left, self._inlet.push_history(asked, body), strict=True):
                 span.back, span.on = span.back or found.reaches_back, span.on or found.reaches_on
                 span.first_ns = span.first_ns or found.first_ns
@@ -303,12 +323,19 @@ class History:
                 span.start_ns = max(span.start_ns, found.last_ns)
                 self._counters["history_readings"] += found.kept
                 if found.status & 0x8000_0000:
-                    span.why = str(ua.StatusCode(ua.UInt32(found.status)).name)
+                    span.ended = str(ua.StatusCode(ua.UInt32(found.status)).name)
+                    # A server that has no place for a continuation point, or lost it, is asked once more from there on.
+                    span.why = "" if found.status in _NO_POINT else span.ended
                 elif found.refused:
                     span.why = f"{found.refused} values could not be kept"
-                elif found.point:
-                    rest.append((span, found.point))
+                if found.point:
+                    if span.why or span.on:
+                        over.append((span.node, found.point))
+                    else:
+                        rest.append((span, found.point))
             left = rest
+            self._points = over
+            self.release()
             self._points = [(span.node, point) for span, point in left]
             self._note()
 
@@ -365,6 +392,11 @@ class History:
             self._counters["holes_filled"] += 1
         facts = {"event": "history_read", "device": name, "filled": filled, "left": len(left)}
         log.info("%s: the history had what was missing of %d tags, not of %d", name, filled, len(left), extra=facts)
+
+
+def history_of(device: OpcUaDevice) -> str:
+    """The name of the mark of its holes."""
+    return f"opcua/{device.name}/history"
 
 
 def _rest(span: Span) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from asyncua import ua
@@ -63,6 +64,15 @@ _FILTER_REFUSED = (
     StatusCodes.BadDeadbandFilterInvalid,
     StatusCodes.BadMonitoredItemFilterInvalid,
 )
+_NO_NODE = frozenset(
+    {
+        StatusCodes.BadNodeIdUnknown,
+        StatusCodes.BadNodeIdInvalid,
+        StatusCodes.BadAttributeIdInvalid,
+        StatusCodes.BadNotReadable,
+        StatusCodes.BadUserAccessDenied,
+    }
+)
 _TOO_MANY = (StatusCodes.BadTooManyMonitoredItems, StatusCodes.BadTooManyOperations)
 """What a server says that has no room for the items of one call; it may have some for those of the next."""
 
@@ -74,6 +84,8 @@ class Server:
     namespaces: dict[str, int]
     limits: Limits
     product: str = ""
+    started_ns: int = 0
+    """When it was started; 0 where it does not say."""
 
 
 class Items:
@@ -130,6 +142,7 @@ class Items:
         ids = (
             ObjectIds.Server_NamespaceArray,
             ObjectIds.Server_ServerStatus_BuildInfo,
+            ObjectIds.Server_ServerStatus_StartTime,
             ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
             ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
             ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRegisterNodes,
@@ -137,10 +150,11 @@ class Items:
         )
         request = read_request([_numeric(each) for each in ids], ua.TimestampsToReturn.Neither)
         found = (await link.ask(request, ua.ReadResponse)).Results
-        names, build, *limits = (value.Value.Value if value.Value is not None else None for value in found)
+        names, build, started, *limits = (value.Value.Value if value.Value is not None else None for value in found)
         product = f"{getattr(build, 'ManufacturerName', '')} {getattr(build, 'ProductName', '')}".strip()
         spaces = {uri: index for index, uri in enumerate(names or ())}
-        return Server(spaces, Limits.stated(product, *limits), product)
+        started_ns = nanoseconds(started) if isinstance(started, datetime) else 0
+        return Server(spaces, Limits.stated(product, *limits), product, started_ns)
 
     async def subscribe(self, link: Link, server: Server) -> int:
         """A fresh subscription with all items. Returns the server's time of its beginning in ns. Raises FAULTS."""
@@ -158,7 +172,7 @@ class Items:
         answer = await link.ask(request, ua.CreateSubscriptionResponse)
         given = answer.Parameters
         memory.forget_subscription()
-        memory.subscription = given.SubscriptionId
+        memory.subscription, memory.started_ns = given.SubscriptionId, server.started_ns
         memory.interval = given.RevisedPublishingInterval / 1000
         memory.keep_alive = max(0.1, memory.interval * given.RevisedMaxKeepAliveCount)
         self._told.clear()
@@ -191,6 +205,32 @@ class Items:
             await self._create(link, server, nodes, bad, filtered=True)
         tried = {tag.index for tag in tags}
         self.note_bad(bad, tried)
+
+    async def there(self, link: Link, server: Server, tags: Sequence[Tag]) -> list[Tag]:
+        """Those of the tags whose node the server has. Raises FAULTS."""
+        bad: dict[int, int] = {}
+        nodes = await self.resolve(link, server, tags, bad)
+        found = await self.readable(link, server, nodes, bad)
+        return [tag for tag, _ in found]
+
+    async def readable(
+        self, link: Link, server: Server, nodes: Sequence[tuple[Tag, ua.NodeId]], bad: dict[int, int]
+    ) -> list[tuple[Tag, ua.NodeId]]:
+        """Those of the nodes that can be read; `bad` gets the others. Raises FAULTS."""
+        found: list[tuple[Tag, ua.NodeId]] = []
+        for chunk in chunks(nodes, server.limits.read):
+            # Not the values, which may be of any size: what can be said of a node without them.
+            request = read_request(
+                [node for _, node in chunk], ua.TimestampsToReturn.Neither, AttributeIds.UserAccessLevel
+            )
+            results = (await link.ask(request, ua.ReadResponse)).Results
+            for (tag, node), value in zip(chunk, results, strict=True):
+                status = value.StatusCode.value if value.StatusCode is not None else 0
+                if status in _NO_NODE:
+                    bad[tag.index] = status
+                else:
+                    found.append((tag, node))
+        return found
 
     def note_bad(self, bad: dict[int, int], tried: set[int]) -> None:
         """`bad` of the tags that were `tried` have this status, the others are well."""

@@ -34,6 +34,8 @@ logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
 
 FAULTS = (OSError, UaError, TimeoutError, ValueError)
 """What a request may end in. A UaStatusCodeError, with its `code`, is the server's own word."""
+UNTOLD = 3600.0
+"""Seconds that the keys of a channel are good for where the server says 0."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 Answer = TypeVar("Answer")
@@ -198,7 +200,8 @@ class Link:
         """New keys at 75 % of the channel's lifetime (OPC 10000-4, 5.5.2.1)."""
         try:
             while True:
-                await asyncio.sleep(0.75 * self._client.secure_channel_timeout / 1000)
+                seconds = self._client.secure_channel_timeout / 1000
+                await asyncio.sleep(0.75 * (seconds or UNTOLD))  # as the server revised it
                 # Some servers forget the old keys at once (async-opcua 0.19): nothing is sent with them any more.
                 self._held = []
                 try:
@@ -207,6 +210,8 @@ class Link:
                 finally:
                     self._release()
                 self._security.renewed()
+        except AssertionError:  # asyncua expects no ServiceFault here
+            self._lost("the secure channel could not be renewed: the server refused")
         except FAULTS as reason:
             self._lost(f"the secure channel could not be renewed: {said(reason)}")
 

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 
 LAST = 2**32 - 1
 """The last sequence number; 1 follows it (OPC 10000-4, 7.26 Counter)."""
+SKEW_NS = 10_000_000_000
+"""By how much the clocks of a source and of its server may differ, in ns, to be taken for the same."""
 MOST_BAD = 10_000
 """Bad nodes, and refused deadbands, that a mark lists. With more there is no resuming after a crash: it would be most
 of the mark's bytes."""
@@ -45,11 +47,13 @@ class Memory:
     sequence: int = 0
     """The last notification that was pushed."""
     clean_ns: int = 0
-    """When the server sent the last message that left nothing behind: whatever is missing is not older."""
+    """When the server had nothing left behind that it sent later: whatever is missing is not older."""
     bad: list[int] = field(default_factory=list)
     """Tags whose node the server refused."""
     ours: list[int] = field(default_factory=list)
     """Tags whose deadband the server refused."""
+    started_ns: int = 0
+    """When the server that made the subscription was started; 0 where it does not say."""
 
     def encode(self) -> bytes:
         """All but the place."""
@@ -79,6 +83,15 @@ class Memory:
         if subscription == found.subscription:
             found.sequence = sequence
         return found
+
+    def was_clean(self, sent_ns: int, newest_ns: int | None) -> None:
+        """A message left nothing behind. It may have been sent long after its values were taken out of their queues,
+        which could overflow meanwhile: what is missing may be as old as `newest_ns`, the newest of its values. One that
+        is long before what is known to be clean is by another clock, and says nothing."""
+        if newest_ns is None or newest_ns < self.clean_ns - SKEW_NS or sent_ns < self.clean_ns:
+            self.clean_ns = sent_ns
+        else:
+            self.clean_ns = max(self.clean_ns, min(sent_ns, newest_ns))
 
     def become(self, other: Memory) -> None:
         """Takes over all that another one knows."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from asyncua import ua
-from asyncua.ua.attribute_ids import AttributeIds
-from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import struct_from_binary
 
 from agent._native import Published
@@ -36,19 +34,7 @@ class Poller:
         self._link, self._server = link, server
         bad: dict[int, int] = {}
         found = await self._items.resolve(link, server, tags, bad)
-        readable: list[tuple[Tag, ua.NodeId]] = []
-        for chunk in chunks(found, server.limits.read):
-            # Not the values, which may be of any size: what can be said of a node without them.
-            request = read_request(
-                [node for _, node in chunk], ua.TimestampsToReturn.Neither, AttributeIds.UserAccessLevel
-            )
-            results = (await link.ask(request, ua.ReadResponse)).Results
-            for (tag, node), value in zip(chunk, results, strict=True):
-                status = value.StatusCode.value if value.StatusCode is not None else 0
-                if status in _NO_NODE:
-                    bad[tag.index] = status
-                else:
-                    readable.append((tag, node))
+        readable = await self._items.readable(link, server, found, bad)
         self._items.note_bad(bad, {tag.index for tag in tags})
         self._nodes += await self._registered(readable) if register else readable
 
@@ -79,14 +65,3 @@ class Poller:
                 return nodes
             found += [(tag, name) for (tag, _), name in zip(chunk, names, strict=True)]
         return found
-
-
-_NO_NODE = frozenset(
-    {
-        StatusCodes.BadNodeIdUnknown,
-        StatusCodes.BadNodeIdInvalid,
-        StatusCodes.BadAttributeIdInvalid,
-        StatusCodes.BadNotReadable,
-        StatusCodes.BadUserAccessDenied,
-    }
-)

@@ -11,16 +11,19 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from asyncua import ua
 from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import (
+    BadEncodingLimitsExceeded,
     BadMessageNotAvailable,
     BadNoSubscription,
     BadResponseTooLarge,
     BadServiceUnsupported,
     BadSubscriptionIdInvalid,
+    BadTcpMessageTooLarge,
     BadTimeout,
     BadTooManyPublishRequests,
     UaStatusCodeError,
@@ -41,10 +44,10 @@ MOST_ACKNOWLEDGED = 1000
 """Acknowledgements in one request."""
 MOST_REPUBLISHED = 10_000
 """Missing notifications that are asked for one by one; of more, only those that the server says it has."""
+TOO_LARGE = (BadResponseTooLarge, BadEncodingLimitsExceeded, BadTcpMessageTooLarge)
+"""What a server says of a notification that it can't send, also where it gives up in the middle of it."""
 SILENCE = 1.5
 """Keep-alive intervals without a word after which the subscription counts as dead."""
-
-
 TOO_MANY = "structures and other values that are decoded slowly: more than 1,000 or 256 KiB in one answer"
 
 
@@ -76,7 +79,8 @@ class Publisher:
         self._core = 0
         self._wanted = device.publish_requests
         self._waiting = 0
-        self._arrived: deque[Body] = deque()
+        self._arrived: deque[tuple[Body, Sequence[int]]] = deque()
+        """Answers, each with what its request acknowledged."""
         self._wake = asyncio.Event()
         self._heard = 0.0
         # What is pushed and not committed; committed and not acknowledged; acknowledged, and not yet seen gone.
@@ -84,8 +88,6 @@ class Publisher:
         self._committed: list[int] = []
         self._told: set[int] = set()
         self._commit: asyncio.Task[None] | None = None
-        self._missing = 0
-        self._missing_since = 0
 
     @property
     def silence(self) -> float:
@@ -104,7 +106,6 @@ class Publisher:
         # Whoever waits for its commits keeps the old list: what is pushed from here on is another subscription's.
         self._pushed = deque()
         self._committed.clear()
-        self._missing = 0
 
     async def catch_up(self) -> None:
         """Asks for everything since the last notification that was pushed, until the server has no more of it.
@@ -121,7 +122,7 @@ class Publisher:
         while True:
             await self._room()
             self._ask()
-            await self._take(await self._next())
+            await self._take(*await self._next())
 
     async def _room(self) -> None:
         """Waits until readings may be taken. No PublishRequest is sent meanwhile, so the server queues; a call that
@@ -149,15 +150,15 @@ class Publisher:
             future = self._link.send(request)
             self._waiting += 1
             # Called in the order of arrival, which `asyncio.wait` would not keep.
-            future.add_done_callback(self._arrive)
+            future.add_done_callback(partial(self._arrive, known))
 
-    def _arrive(self, future: Body) -> None:
+    def _arrive(self, known: Sequence[int], future: Body) -> None:
         if not future.cancelled():
             future.exception()  # so that it counts as retrieved, also where nobody waits any more
-        self._arrived.append(future)
+        self._arrived.append((future, known))
         self._wake.set()
 
-    async def _next(self) -> Body:
+    async def _next(self) -> tuple[Body, Sequence[int]]:
         loop = asyncio.get_running_loop()
         while not self._arrived:
             left = self._heard + self.silence - loop.time()
@@ -172,17 +173,21 @@ class Publisher:
         self._waiting -= 1
         return self._arrived.popleft()
 
-    async def _take(self, future: Body) -> None:
+    async def _take(self, future: Body, known: Sequence[int]) -> None:
         try:
             body = bytes(self._link.answer(future))
         except BadTooManyPublishRequests:
             self._wanted = max(1, self._waiting)
             self._counters["publish_requests"] = self._wanted
+            await self._refused(known)
             return
         except BadTimeout:  # the server let go of the request, not of the subscription
+            await self._refused(known)
             return
-        except BadResponseTooLarge:  # its number will be missing; there is no other way to have it, and so a gap
+        except TOO_LARGE:  # its number will be missing; there is no other way to have it, and so a gap
             self._counters["too_large"] += 1
+            self._heard = asyncio.get_running_loop().time()
+            self._untell(known)
             return
         except (BadNoSubscription, BadSubscriptionIdInvalid) as reason:
             raise SubscriptionLost(said(reason)) from reason
@@ -200,13 +205,12 @@ class Publisher:
         published_ns = header.publish_time_ns or header.sent_ns or now_ns()
         steps = ahead(header.sequence, after(self._memory.sequence))
         if steps > 0:
-            await self._fill(header.sequence, steps, header.available)
+            await self._fill(steps, header.available)
         if header.keep_alive:
             # Its number is that of the notification to come: everything before it is here, or known to be missing.
-            self._end_of_gap(published_ns)
+            self._skip_to(header.sequence, published_ns)
             self._memory.clean_ns = published_ns
         elif steps >= 0:
-            self._end_of_gap(published_ns)
             self._push(body, header.sequence, published_ns, more=header.more)
         else:
             self._counters["repeated"] += 1
@@ -220,9 +224,9 @@ class Publisher:
         with contextlib.suppress(UaStatusCodeError):
             await self._link.ask(request, ua.DeleteSubscriptionsResponse)
 
-    async def _fill(self, sequence: int, steps: int, available: Iterable[int]) -> None:
-        """Asks for the notifications before `sequence` that did not come: `steps` of them."""
-        memory, first = self._memory, after(self._memory.sequence)
+    async def _fill(self, steps: int, available: Iterable[int]) -> None:
+        """Asks for the next notifications, which did not come: `steps` of them."""
+        first = after(self._memory.sequence)
         if steps <= MOST_REPUBLISHED:
             wanted = [(first + step - 1) % LAST + 1 for step in range(steps)]
         else:
@@ -230,17 +234,31 @@ class Publisher:
                 (each for each in available if 0 <= ahead(each, first) < steps), key=lambda n: ahead(n, first)
             )
         for each in wanted:
-            self._miss(ahead(each, after(memory.sequence)))
-            if not await self._republish(each):
-                self._miss(1)
-                memory.sequence = each
-        self._miss(ahead(sequence, after(memory.sequence)))
-        memory.sequence = (sequence - 2) % LAST + 1
+            await self._republish(each)
 
-    def _miss(self, count: int) -> None:
-        if count and not self._missing:
-            self._missing_since = self._memory.clean_ns
-        self._missing += count
+    def _skip_to(self, sequence: int, until_ns: int) -> None:
+        """What lies before `sequence` and was not pushed is missing. The gap is told in the same moment in which the
+        place moves past it: a crash in between hides nothing."""
+        memory = self._memory
+        missing = ahead(sequence, after(memory.sequence))
+        if missing <= 0:
+            return
+        self._counters["missing"] += missing
+        reason = f"{self._device.name}: notifications that the server no longer had"
+        self._inlet.lost(min(memory.clean_ns or until_ns, until_ns), until_ns, -1, reason)
+        memory.sequence = (sequence - 2) % LAST + 1
+        self._inlet.mark(place_of(self._device), memory.place)
+
+    def _untell(self, known: Sequence[int]) -> None:
+        """A request that failed has acknowledged nothing."""
+        self._told.difference_update(known)
+        self._committed[:0] = known
+
+    async def _refused(self, known: Sequence[int]) -> None:
+        """A server that has taken none is not asked again at once."""
+        self._untell(known)
+        if not self._waiting:
+            await asyncio.sleep(min(max(self._memory.interval, 0.1), 1.0))
 
     async def _republish(self, sequence: int) -> bool:
         """Pushes one notification that the server still has; False where it has not."""
@@ -251,7 +269,7 @@ class Publisher:
             body = bytes(await self._link.raw(request))
             header = publish_header(body)
             ua.StatusCode(ua.UInt32(header.service_result)).check()
-        except (BadMessageNotAvailable, BadResponseTooLarge, BadServiceUnsupported):
+        except (BadMessageNotAvailable, BadServiceUnsupported, *TOO_LARGE):
             return False
         except BadSubscriptionIdInvalid as reason:
             raise SubscriptionLost(said(reason)) from reason
@@ -259,12 +277,11 @@ class Publisher:
             return False
         self._heard = asyncio.get_running_loop().time()
         self._counters["republished"] += 1
-        published_ns = header.publish_time_ns or header.sent_ns or now_ns()
-        self._end_of_gap(published_ns)
-        self._push(body, sequence, published_ns, more=True)
+        self._push(body, sequence, header.publish_time_ns or header.sent_ns or now_ns(), more=True)
         return True
 
     def _push(self, body: bytes, sequence: int, published_ns: int, *, more: bool) -> None:
+        self._skip_to(sequence, published_ns)
         received_ns = now_ns()
         try:
             found = self._inlet.push_publish(self._core, body, received_ns)
@@ -279,7 +296,7 @@ class Publisher:
             self._look_at(found, received_ns, published_ns)
         self._memory.sequence = sequence
         if not more:
-            self._memory.clean_ns = published_ns
+            self._memory.was_clean(published_ns, found.newest_ns if found is not None else None)
         self._inlet.mark(place_of(self._device), self._memory.place)
         if self._history is not None:
             self._history.know(self._memory.clean_ns)
@@ -295,15 +312,14 @@ class Publisher:
 
     def _look_at(self, found: Published, received_ns: int, published_ns: int) -> None:
         self._counters["repeated_values"] += found.repeated
+        begun = self._history.first(found.begun) if found.begun and self._history is not None else set[int]()
         if found.overflows:
             self._counters["overflows"] += len(found.overflows)
             since, why = self._memory.clean_ns or published_ns, f"{self._device.name}: the server's queues overflowed"
-            if self._history is not None:
-                self._history.add(min(since, published_ns), published_ns, why, found.missed)
-            else:
+            if self._history is None:
                 self._inlet.lost(since, published_ns, -1, why)
-        if found.begun and self._history is not None:
-            self._history.first(found.begun)
+            elif missed := [each for each in found.missed if each[0] not in begun]:
+                self._history.add(min(since, published_ns), published_ns, why, missed)
         if found.dropped:
             self._counters["undecoded_dropped"] += found.dropped
             why = f"{self._device.name}: {TOO_MANY}"
@@ -321,13 +337,6 @@ class Publisher:
                 if sequence == through:
                     break
         self._commit = None
-
-    def _end_of_gap(self, until_ns: int) -> None:
-        if self._missing:
-            missing, self._missing = self._missing, 0
-            self._counters["missing"] += missing
-            reason = f"{self._device.name}: notifications that the server no longer had"
-            self._inlet.lost(self._missing_since or until_ns, until_ns, -1, reason)
 
     def _acknowledge_again(self, available: Iterable[int]) -> None:
         """What the server still keeps although it was committed: its acknowledgement went down with a connection."""

@@ -8,15 +8,16 @@ with the reason.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.client.ua_client import UaClient, UASocketProtocol
-from asyncua.common.connection import TransportLimits
+from asyncua.common.connection import SecureConnection, TransportLimits
 from asyncua.common.utils import Buffer
 from asyncua.ua.ua_binary import Primitives1, header_from_binary, struct_from_binary
-from asyncua.ua.uaerrors import UaError
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 CHUNK = 65_536
 """Bytes of a chunk with its header. It is what our Hello says."""
@@ -42,13 +43,32 @@ class Limits(TransportLimits):
         self.max_send_buffer = max(8192, min(CHUNK, msg.ReceiveBufferSize))
 
 
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """An answer that the server began, and could not send to its end."""
+
+    request: int
+    code: int
+
+
+class Connection(SecureConnection):
+    """asyncua passes over an aborted message, and whoever waits for it waits for ever."""
+
+    def _receive(self, msg: Any) -> Any:  # a MessageChunk, of which asyncua declares half
+        found = super()._receive(msg)
+        if msg.MessageHeader.ChunkType != ua.ChunkType.Abort:
+            return found
+        (code,) = struct.unpack_from("<I", msg.Body)
+        return Aborted(msg.SequenceHeader.RequestId, code)
+
+
 class Transport(UASocketProtocol):
     """One TCP connection. What is received is held once, and no further than the end of a chunk."""
 
     def __init__(self, timeout: float, policy: Any) -> None:
         super().__init__(timeout, policy, Limits(CHUNK, CHUNK, CHUNKS, MESSAGE))
-        # The base class takes a copy of another type.
-        self._connection._limits = Limits(CHUNK, CHUNK, CHUNKS, MESSAGE)
+        # The base class takes a copy of other types.
+        self._connection = Connection(policy, Limits(CHUNK, CHUNK, CHUNKS, MESSAGE))
         self._held = bytearray()
 
     def data_received(self, data: bytes) -> None:
@@ -85,6 +105,11 @@ class Transport(UASocketProtocol):
         buffer = Buffer(chunk)
         header = header_from_binary(buffer)
         message = self._connection.receive_from_header_and_body(header, buffer)
+        if isinstance(message, Aborted):
+            waiting = self._callbackmap.pop(message.request, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(UaStatusCodeError(message.code))  # type: ignore[no-untyped-call]
+            return
         self._process_received_message(message)
         if chunk.startswith(b"OPN"):
             self._opened(message)

@@ -97,6 +97,8 @@ pub struct Published<'a> {
     pub others: Vec<&'a [u8]>,
     /// Values that were the tag's last reading itself, sent once more after a resume. They are not kept.
     pub repeated: usize,
+    /// The latest of all time stamps, the source's and the server's; `None` without any.
+    pub newest_ns: Option<i64>,
     /// Values of handles that the subscription does not have.
     pub unknown_handles: usize,
 }
@@ -145,16 +147,20 @@ impl<'b> Intake<'b> {
             published.unknown_handles += 1;
             return;
         };
+        published.newest_ns = published.newest_ns.max(value.stamps.source).max(value.stamps.server);
         let mut time_ns = value.stamps.or(*received_ns);
         let known_ns = slot.server_ns;
-        if *unasked {
+        // What was asked for is no answer to what is awaited.
+        let awaited = if *unasked {
             slot.server_ns = known_ns.max(time_ns);
-        }
+            std::mem::take(&mut slot.awaited)
+        } else {
+            Awaited::Nothing
+        };
         if value.overflowed() {
             published.overflows.push(tag);
             published.missed.push((tag, known_ns, time_ns));
         }
-        let awaited = std::mem::take(&mut slot.awaited);
         let said_before = match awaited {
             Awaited::Renewed(until_ns) => Some(until_ns),
             Awaited::Begun(until_ns) => {
@@ -184,7 +190,8 @@ impl<'b> Intake<'b> {
             }
             return;
         }
-        let kept = keep(slot, stats, *max_bytes, scratch, awaited, (time_ns, content, value.status));
+        let how = (*unasked, awaited);
+        let kept = keep(slot, stats, *max_bytes, scratch, how, (time_ns, content, value.status));
         published.count(kept);
     }
 
@@ -197,7 +204,7 @@ impl<'b> Intake<'b> {
         time_ns: i64,
         value: &DataValue<'_>,
     ) {
-        let Self { slots, stats, max_bytes, scratch, .. } = self;
+        let Self { slots, stats, max_bytes, scratch, published: unasked, .. } = self;
         let found = structure.read(value.value.whole());
         for (place, tag) in structure.tags().enumerate() {
             let Some(slot) = slots.get_mut(tag as usize) else { continue };
@@ -207,7 +214,8 @@ impl<'b> Intake<'b> {
                 (None, Content::Null) => Content::Null,
                 (None, _) => Content::Other(&[]),
             };
-            let kept = keep(slot, stats, *max_bytes, scratch, awaited, (time_ns, content, value.status));
+            let how = (*unasked, awaited);
+            let kept = keep(slot, stats, *max_bytes, scratch, how, (time_ns, content, value.status));
             published.count(kept);
         }
     }
@@ -239,7 +247,7 @@ fn keep(
     stats: &mut Stats,
     max_bytes: usize,
     scratch: &mut Scratch,
-    awaited: Awaited,
+    (unasked, awaited): (bool, Awaited),
     (time_ns, content, code): (i64, Content<'_>, u32),
 ) -> Kept {
     let (raw, quality) = match fit(content, slot.spec.raw, scratch) {
@@ -253,9 +261,16 @@ fn keep(
         }
     };
     let fitting = slot.spec.apply(raw);
-    if awaited == Awaited::Resumed && slot.latest.reading() == Some((time_ns, fitting, quality)) {
+    if !unasked {
+        slot.set_aside();
+    } else if awaited == Awaited::Resumed
+        && slot.published.as_deref().unwrap_or(&slot.latest).is(time_ns, fitting, quality)
+    {
         return Kept::Repeated;
+    } else {
+        slot.published = None;
     }
+    slot.heard = unasked;
     Kept::Reading { grew: take(slot, stats, max_bytes, time_ns, fitting, quality) }
 }
 

@@ -22,6 +22,7 @@ pub(super) struct Published {
     dropped: usize,
     others: Vec<Vec<u8>>,
     repeated: usize,
+    newest_ns: Option<i64>,
     unknown_handles: usize,
 }
 
@@ -42,6 +43,7 @@ impl From<buffer::Published<'_>> for Published {
             dropped: found.dropped,
             others: found.others.into_iter().map(<[u8]>::to_vec).collect(),
             repeated: found.repeated,
+            newest_ns: found.newest_ns,
             unknown_handles: found.unknown_handles,
         }
     }

@@ -1,5 +1,5 @@
-// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions|limited|history|secure|secure-strict|many:N|mirror:MS]`. Prints "ready PORT" once it listens.
-// `history`: the counter has one of its last 5000 values.
+// An OPC UA server made with node-opcua: `node opcua_server.js PORT STORE [no-subscriptions|limited|history[:PAGE]|secure|secure-strict|many:N|mirror:MS]`. Prints "ready PORT" once it listens.
+// `history`: the counter has one of its last 5000 values, PAGE of them at most in one answer.
 // STORE is the directory for its certificates. `secure`: all current policies, no anonymous line without security; users
 // are reader/s3cret, or have any certificate; every client's certificate is taken. `secure-strict`: only those that lie
 // in STORE/pki/trusted/certs. The nodes and their values are listed in servers.py.
@@ -33,6 +33,7 @@ const LIMITED = {
   minSupportedSampleRate: 500,
   operationLimits: { maxMonitoredItemsPerCall: 3, maxNodesPerRead: 50 },
 };
+const history = /^history(?::(\d+))?$/.exec(process.argv[4] || "");
 const mirror = /^mirror:(\d+)$/.exec(process.argv[4] || "");
 const PERIOD_MS = 100;
 const port = Number(process.argv[2]);
@@ -89,7 +90,10 @@ function addVariables(server) {
     started,
   );
   const counter = variable("Counter", DataType.Int32);
-  if (process.argv[4] === "history") space.installHistoricalDataNode(counter, { maxOnlineValues: 5000 });
+  if (history) {
+    space.installHistoricalDataNode(counter, { maxOnlineValues: 5000 });
+    if (history[1]) keepPagesShort(counter, Number(history[1]));
+  }
   count(counter, DataType.Int32);
   count(variable("Bare", DataType.Double), DataType.Double);
   const ramp = ours.addAnalogDataItem({
@@ -103,6 +107,15 @@ function addVariables(server) {
   count(ramp, DataType.Double);
   if (many) addMany(space, ours, Number(many[1]));
   space.findNode("i=2267").bindVariable({ get: () => new Variant({ dataType: DataType.Byte, value: level() }) }, true);
+}
+
+// Whatever a client asks for: the rest is behind node-opcua's own continuation points.
+function keepPagesShort(node, most) {
+  const read = node._historyReadRaw;
+  node._historyReadRaw = (context, details, ...rest) => {
+    details.numValuesPerNode = Math.min(details.numValuesPerNode || most, most);
+    return read.call(node, context, details, ...rest);
+  };
 }
 
 function level() {
