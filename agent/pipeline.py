@@ -24,6 +24,7 @@ from agent.intake import Intake
 from agent.lanes import Deliver, Lanes
 from agent.ledgers import Ledgers
 from agent.lookup import Lookup
+from agent.misfits import Misfits
 from agent.outbox import Outbox
 from agent.policy import Policy
 from agent.reload import changes, needs_restart
@@ -119,6 +120,7 @@ class Pipeline:
             group.create_task(_outcome(sealing), name="sealer's outcome")
             looking = group.create_task(self._lookup.run(halt, self._stale.set), name="lookup")
             binding = group.create_task(self._bind_loop(), name="binder")
+            misfits = group.create_task(Misfits(lambda: self._config.tags, self._intake.buffer).run(), name="misfits")
             await _either(group.create_task(self._lookup.settle(), name="first records"), stop)
             sending = [
                 group.create_task(lane.delivery.run(halt_sending), name=f"uplink {lane.name}") for lane in self._lanes
@@ -132,6 +134,7 @@ class Pipeline:
             await _end(reading)
             # Only now is everything pushed that will be: the last block is sealed, then its delivery is awaited.
             binding.cancel()
+            misfits.cancel()
             halt.set()
             self._intake.ripe.set()
             await asyncio.shield(sealing)

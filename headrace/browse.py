@@ -41,6 +41,7 @@ LONGEST_NAME = 64
 def main(options: argparse.Namespace) -> int:
     """Exit 0 with the whole address space, 1 with a part of it: what was found is printed all the same."""
     device = _device(options)
+    as_list = options.csv or (options.output is not None and options.output.suffix.lower() == ".csv")
     logging.getLogger("headrace.collector").setLevel(
         logging.ERROR
     )  # why there is no connection is said once, at the end
@@ -49,12 +50,12 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         text = json.dumps(_facts(options.url, found, listed, whole=not why), ensure_ascii=False) + "\n"
     else:
-        text = tags(listed) if options.csv else _tree(found, listed)
+        text = tags(listed) if as_list else _tree(found, listed)
     if options.output is None:
         sys.stdout.write(text)
     else:
         options.output.write_text(text, encoding="utf-8")
-    if options.csv and (left := sum(not _tag(each) for each in listed)):
+    if as_list and not options.json and (left := sum(not _tag(each) for each in listed)):
         print(f"{left} variables left out: arrays, structures and others that no tag can hold", file=sys.stderr)
     if why:
         print(f"headrace: this is not all: {why}", file=sys.stderr)

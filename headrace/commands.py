@@ -170,7 +170,7 @@ def _look(command: Callable[[str, str, Command], argparse.ArgumentParser]) -> No
     browse.add_argument("--pki", type=Path, metavar="DIR", help="directory of certificates, instead of the config's")
     browse.add_argument("--security", metavar="WORDS", help="auto, Policy/Mode, or None")
     browse.add_argument("--user", metavar="NAME", help="its password is read from HEADRACE_PASSWORD")
-    browse.add_argument("--csv", action="store_true", help="print a tag list for a config")
+    browse.add_argument("--csv", action="store_true", help="a tag list for a config, as --output NAME.csv is anyway")
     browse.add_argument("--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
     browse.add_argument("--root", metavar="NODE", default="i=85", help="where to begin (default: Objects, i=85)")
     browse.add_argument("--filter", metavar="GLOB", help="only variables whose path or name fits, e.g. '*/Furnace/*'")

@@ -115,7 +115,8 @@ PARTS = {
                 *("announced", "traffic"),
                 "receipts",
                 "suspicion",
-                *("doubts", "gate", "lanes", "ledgers", "lookup", "moment", "reload", "sealer", "split", "verdict"),
+                *("doubts", "gate", "lanes", "ledgers", "lookup", "misfits", "moment", "reload"),
+                *("sealer", "split", "verdict"),
             )
         ),
         _PIPELINE,

@@ -96,7 +96,9 @@ def test_what_was_found_before_an_interrupt_is_kept(large: LargeServer, tmp_path
 def test_another_stack(tmp_path: Path) -> None:
     with AsyncOpcUaServer(tmp_path / "async-opcua") as server:
         done = headrace("browse", server.url, "--csv")
+        assert headrace("browse", server.url, "--output", str(tmp_path / "tags.CSV")).returncode == 0
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tags.CSV").read_text(encoding="utf-8") == done.stdout
     assert f"Counter,nsu={OPCUA_NAMESPACE};s=Counter,int32,,,," in done.stdout.splitlines()
 
 
