@@ -149,6 +149,12 @@ class Oracle:
         pairs = [(sooner, later) for sooner, later in pairwise(times) if later - sooner > most]
         return sum(not any(start < later and end > sooner for start, end in told) for sooner, later in pairs)
 
+    def silent(self, tag: Tag, last_ns: int, end_ns: int) -> bool:
+        """Whether a polled tag without a filter was not read from one time to another, for ten polls at least."""
+        if tag.device not in self._polled or tag.filter:
+            return False
+        return end_ns - last_ns > 10e9 * (tag.poll or self._polled[tag.device])
+
     def _equal(self, tag: Tag, time_ns: int, value: Value) -> bool:
         wanted = self._plant.value(tag, time_ns)
         if tag.filter.startswith("grid=") and isinstance(wanted, int | float):
