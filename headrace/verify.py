@@ -105,9 +105,14 @@ def compare(config: Config, plant: Plant, url: str, span: Mapping[str, object] |
         return _pages(url, tag.identifier, {**(span or {}), **({} if from_ns is None else {"from": from_ns})})
 
     found = judge(config, oracle, pages)
-    streams = json.loads(fetch(url, "/v1/streams"))
-    found.awaited = sum(last - first + 1 for stream in streams for first, last in stream["holes"])
+    found.awaited = awaited(json.loads(fetch(url, "/v1/streams")), config.agent.id)
     return found
+
+
+def awaited(streams: Sequence[dict[str, Any]], agent: str) -> int:
+    """Blocks that an agent's streams lack, of which later ones are stored. A data center may have other agents' too."""
+    mine = [stream for stream in streams if stream["agent"] == agent]
+    return sum(last - first + 1 for stream in mine for first, last in stream["holes"])
 
 
 def judge(config: Config, oracle: Oracle, pages: Pages) -> Verdict:

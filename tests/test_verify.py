@@ -12,7 +12,7 @@ import pytest
 from agent import config
 from agent.config import Config
 from agent.model import Tag
-from headrace.verify import Verdict, judge
+from headrace.verify import Verdict, awaited, judge
 from simulators.mood import Spell, Wrong
 from simulators.oracle import Oracle
 from simulators.plant import Plant as Signals
@@ -178,3 +178,12 @@ def test_a_clock_that_was_set_back_shows_a_time_again(tmp_path: Path) -> None:
     assert store.judged().fine
     store.readings["oven.temp"].append(store.readings["oven.temp"][-1])
     assert counts(store.judged()) == (0, 1, 0)
+
+
+def test_only_the_agents_own_blocks_are_awaited() -> None:
+    streams = [
+        {"agent": "a", "holes": [[3, 3], [7, 9]]},
+        {"agent": "b", "holes": [[1, 100]]},
+        {"agent": "a", "holes": []},
+    ]
+    assert [awaited(streams, agent) for agent in "abc"] == [4, 100, 0]
