@@ -181,7 +181,7 @@ def test_a_clock_that_was_set_back_shows_a_time_again(tmp_path: Path) -> None:
 
 
 def test_only_the_agents_own_blocks_are_awaited() -> None:
-    streams = [
+    streams: list[dict[str, Any]] = [
         {"agent": "a", "holes": [[3, 3], [7, 9]]},
         {"agent": "b", "holes": [[1, 100]]},
         {"agent": "a", "holes": []},
