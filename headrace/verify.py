@@ -105,9 +105,14 @@ def compare(config: Config, plant: Plant, url: str, span: Mapping[str, object] |
         return _pages(url, tag.identifier, {**(span or {}), **({} if from_ns is None else {"from": from_ns})})
 
     found = judge(config, oracle, pages)
-    streams = json.loads(fetch(url, "/v1/streams"))
-    found.awaited = sum(last - first + 1 for stream in streams for first, last in stream["holes"])
+    found.awaited = awaited(json.loads(fetch(url, "/v1/streams")), config.agent.id)
     return found
+
+
+def awaited(streams: Sequence[dict[str, Any]], agent: str) -> int:
+    """Blocks that an agent's streams lack, of which later ones are stored. A data center may have other agents' too."""
+    mine = [stream for stream in streams if stream["agent"] == agent]
+    return sum(last - first + 1 for stream in mine for first, last in stream["holes"])
 
 
 def judge(config: Config, oracle: Oracle, pages: Pages) -> Verdict:
@@ -163,18 +168,18 @@ def _tag(found: Verdict, oracle: Oracle, tag: Tag, gaps: set[tuple[int, int, str
         return _Seen(tag, None, None, told)
     first_ns, last_ns = min(likely), max(likely)
     missing = [each for each in oracle.expected_changes(tag, first_ns, last_ns) if each not in stored]
-    _missing(found, tag, missing, told, "unseen")
+    _missing(found, tag, missing, told, "changed {count} times unseen, first at {first}")
     account.late += oracle.late(tag, sorted(time_ns for time_ns, _, _ in readings), told)
     return _Seen(tag, first_ns, last_ns, told)
 
 
-def _missing(found: Verdict, tag: Tag, missing: Sequence[int], told: Sequence[tuple[int, int]], how: str) -> None:
+def _missing(found: Verdict, tag: Tag, missing: Sequence[int], told: Sequence[tuple[int, int]], what: str) -> None:
     account = found.devices[tag.device]
     lost = [each for each in missing if not any(from_ns <= each <= to_ns for from_ns, to_ns in told)]
     account.named += len(missing) - len(lost)
     account.lost += len(lost)
     if lost:
-        _example(found, tag, f"changed {len(lost)} times {how}, first at {lost[0]}")
+        _example(found, tag, what.format(count=len(lost), first=lost[0]))
 
 
 def _silent(found: Verdict, oracle: Oracle, seen: _Seen, last_ns: int | None, pages: Pages) -> None:
@@ -188,10 +193,16 @@ def _silent(found: Verdict, oracle: Oracle, seen: _Seen, last_ns: int | None, pa
         return
     end_ns = (last_ns or 0) - oracle.patience_ns(tag)
     missing = oracle.expected_changes(tag, seen.last_ns, end_ns)
-    if missing:  # unless they came while the other tags were looked at
-        more = [each for answer in pages(tag, seen.last_ns + 1) for each in answer["readings"]]
-        come = {each for at, value, _ in more for each in oracle.moments(tag, at, as_plant(value, tag.type))}
-        _missing(found, tag, [each for each in missing if each not in come], seen.told, "after its last reading")
+    silent = oracle.silent(tag, seen.last_ns, end_ns)
+    if not missing and not silent:
+        return
+    # Unless they came while the other tags were looked at
+    more = [each for answer in pages(tag, seen.last_ns + 1) for each in answer["readings"]]
+    come = {each for at, value, _ in more for each in oracle.moments(tag, at, as_plant(value, tag.type))}
+    left = [each for each in missing if each not in come]
+    _missing(found, tag, left, seen.told, "changed {count} times after its last reading, first at {first}")
+    if silent and all(value is None for _, value, _ in more):
+        _missing(found, tag, [end_ns], seen.told, f"was not read after {seen.last_ns}, although others were")
 
 
 def _doubled(oracle: Oracle, tag: Tag, readings: Counter[tuple[int, Any, int]]) -> int:

@@ -78,6 +78,8 @@ class OpcUaServer:
         self.moods: dict[str, Mood] = {}
         """Of its devices, where anything may be wrong with them."""
         self._gone = False
+        self._rebooted = False
+        """Whether it is away for a reboot, or was for one while it is away."""
         self._turned = False
         """Whether the namespaces are in the other order."""
         self._behind: int | None = None
@@ -184,10 +186,11 @@ class OpcUaServer:
         """Goes away and comes back as the moods say. What it is back with is new: sessions and values."""
         away = any(mood.away for mood in self.moods.values())
         if away and not self._gone:
-            self._turned ^= any(mood.has(Wrong.REBOOT) for mood in self.moods.values())
-            self._gone = True
+            self._gone, self._rebooted = True, False
             await self.stop()
-        elif self._gone and not away:
+        if away and not self._rebooted and any(mood.has(Wrong.REBOOT) for mood in self.moods.values()):
+            self._turned, self._rebooted = not self._turned, True
+        if self._gone and not away:
             try:
                 await self.start()
             except OSError as reason:  # another program took the port meanwhile: it is tried again

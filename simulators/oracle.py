@@ -15,10 +15,10 @@ _THINNING = ("deadband", "swinging_door")
 """Filters that leave out changes on purpose."""
 _BAD = 0x8000_0000
 """The severity bit of a StatusCode that says a value can't be used."""
+_SEVERITY = 0xC000_0000
+"""Both bits of it: what is not bad may be uncertain."""
 _TAKEN_LATE_NS = 50_000_000
 """An answer that came as its timeout ended is taken up a little later, on a busy machine; its time is off by half."""
-_SEVERITY = 0xC000_0000
-"""Both: neither good nor bad is uncertain."""
 _STAMP_NS = 2000
 """A source time has whole microseconds."""
 
@@ -38,6 +38,12 @@ class Oracle:
             for device in config.devices
         }
         self._clocks = {device.name: clocks(spells, device.name) for device in config.devices}
+        units: dict[tuple[str, int], list[str]] = {}
+        for device in config.devices:
+            if device.protocol == "modbus":
+                units.setdefault((device.url, device.unit), []).append(device.name)
+        self._units = {name: names for names in units.values() for name in names}
+        """Of a Modbus device, all that are one unit at one address: what is wrong with one is wrong with them."""
         self._free = {
             device.name
             for device in config.devices
@@ -82,12 +88,16 @@ class Oracle:
         if self._equal(tag, time_ns, value):
             yield time_ns
 
+    def _ailing(self, tag: Tag) -> Sequence[str]:
+        """The devices whose faults a tag has."""
+        return self._units.get(tag.device) or [self._plant.owner(tag)]
+
     def _shows(self, tag: Tag, time_ns: int, value: Value, slack_ns: int) -> bool:
         """Whether a value is what a clock shows that is wrong."""
         if not (tag.form and Form(tag.form).moment):
             return False
         step_ns = self._plant.step_ns(tag)
-        for clock in self._clocks[tag.device]:
+        for clock in (each for name in self._ailing(tag) for each in self._clocks[name]):
             if clock.from_ns <= time_ns + slack_ns and (clock.to_ns is None or clock.to_ns >= time_ns - slack_ns):
                 first, last = (clock.shown_ns(time_ns + each) // step_ns for each in (-slack_ns, slack_ns))
                 if any(self._equal(tag, k * step_ns, value) for k in range(first, last + 1)):
@@ -99,8 +109,8 @@ class Oracle:
         stands still when it is to stand still goes on so."""
         if tag.device not in self._polled:
             slack_ns = self._plant.step_ns(tag)
-        owner = self._plant.owner(tag)
-        still = [each for each in self._spells if each.device == owner and each.kind is Wrong.FROZEN]
+        ailing = self._ailing(tag)
+        still = [each for each in self._spells if each.device in ailing and each.kind is Wrong.FROZEN]
         since: list[int] = []
         for each in sorted(still, key=lambda each: each.from_ns, reverse=True):
             if each.from_ns - slack_ns <= time_ns <= (each.to_ns or time_ns) + slack_ns or any(map(each.lasts, since)):
@@ -109,7 +119,8 @@ class Oracle:
 
     def hidden(self, tag: Tag) -> Sequence[tuple[int, int]]:
         """The intervals in which its device showed nobody a change, with what was on its way when they began."""
-        return hidden(self._spells, self._plant.owner(tag), 2 * self._publish_ns.get(tag.device, 0))
+        margin_ns = 2 * self._publish_ns.get(tag.device, 0)
+        return [each for name in self._ailing(tag) for each in hidden(self._spells, name, margin_ns)]
 
     def patience_ns(self, tag: Tag) -> int:
         """How much later than another tag of its device a change may come: a server's queues empty one by one."""
@@ -150,6 +161,12 @@ class Oracle:
         most = int(2 * (tag.poll or self._polled[tag.device]) * 1e9) + 2 * self._slack_ns[tag.device]
         pairs = [(sooner, later) for sooner, later in pairwise(times) if later - sooner > most]
         return sum(not any(start < later and end > sooner for start, end in told) for sooner, later in pairs)
+
+    def silent(self, tag: Tag, last_ns: int, end_ns: int) -> bool:
+        """Whether a polled tag without a filter was not read from one time to another, for ten polls at least."""
+        if tag.device not in self._polled or tag.filter:
+            return False
+        return end_ns - last_ns > 10e9 * (tag.poll or self._polled[tag.device])
 
     def _equal(self, tag: Tag, time_ns: int, value: Value) -> bool:
         wanted = self._plant.value(tag, time_ns)

@@ -12,7 +12,7 @@ import pytest
 from agent import config
 from agent.config import Config
 from agent.model import Tag
-from headrace.verify import Verdict, judge
+from headrace.verify import Verdict, awaited, judge
 from simulators.mood import Spell, Wrong
 from simulators.oracle import Oracle
 from simulators.plant import Plant as Signals
@@ -106,6 +106,19 @@ def test_a_tag_that_falls_silent_while_its_device_goes_on(tmp_path: Path) -> Non
     assert (counts(store.judged()), store.judged().named) == ((0, 0, 0), found.lost)
 
 
+@pytest.mark.parametrize("name", NAMES[3:])
+def test_a_polled_tag_that_is_read_no_more(name: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    whole = store.readings[name]
+    store.readings[name] = whole[:40]
+    assert (counts(store.judged()), store.judged().fine) == ((1, 0, 0), False)
+    assert "was not read after" in store.judged().examples[0]
+    store.late[name] = whole[40:]
+    assert store.judged().fine
+    store.late, store.readings[name] = {}, [*whole[:40], [whole[40][0], None, BAD]]
+    assert (counts(store.judged()), store.judged().named) == ((0, 0, 0), 1)
+
+
 def test_a_whole_run_that_ends_sooner_is_owed_nothing(tmp_path: Path) -> None:
     """Nobody knows when the agent stopped, but from what is stored of the device."""
     store = Store(tmp_path)
@@ -165,3 +178,12 @@ def test_a_clock_that_was_set_back_shows_a_time_again(tmp_path: Path) -> None:
     assert store.judged().fine
     store.readings["oven.temp"].append(store.readings["oven.temp"][-1])
     assert counts(store.judged()) == (0, 1, 0)
+
+
+def test_only_the_agents_own_blocks_are_awaited() -> None:
+    streams: list[dict[str, Any]] = [
+        {"agent": "a", "holes": [[3, 3], [7, 9]]},
+        {"agent": "b", "holes": [[1, 100]]},
+        {"agent": "a", "holes": []},
+    ]
+    assert [awaited(streams, agent) for agent in "abc"] == [4, 100, 0]
