@@ -70,19 +70,24 @@ impl Slot {
 
     /// Makes the filter that the spec asks for.
     fn filtered(&mut self) -> Result<()> {
-        let filter = Filter::parse(&self.spec.filter, self.spec.reading_type(), self.spec.range)?.map(Box::new);
-        self.column.note = filter.as_ref().map(|filter| {
-            let (kind, bound) = filter.bound();
-            let kind = match kind {
-                Kind::OnChange => NoteKind::OnChange,
-                Kind::Deadband => NoteKind::Deadband,
-                Kind::SwingingDoor => NoteKind::SwingingDoor,
-                Kind::Grid => NoteKind::Grid,
-            };
-            Note { kind, bound }
-        });
-        self.filter = filter;
+        self.filter = Filter::parse(&self.spec.filter, self.spec.reading_type(), self.spec.range)?.map(Box::new);
+        // What another filter left out since the last seal is only within that one's bound.
+        let bound = |note: Option<Note>| note.map(|note| note.bound);
+        let (before, now) = (self.column.note, self.note());
+        self.column.note = if bound(before) > bound(now) { before } else { now };
         Ok(())
+    }
+
+    /// What the filter lets a reader rely on.
+    fn note(&self) -> Option<Note> {
+        let (kind, bound) = self.filter.as_ref()?.bound();
+        let kind = match kind {
+            Kind::OnChange => NoteKind::OnChange,
+            Kind::Deadband => NoteKind::Deadband,
+            Kind::SwingingDoor => NoteKind::SwingingDoor,
+            Kind::Grid => NoteKind::Grid,
+        };
+        Some(Note { kind, bound })
     }
 
     /// Everything up to now, and an empty column in its place.
@@ -92,7 +97,7 @@ impl Slot {
                 self.column.push(time_ns, value, quality);
             });
         }
-        let fresh = self.column.fresh();
+        let fresh = Column { note: self.note(), ..self.column.fresh() };
         std::mem::replace(&mut self.column, fresh)
     }
 }
@@ -337,12 +342,10 @@ impl Buffer {
         self.stats
     }
 
-    /// The last reading of every tag that has one: tag, time, value, quality.
-    pub fn latest(&self) -> impl Iterator<Item = (u32, i64, Value<'_>, u32)> {
-        self.slots.iter().enumerate().filter_map(|(tag, slot)| {
-            let (time_ns, value, quality) = slot.latest.reading()?;
-            Some((tag as u32, time_ns, value, quality))
-        })
+    /// The last reading of every tag that has one.
+    pub fn latest(&self) -> impl Iterator<Item = (u32, &Last)> {
+        let lasts = self.slots.iter().enumerate().map(|(tag, slot)| (tag as u32, &slot.latest));
+        lasts.filter(|(_, last)| last.reading().is_some())
     }
 }
 
