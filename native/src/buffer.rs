@@ -71,7 +71,7 @@ impl Slot {
     /// Makes the filter that the spec asks for.
     fn filtered(&mut self) -> Result<()> {
         self.filter = Filter::parse(&self.spec.filter, self.spec.reading_type(), self.spec.range)?.map(Box::new);
-        // What another filter left out since the last seal is only within that one's bound.
+        // What another filter left out since the last block is only within that one's bound.
         let bound = |note: Option<Note>| note.map(|note| note.bound);
         let (before, now) = (self.column.note, self.note());
         self.column.note = if bound(before) > bound(now) { before } else { now };
@@ -90,15 +90,18 @@ impl Slot {
         Some(Note { kind, bound })
     }
 
-    /// Everything up to now, and an empty column in its place.
-    fn take(&mut self) -> Column {
+    /// Everything since the last block that it was in, and an empty column in its place; `None` where it is in none now.
+    fn take(&mut self) -> Option<Column> {
         if let Some(filter) = &mut self.filter {
             filter.flush(|time_ns, value, quality| {
                 self.column.push(time_ns, value, quality);
             });
         }
+        if self.column.is_empty() {
+            return None;
+        }
         let fresh = Column { note: self.note(), ..self.column.fresh() };
-        std::mem::replace(&mut self.column, fresh)
+        Some(std::mem::replace(&mut self.column, fresh))
     }
 }
 
@@ -305,8 +308,8 @@ impl Buffer {
         if self.stats.pending_readings == 0 {
             return None;
         }
-        let columns = self.slots.iter_mut().enumerate().map(|(tag, slot)| (tag as u32, slot.take()));
-        let columns = columns.filter(|(_, column)| !column.is_empty()).collect();
+        let columns = self.slots.iter_mut().enumerate().filter_map(|(tag, slot)| Some((tag as u32, slot.take()?)));
+        let columns = columns.collect();
         let taken = Taken { columns, memory: Arc::clone(&self.memory) };
         self.stats.sealed_readings += self.stats.pending_readings;
         self.stats.sealed_blocks += 1;

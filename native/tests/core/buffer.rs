@@ -222,7 +222,8 @@ fn no_block_gets_more_readings_than_a_decoder_takes() {
 #[test]
 fn what_a_wider_deadband_left_out_is_not_said_to_be_within_a_narrower_one() {
     let spec = TagSpec { raw: ValueType::Float64, scale: None, filter: "deadband=10%".into(), range: None };
-    let mut buffer = Buffer::new(vec![spec], 1 << 20).unwrap();
+    let other = TagSpec { raw: ValueType::Bool, filter: String::new(), ..spec.clone() };
+    let mut buffer = Buffer::new(vec![spec, other], 1 << 20).unwrap();
     let push = |buffer: &mut Buffer, time, value| buffer.push(0, time, Value::Real64(value), 0).unwrap();
     let bound = |buffer: &mut Buffer| {
         let (_, columns) = block::decode(&buffer.take().unwrap().encode(&META)).unwrap();
@@ -238,9 +239,15 @@ fn what_a_wider_deadband_left_out_is_not_said_to_be_within_a_narrower_one() {
     assert_eq!(bound(&mut buffer), Some(10.0));
     push(&mut buffer, 6, 0.0);
     assert_eq!(bound(&mut buffer), Some(1.0));
-    buffer.set_range(0, 0.0, 20.0).unwrap();
-    push(&mut buffer, 7, 0.0);
-    assert_eq!(bound(&mut buffer), Some(2.0));
+    // A block that it is not in does not count.
+    assert!(!push(&mut buffer, 7, 0.9));
+    buffer.push(1, 7, Value::Bool(true), 0).unwrap();
+    assert_eq!(buffer.take().unwrap().readings(), 1);
+    buffer.set_range(0, 0.0, 5.0).unwrap();
+    push(&mut buffer, 8, 0.0);
+    assert_eq!(bound(&mut buffer), Some(1.0));
+    push(&mut buffer, 9, 1.0);
+    assert_eq!(bound(&mut buffer), Some(0.5));
 }
 
 #[test]
