@@ -263,7 +263,10 @@ def bools(source: Source, codec: int, count: int) -> list[bool]:
     if count == 0:
         return []
     if codec == CONSTANT:
-        return [source.soft.varint(1) == 1] * count
+        value = source.soft.byte()
+        if value > 1:
+            raise ValueError("a constant bool is 0 or 1")
+        return [value == 1] * count
     if codec == RUN:
         return [value == 1 for value in runs(source.soft, count)]
     if codec == BITMAP:

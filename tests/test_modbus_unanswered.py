@@ -63,7 +63,7 @@ def test_a_request_without_a_right_answer_costs_its_own_tags_and_no_others(url: 
             times = [time for time, _, payload in rig.inlet.good if payload == struct.pack(">H", number)]
             assert len(times) > 140, number
             # A minute apart the odd one is asked again, which takes its time-outs.
-            assert max(b - a for a, b in pairwise(times[3:])) < 4.1
+            assert max(b - a for a, b in pairwise(times[3:])) < (4.1 + 2 * again)
         told = [(name, quality) for _, name, quality in rig.inlet.bad if quality != StatusCode.BAD_NOT_CONNECTED]
         assert set(told) == {(f"unit1.{place}", StatusCode.BAD_TIMEOUT)}
         assert len(told) <= 1 + again
@@ -84,15 +84,15 @@ def test_a_request_without_a_right_answer_costs_its_own_tags_and_no_others(url: 
 def test_such_a_request_of_many_tags_is_halved_until_the_odd_tag_is_alone(kind: str) -> None:
     async def scene() -> None:
         rig = Rig(odd(kind, {117}), {1: list(range(100, 160))}, "tcp://first", timeout="500ms", poll="1s")
-        state = await supervised(rig, 55)
-        assert state.reconnects <= (15 if kind == "hangs up" else 5)
+        state = await supervised(rig, 200 if kind == "hangs up" else 55)
+        assert state.reconnects <= (20 if kind == "hangs up" else 5)
         rig.inlet.good.clear()
         told = [(name, quality) for _, name, quality in rig.inlet.bad if quality != StatusCode.BAD_NOT_CONNECTED]
         assert set(told) == {("unit1.117", StatusCode.BAD_TIMEOUT)}
         rig.bus.asked.clear()
         await supervised(rig, 3)
         read = {struct.unpack(">HH", pdu[1:]) for _, _, pdu in rig.bus.asked}
-        assert read == {(100, 17), (118, 42)}
+        assert read - {(117, 1)} == {(100, 17), (118, 42)}
 
     run(scene())
 

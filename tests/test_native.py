@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -391,6 +392,28 @@ def test_seals_in_one_thread_and_pushes_in_others_lose_nothing(eager_threads: No
 def resident() -> int:
     """Bytes of memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_garbage_that_asks_the_buffer_while_its_latest_readings_are_made_stops_nothing() -> None:
+    # In a process of its own: a lock that waits for itself holds the GIL, and so everybody.
+    script = """
+import gc
+from agent._native import Buffer
+from agent.model import Tag, ValueType
+buffer = Buffer([Tag(0, "d", "t", "hr:0", ValueType.INT32_ARRAY, "x")])
+buffer.push([(0, 1, [1, 2, 3], 0)])
+class Garbage:
+    def __init__(self):
+        self.me = self
+    def __del__(self):
+        assert buffer.pending_bytes
+gc.disable()
+Garbage()
+gc.set_threshold(1)
+gc.enable()
+assert buffer.latest() == [(0, 1, [1, 2, 3], 0)]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=20)
 
 
 def test_memory_does_not_grow_over_many_cycles() -> None:

@@ -78,8 +78,8 @@ pub fn encode(columns: &[(u32, Column)], origin: i64, plain: bool, memory: &mut 
         let codec = put_values(&column.values, column.kind.width(), &mut streams);
         memory.keep(*tag, Half::Values, streams.hint);
         let place = times.place(*tag, &column.times, memory) as u64;
-        let entry = [u64::from(tag - next_tag), column.kind as u64, flags, place, codec as u64];
-        next_tag = tag + 1;
+        let entry = [u64::from(*tag) - next_tag, column.kind as u64, flags, place, codec as u64];
+        next_tag = u64::from(*tag) + 1;
         for (field, value) in fields.iter_mut().zip(entry) {
             field.push(value);
         }
@@ -192,14 +192,12 @@ pub fn decode(soft: &[u8], hard: &[u8], count: usize, origin: i64) -> Result<Vec
         times.push(read_times(&mut source, *codec, *readings, origin)?);
     }
     let mut columns = Vec::with_capacity(count);
-    let (mut next_tag, mut left) = (0_u32, Left { text: MAX_BODY, elements: MAX_ELEMENTS });
+    let (mut next_tag, mut left) = (0_u64, Left { text: MAX_BODY, elements: MAX_ELEMENTS });
     let entries = steps.iter().zip(types).zip(flags).zip(places.iter().zip(codecs)).zip(readings.iter().zip(notes));
     for ((((step, kind), flags), (place, codec)), (readings, note)) in entries {
-        let tag = u32::try_from(*step)
-            .ok()
-            .and_then(|step| next_tag.checked_add(step))
-            .ok_or_else(|| broken("tag past 2^32"))?;
-        next_tag = tag.checked_add(1).ok_or_else(|| broken("tag past 2^32"))?;
+        let tag = next_tag.checked_add(*step).and_then(|tag| u32::try_from(tag).ok());
+        let tag = tag.ok_or_else(|| broken("tag past 2^32"))?;
+        next_tag = u64::from(tag) + 1;
         let (type_id, value_codec) = (id(kind)?, id(codec)?);
         let shape = Shape { type_id, value_codec, flags, readings: *readings };
         let read = read_column(&mut source, &shape, left)?;

@@ -83,30 +83,38 @@ impl Slot {
 
     /// Makes the filter that the spec asks for.
     fn filtered(&mut self) -> Result<()> {
-        let filter = Filter::parse(&self.spec.filter, self.spec.reading_type(), self.spec.range)?.map(Box::new);
-        self.column.note = filter.as_ref().map(|filter| {
-            let (kind, bound) = filter.bound();
-            let kind = match kind {
-                Kind::OnChange => NoteKind::OnChange,
-                Kind::Deadband => NoteKind::Deadband,
-                Kind::SwingingDoor => NoteKind::SwingingDoor,
-                Kind::Grid => NoteKind::Grid,
-            };
-            Note { kind, bound }
-        });
-        self.filter = filter;
+        self.filter = Filter::parse(&self.spec.filter, self.spec.reading_type(), self.spec.range)?.map(Box::new);
+        // What another filter left out since the last block is only within that one's bound.
+        let bound = |note: Option<Note>| note.map(|note| note.bound);
+        let (before, now) = (self.column.note, self.note());
+        self.column.note = if bound(before) > bound(now) { before } else { now };
         Ok(())
     }
 
-    /// Everything up to now, and an empty column in its place.
-    fn take(&mut self) -> Column {
+    /// What the filter lets a reader rely on.
+    fn note(&self) -> Option<Note> {
+        let (kind, bound) = self.filter.as_ref()?.bound();
+        let kind = match kind {
+            Kind::OnChange => NoteKind::OnChange,
+            Kind::Deadband => NoteKind::Deadband,
+            Kind::SwingingDoor => NoteKind::SwingingDoor,
+            Kind::Grid => NoteKind::Grid,
+        };
+        Some(Note { kind, bound })
+    }
+
+    /// Everything since the last block that it was in, and an empty column in its place; `None` where it is in none now.
+    fn take(&mut self) -> Option<Column> {
         if let Some(filter) = &mut self.filter {
             filter.flush(|time_ns, value, quality| {
                 self.column.push(time_ns, value, quality);
             });
         }
-        let fresh = self.column.fresh();
-        std::mem::replace(&mut self.column, fresh)
+        if self.column.is_empty() {
+            return None;
+        }
+        let fresh = Column { note: self.note(), ..self.column.fresh() };
+        Some(std::mem::replace(&mut self.column, fresh))
     }
 }
 
@@ -314,8 +322,8 @@ impl Buffer {
         if self.stats.pending_readings == 0 {
             return None;
         }
-        let columns = self.slots.iter_mut().enumerate().map(|(tag, slot)| (tag as u32, slot.take()));
-        let columns = columns.filter(|(_, column)| !column.is_empty()).collect();
+        let columns = self.slots.iter_mut().enumerate().filter_map(|(tag, slot)| Some((tag as u32, slot.take()?)));
+        let columns = columns.collect();
         let taken = Taken { columns, memory: Arc::clone(&self.memory) };
         self.stats.sealed_readings += self.stats.pending_readings;
         self.stats.sealed_blocks += 1;
@@ -351,12 +359,10 @@ impl Buffer {
         self.stats
     }
 
-    /// The last reading of every tag that has one: tag, time, value, quality.
-    pub fn latest(&self) -> impl Iterator<Item = (u32, i64, Value<'_>, u32)> {
-        self.slots.iter().enumerate().filter_map(|(tag, slot)| {
-            let (time_ns, value, quality) = slot.latest.reading()?;
-            Some((tag as u32, time_ns, value, quality))
-        })
+    /// The last reading of every tag that has one.
+    pub fn latest(&self) -> impl Iterator<Item = (u32, &Last)> {
+        let lasts = self.slots.iter().enumerate().map(|(tag, slot)| (tag as u32, &slot.latest));
+        lasts.filter(|(_, last)| last.reading().is_some())
     }
 }
 

@@ -70,12 +70,12 @@ impl Column {
         }
     }
 
-    /// An empty column with the same type and note, and with room for as many readings: what was pushed between two seals
-    /// is pushed again before the next one. At most `ROOM`, so that one burst does not hold memory for ever, and none for
+    /// An empty column of the same type, and with room for as many readings: what was pushed between two seals is pushed
+    /// again before the next one. At most `ROOM`, so that one burst does not hold memory for ever, and none for
     /// so few that their first push finds it.
     #[must_use]
     pub fn fresh(&self) -> Self {
-        let mut fresh = Self { note: self.note, ..Self::new(self.kind) };
+        let mut fresh = Self::new(self.kind);
         if self.len() > FIRST {
             fresh.times.reserve_exact(self.times.len().min(ROOM));
             fresh.values.reserve(self.values.len().min(ROOM));

@@ -141,6 +141,9 @@ pub(super) fn decode<T: Real>(source: &mut Source<'_>, count: usize) -> Result<V
     let exponent = usize::from(head & !HAS_EXCEPTIONS);
     let power = *POWERS.get(exponent).ok_or_else(|| broken("exponent past 22"))?;
     let listed = if head & HAS_EXCEPTIONS == 0 { 0 } else { reader.count(count, "exceptions")? };
+    if reader.rest().len() / (1 + T::WIDTH) < listed {
+        return Err(broken("fewer exceptions than written"));
+    }
     let mut exceptions = Vec::with_capacity(listed);
     let mut next = 0_usize;
     for _ in 0..listed {

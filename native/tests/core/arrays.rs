@@ -121,5 +121,5 @@ fn what_a_full_buffer_holds_of_arrays_is_a_block_that_can_be_read() {
     assert!(bools.push(Value::Bool(true)));
     buffer.push(0, 1, Value::Array(Items::of(&bools)), 0).unwrap();
     assert_eq!(buffer.take().unwrap().readings(), 1);
-    assert_eq!(buffer.latest().next().map(|(_, time, ..)| time), Some(1));
+    assert_eq!(buffer.latest().next().and_then(|(_, last)| last.reading()).map(|(time, ..)| time), Some(1));
 }

@@ -198,7 +198,8 @@ proptest! {
             prop_assert_eq!((stats.sealed_readings, stats.sealed_blocks), (sealed, blocks));
             prop_assert_eq!(stats.accepted, stats.filtered + stats.pending_readings + stats.sealed_readings);
         }
-        let latest: Vec<_> = buffer.latest().map(|(tag, time, value, quality)| (tag, (time, value.into(), quality))).collect();
+        let row = |(time, value, quality): (i64, Value<'_>, u32)| (time, value.into(), quality);
+        let latest: Vec<(u32, Row)> = buffer.latest().map(|(tag, last)| (tag, row(last.reading().unwrap()))).collect();
         let expected: Vec<(u32, Row)> =
             model.latest.into_iter().enumerate().filter_map(|(tag, row)| Some((tag as u32, row?))).collect();
         prop_assert_eq!(latest, expected);
@@ -216,6 +217,37 @@ fn no_block_gets_more_readings_than_a_decoder_takes() {
     let taken = buffer.take().unwrap();
     assert!(block::decode(&taken.encode(&META)).is_ok());
     assert_eq!(buffer.push(6, 0, Value::Absent, 1), Ok(true), "there is room again");
+}
+
+#[test]
+fn what_a_wider_deadband_left_out_is_not_said_to_be_within_a_narrower_one() {
+    let spec = TagSpec { raw: ValueType::Float64, scale: None, filter: "deadband=10%".into(), range: None };
+    let other = TagSpec { raw: ValueType::Bool, filter: String::new(), ..spec.clone() };
+    let mut buffer = Buffer::new(vec![spec, other], 1 << 20).unwrap();
+    let push = |buffer: &mut Buffer, time, value| buffer.push(0, time, Value::Real64(value), 0).unwrap();
+    let bound = |buffer: &mut Buffer| {
+        let (_, columns) = block::decode(&buffer.take().unwrap().encode(&META)).unwrap();
+        columns[0].column.as_ref().unwrap().note.map(|note| note.bound)
+    };
+    push(&mut buffer, 1, 0.0);
+    assert_eq!(bound(&mut buffer), None, "until the range is known everything is kept");
+    buffer.set_range(0, 0.0, 100.0).unwrap();
+    assert!(push(&mut buffer, 2, 0.0) && !push(&mut buffer, 3, 9.0));
+    // The server was told another range meanwhile.
+    buffer.set_range(0, 0.0, 10.0).unwrap();
+    assert!(push(&mut buffer, 4, 9.0) && push(&mut buffer, 5, 11.0));
+    assert_eq!(bound(&mut buffer), Some(10.0));
+    push(&mut buffer, 6, 0.0);
+    assert_eq!(bound(&mut buffer), Some(1.0));
+    // A block that it is not in does not count.
+    assert!(!push(&mut buffer, 7, 0.9));
+    buffer.push(1, 7, Value::Bool(true), 0).unwrap();
+    assert_eq!(buffer.take().unwrap().readings(), 1);
+    buffer.set_range(0, 0.0, 5.0).unwrap();
+    push(&mut buffer, 8, 0.0);
+    assert_eq!(bound(&mut buffer), Some(1.0));
+    push(&mut buffer, 9, 1.0);
+    assert_eq!(bound(&mut buffer), Some(0.5));
 }
 
 #[test]

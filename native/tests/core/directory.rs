@@ -141,3 +141,12 @@ fn nothing_may_be_left_over_in_any_part() {
     }
     assert!(body.refusal(2).ends_with("3 readings, where 2 are written"));
 }
+
+#[test]
+fn the_last_tag_there_can_be_is_read() {
+    let mut column = Column::new(ValueType::Bool);
+    column.push(5, Value::Bool(true), 0);
+    let columns = [(7, column.clone()), (u32::MAX - 1, column.clone()), (u32::MAX, column)];
+    let (_, found) = block::decode(&block::encode(&columns, &META)).unwrap();
+    assert_eq!(found.iter().map(|each| each.tag).collect::<Vec<_>>(), [7, u32::MAX - 1, u32::MAX]);
+}
