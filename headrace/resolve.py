@@ -10,8 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from agent import config as configs
 from agent._native import Identifier
 from agent.config import Config
@@ -55,7 +53,7 @@ def _table(options: argparse.Namespace) -> Table | None:
     if options.url:
         try:
             return Table.model_validate({"url": options.url})
-        except ValidationError:
+        except ValueError:
             wrong = Problem("headrace resolve", "--url", f"{options.url!r} is no resolver", "write http://host:8000")
             raise ConfigError([wrong]) from None
     if config is not None and config.resolver is None:
