@@ -67,7 +67,8 @@ def test_a_config_of_the_repository_loses_doubles_and_alters_nothing(
         assert last["stopped"]
         code, found = verified(plant, "--seed", str(SEED))
         other, wrong = verified(plant, "--seed", str(SEED + 1))
-    assert (code, found["lost"], found["duplicates"], found["wrong"], found["awaited"]) == (0, 0, 0, 0, 0), found
+    told = json.dumps(found)
+    assert (code, found["lost"], found["duplicates"], found["wrong"], found["awaited"]) == (0, 0, 0, 0, 0), told
     assert found["stored"] == last["accepted"] - last["filtered"]
     assert [each["name"] for each in found["devices"]] == [each.name for each in config.load(plant.path).devices]
     assert all(each["stored"] >= each["tags"] for each in found["devices"])
@@ -103,8 +104,7 @@ def test_with_its_faults_a_config_loses_nothing_without_a_name(
         until(lambda: all(goes_on(device.name) for device in found.devices), 60)
         process.stop()
         code, verdict = verified(plant, "--seed", str(SEED))
-    assert (code, verdict["lost"], verdict["duplicates"], verdict["wrong"], verdict["awaited"]) == (0, 0, 0, 0, 0), (
-        verdict
-    )
+    told = json.dumps(verdict)
+    assert (code, verdict["lost"], verdict["duplicates"], verdict["wrong"], verdict["awaited"]) == (0, 0, 0, 0, 0), told
     assert all(each["stored"] >= each["tags"] for each in verdict["devices"])
     assert plants.events().count("fault_begun") == faults

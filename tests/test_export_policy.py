@@ -17,20 +17,13 @@ from agent.outbox import Outbox
 from agent.policy import Policy
 from agent.split import Split
 from agent.wire import Catalog, CatalogTag, epoch_of
+from tests import test_outbox_command as outbox_command
 from tests.rig import headrace
 from tests.test_outbox import MEBIBYTE, opened
 
 NAMES = ("temp", "count", "recipe")
 SECRET = "88.118.8/press1.recipe"
-CONFIG = """
-[agent]
-id = "press-shop-1"
-data_dir = "./agent"
-[identifiers]
-prefix = "88.118.8"
-[datacenter]
-store = "./store"
-http = "127.0.0.1:8080"
+CONFIG = f"""{outbox_command.CONFIG}
 [uplink]
 url = "mqtts://127.0.0.1:8883"
 [[device]]

@@ -9,13 +9,17 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 from types import TracebackType
 from typing import Self
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 PAUSE_SECONDS = 0.02
+PORTS = range(10_000, 32_768)
+"""Those above are Linux's for connections going out: one of those may take a free port before its listener does."""
 
 
 class PeerMissing(AssertionError):
@@ -26,10 +30,11 @@ class PeerMissing(AssertionError):
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens at now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nothing listens at now, and that no connection going out is given."""
+    for port in SystemRandom().sample(PORTS, 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("100 ports were taken")
 
 
 def program(name: str) -> str:

@@ -14,12 +14,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opcua::crypto::SecurityPolicy;
 use opcua::server::address_space::VariableBuilder;
-use opcua::server::diagnostics::NamespaceMetadata;
-use opcua::server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
+use opcua::server::node_manager::memory::SimpleNodeManager;
 use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerHandle, ServerUserToken};
 use opcua::types::{
     DataTypeId, DataValue, DateTime, ExtensionObject, MessageSecurityMode, NodeId, ObjectId, Range, StatusCode, Variant,
 };
+use opcua_server::{leave_to_clients, open_server};
 
 const NAMESPACE: &str = "urn:headrace:test";
 
@@ -77,35 +77,11 @@ async fn main() {
     let mut arguments = std::env::args().skip(1);
     let port: u16 = arguments.next().and_then(|port| port.parse().ok()).expect("opcua-server PORT STORE");
     let store = std::path::PathBuf::from(arguments.next().expect("opcua-server PORT STORE"));
-    let mut builder = ServerBuilder::new()
-        .application_name("Headrace test server")
-        .application_uri("urn:headrace:test:server")
-        .product_uri("urn:headrace:test:server")
-        .create_sample_keypair(false)
-        .pki_dir(store.join("pki"))
-        .host(Ipv4Addr::LOCALHOST.to_string())
-        .port(port)
-        .discovery_urls(vec![format!("opc.tcp://127.0.0.1:{port}/")])
-        .max_session_timeout_ms(3_600_000)
-        .add_endpoint(
-            "none",
-            ("/", SecurityPolicy::None, MessageSecurityMode::None, &[ANONYMOUS_USER_TOKEN_ID] as &[&str]),
-        )
-        .with_node_manager(simple_node_manager(
-            NamespaceMetadata { namespace_uri: NAMESPACE.to_owned(), ..Default::default() },
-            "test",
-        ));
+    let mut builder = open_server(port, &store, "Headrace test server", "urn:headrace:test:server", NAMESPACE);
     if arguments.next().as_deref() == Some("secure") {
         builder = secure(builder, &store);
     }
-    let limits = &mut builder.limits_mut().subscriptions;
-    limits.min_sampling_interval_ms = 0.0;
-    limits.min_publishing_interval_ms = 10.0;
-    limits.max_monitored_items_per_sub = 0; // no limit
-    limits.max_monitored_item_queue_size = 10_000;
-    limits.max_queued_notifications = 10_000;
-    limits.max_lifetime_count = 1_000_000;
-    limits.max_keep_alive_count = 100_000;
+    leave_to_clients(&mut builder.limits_mut().subscriptions, 10_000);
     let (server, handle) = builder.build().expect("the configuration is right");
     let manager = handle.node_managers().get_of_type::<SimpleNodeManager>().expect("it was just added");
     let namespace = handle.get_namespace_index(NAMESPACE).expect("it was just added");

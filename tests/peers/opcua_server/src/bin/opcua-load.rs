@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use opcua::crypto::SecurityPolicy;
 use opcua::server::address_space::VariableBuilder;
-use opcua::server::diagnostics::NamespaceMetadata;
-use opcua::server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
-use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerHandle};
+use opcua::server::node_manager::memory::SimpleNodeManager;
+use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerHandle};
 use opcua::types::{
     AttributeId, DataTypeId, DataValue, DateTime, MessageSecurityMode, NodeId, ObjectId, StatusCode, Variant,
 };
+use opcua_server::{leave_to_clients, open_server};
 
 const NAMESPACE: &str = "urn:headrace:test";
 const USAGE: &str = "opcua-load PORT STORE ITEMS PERIOD_MS";
@@ -53,25 +53,8 @@ async fn main() {
     let port: u16 = port.parse().expect(USAGE);
     let items: usize = items.parse().expect(USAGE);
     let period: u64 = period.parse().expect(USAGE);
-    let mut builder = ServerBuilder::new()
-        .application_name("Headrace load")
-        .application_uri("urn:headrace:test:load")
-        .product_uri("urn:headrace:test:load")
-        .create_sample_keypair(false)
-        .pki_dir(std::path::Path::new(store).join("pki"))
-        .host(Ipv4Addr::LOCALHOST.to_string())
-        .port(port)
-        .discovery_urls(vec![format!("opc.tcp://127.0.0.1:{port}/")])
-        .max_session_timeout_ms(3_600_000)
-        .add_endpoint(
-            "none",
-            ("/", SecurityPolicy::None, MessageSecurityMode::None, &[ANONYMOUS_USER_TOKEN_ID] as &[&str]),
-        )
-        .with_node_manager(simple_node_manager(
-            NamespaceMetadata { namespace_uri: NAMESPACE.to_owned(), ..Default::default() },
-            "load",
-        ));
     let store = std::path::Path::new(store);
+    let mut builder = open_server(port, store, "Headrace load", "urn:headrace:test:load", NAMESPACE);
     if store.join("server.der").exists() {
         let place = ("/", SecurityPolicy::Basic256Sha256, MessageSecurityMode::SignAndEncrypt);
         builder = builder
@@ -82,14 +65,8 @@ async fn main() {
             .add_endpoint("secure", (place.0, place.1, place.2, &[ANONYMOUS_USER_TOKEN_ID] as &[&str]));
     }
     let limits = &mut builder.limits_mut().subscriptions;
-    limits.min_sampling_interval_ms = 0.0;
-    limits.min_publishing_interval_ms = 10.0;
-    limits.max_monitored_items_per_sub = 0; // no limit
+    leave_to_clients(limits, 1000);
     limits.max_notifications_per_publish = 0; // no limit
-    limits.max_monitored_item_queue_size = 1000;
-    limits.max_queued_notifications = 1000;
-    limits.max_lifetime_count = 1_000_000;
-    limits.max_keep_alive_count = 100_000;
     let (server, handle) = builder.build().expect("the configuration is right");
     let manager = handle.node_managers().get_of_type::<SimpleNodeManager>().expect("it was just added");
     let namespace = handle.get_namespace_index(NAMESPACE).expect("it was just added");

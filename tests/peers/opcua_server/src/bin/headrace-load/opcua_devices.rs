@@ -13,6 +13,7 @@ use opcua::types::{
     Array, ByteString, DataTypeId, DataValue, DateTime, MessageSecurityMode, NodeId, NumericRange, ObjectId,
     StatusCode, UAString, Variant, VariantScalarTypeId,
 };
+use opcua_server::leave_to_clients;
 use serde_json::Value;
 
 use crate::plan::{Counters, Endpoint, Times, bytes};
@@ -71,15 +72,8 @@ fn build(endpoint: &Endpoint, store: &Path) -> Result<(Server, ServerHandle), St
     }
     let limits = builder.limits_mut();
     limits.max_message_size = 16 * 1024 * 1024;
-    let limits = &mut limits.subscriptions;
-    limits.min_sampling_interval_ms = 0.0;
-    limits.min_publishing_interval_ms = 10.0;
-    limits.max_monitored_items_per_sub = 0; // no limit
-    limits.max_notifications_per_publish = 0; // no limit
-    limits.max_monitored_item_queue_size = 1000;
-    limits.max_queued_notifications = 1000;
-    limits.max_lifetime_count = 1_000_000;
-    limits.max_keep_alive_count = 100_000;
+    leave_to_clients(&mut limits.subscriptions, 1000);
+    limits.subscriptions.max_notifications_per_publish = 0; // no limit
     builder.build().map_err(|reason| format!("{}: {reason}", endpoint.name))
 }
 
