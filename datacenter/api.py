@@ -140,8 +140,9 @@ class Api:
             return work(*values)
         return await asyncio.get_running_loop().run_in_executor(self._porters, work, *values)
 
-    async def _ask(self, work: Callable[[Snapshot], T]) -> T:
-        """Runs `work` on a snapshot in a thread. Raises TimeoutError after SECONDS."""
+    async def _ask(self, request: Request, work: Callable[[Snapshot], T]) -> T:
+        """Runs `work` on a snapshot in a thread. Raises TimeoutError after SECONDS, and Problem where nobody waits for
+        the answer any more: four who give up and ask again would be all that is answered."""
         views: list[Snapshot] = []
         late = threading.Event()
 
@@ -159,14 +160,21 @@ class Api:
                         self._running.discard(view)
 
         running = asyncio.get_running_loop().run_in_executor(self._threads, run)
+        gone = asyncio.create_task(_gone(request))
         try:
             async with asyncio.timeout(SECONDS):
-                return await running
-        except TimeoutError:
-            late.set()
-            for view in views:
-                view.stop()
-            raise
+                first: list[asyncio.Future[Any]] = [running, gone]
+                await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                raise Problem(499, "who asked went away")
+            return running.result()
+        finally:
+            gone.cancel()
+            if not running.done():
+                running.cancel()
+                late.set()
+                for view in views:
+                    view.stop()
 
     async def _front(self, request: Request) -> Response:
         asked.only(request)
@@ -183,14 +191,16 @@ class Api:
         return Response(page, headers=HEADERS, media_type=metrics.MEDIA_TYPE)
 
     async def _streams(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002 - of every route
-        return Answer(as_json(await self._ask(overview.streams)))
+        return Answer(as_json(await self._ask(request, overview.streams)))
 
     async def _agents(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002
-        return Answer(as_json(await self._ask(overview.agents)))
+        return Answer(as_json(await self._ask(request, overview.agents)))
 
     async def _summary(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002
         blocks = asked.number(request, "blocks", 1000, 100_000)
-        return Answer(as_json({**await self._ask(lambda view: overview.summary(view, blocks)), **self._counters()}))
+        return Answer(
+            as_json({**await self._ask(request, lambda view: overview.summary(view, blocks)), **self._counters()})
+        )
 
     async def _completeness(self, request: Request, caller: Caller) -> Answer:
         identifier = request.query_params.get("id")
@@ -203,7 +213,7 @@ class Api:
             who = None if identifier is None else questions.known(view, identifier, caller)
             return completeness.account(view, from_ns, to_ns, who)
 
-        return Answer(as_json(await self._ask(answer)))
+        return Answer(as_json(await self._ask(request, answer)))
 
     async def _catalog(self, request: Request, caller: Caller) -> Answer:
         prefix = request.query_params.get("prefix", "")
@@ -213,7 +223,7 @@ class Api:
             found = overview.catalog(view, prefix)
             return [tag for tag in found if caller.may(tag["identifier"], tag["level"])][:limit]
 
-        return Answer(as_json(await self._ask(answer)))
+        return Answer(as_json(await self._ask(request, answer)))
 
     async def _handles(self, request: Request, caller: Caller) -> Answer:
         handle = request.path_params["handle"]
@@ -228,7 +238,7 @@ class Api:
             found = handles.record(view, questions.known(view, handle, caller), base)
             return handles.chosen(found, types, [*map(int, indexes)])
 
-        return Answer(as_json(await self._ask(answer)))
+        return Answer(as_json(await self._ask(request, answer)))
 
     async def _lineage(self, request: Request, caller: Caller) -> Answer:
         identifier = _identifier(request)
@@ -245,7 +255,7 @@ class Api:
                 raise Problem(404, f"{who.identifier} has no reading at {at}; times are exact to the nanosecond")
             return {"id": who.identifier, "unit": who.unit, "type": who.type, "readings": found}
 
-        found = await self._ask(answer)
+        found = await self._ask(request, answer)
         return Answer(as_json(found), len(found["readings"]))
 
     async def _quality(self, request: Request, caller: Caller) -> Answer:
@@ -264,7 +274,7 @@ class Api:
             except TooMuch as reason:
                 raise Problem(400, str(reason)) from None
 
-        return Answer(as_json(await self._ask(answer)))
+        return Answer(as_json(await self._ask(request, answer)))
 
     async def _metering(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002
         grants = self._access.grants
@@ -288,7 +298,7 @@ class Api:
             raise Problem(400, f"{len(ids)} identifiers; write 1000 at most, or a prefix")
         format_ = asked.format_of(request)
         question = Asked(ids, prefix, asked.span(request), asked.windows(request), format_)
-        found = await self._ask(lambda view: questions.readings(view, question, caller))
+        found = await self._ask(request, lambda view: questions.readings(view, question, caller))
         headers = dict(HEADERS)
         if found.next is not None:
             there = request.query_params.multi_items()
@@ -300,6 +310,12 @@ class Api:
 _READINGS = ("id", "prefix", "from", "to", "limit", "format", "after", "aggregate", "window")
 _QUALITY = ("id", "from", "to", "window", "interval", "deadline")
 _HANDLE_CODES = {400: 102, 401: handles.TOKEN_WANTED, 403: handles.NOT_ALLOWED, 404: handles.NOT_FOUND}
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the caller has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _identifier(request: Request) -> str:

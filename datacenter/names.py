@@ -84,10 +84,14 @@ def describe(store: Store, epoch: int) -> None:
     """Makes what an epoch's catalog says of its tags the newest, levels that fall included. Writer's transaction."""
     [(body,)] = store.rows("SELECT body FROM catalogs WHERE epoch = ?", [epoch])
     catalog = Catalog.decode(body)
+    try:
+        rows = _rows(catalog)
+    except ValueError:
+        return  # an earlier version kept it; its tags stay as that one understood them
     known = _known(store, catalog.agent)
     changed = {}
-    for _, facts in _rows(catalog):
-        key, before = known[facts[:6]]
+    for _, facts in rows:
+        key, before = known.get(facts[:6], (0, facts))
         if facts != before:
             changed[key] = facts
     _write(store, changed)

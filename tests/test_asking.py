@@ -6,10 +6,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from headrace.query import NoAnswer, fetch
+from tests.rig import headrace
 
 
 @contextmanager
@@ -53,3 +55,23 @@ def test_a_token_follows_no_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_answer_that_is_broken_off_is_said_so(answer: bytes) -> None:
     with answering(answer) as (url, _), pytest.raises(NoAnswer, match=r"broke its answer off|no answer from"):
         fetch(url, "/v1/readings", id="x")
+
+
+def test_wrong_calls_say_what_to_write(tmp_path: Path) -> None:
+    resolved = headrace("resolve", "88.1/x", "--url", "foo")
+    assert (resolved.returncode, "http://host:8000" in resolved.stderr, "Traceback" in resolved.stderr) == (
+        2,
+        True,
+        False,
+    )
+    config = tmp_path / "plant.toml"
+    config.write_text('[uplink]\nurl = "mqtt://127.0.0.1:9"\n[datacenter]\nstore = "./store"\nhttp = "127.0.0.1:0"\n')
+    granted = headrace("grant", "add", str(config), "--who", "x", "--pattern", "")
+    assert (granted.returncode, "--pattern '88.118.8" in granted.stderr) == (2, True)
+    (tmp_path / "store" / "grants.db").mkdir(parents=True)
+    started = headrace("datacenter", str(config))
+    assert (started.returncode, "grants.db can't be used" in started.stderr, "Traceback" in started.stderr) == (
+        1,
+        True,
+        False,
+    ), started.stderr

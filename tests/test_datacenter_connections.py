@@ -13,9 +13,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from datacenter import connection
+from datacenter import connection, overview
 from datacenter.run import serve
-from tests.datacenter_rig import BEGIN, REAL, TAGS, Rig, block, catalog
+from datacenter.store import Snapshot
+from tests.datacenter_rig import BEGIN, REAL, TAGS, Rig, block, catalog, until
 
 
 @contextlib.asynccontextmanager
@@ -113,3 +114,25 @@ async def test_an_answer_that_nobody_takes_is_given_up(tmp_path: Path, monkeypat
                 while part := await loop.sock_recv(stuck, 1 << 20):
                     left += len(part)
             assert left < taken
+
+
+async def test_a_question_of_whom_nobody_waits_for_any_more_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as there are threads ask for what takes minutes, and close the connection: the next one is answered."""
+    began: list[Snapshot] = []
+
+    def slow(view: Snapshot) -> list[Any]:
+        began.append(view)
+        return view.rows("SELECT sum(sqrt(i)) FROM range(1000000000000) t(i)")
+
+    monkeypatch.setattr(overview, "agents", slow)
+    async with served(tmp_path) as place, httpx.AsyncClient(timeout=20.0) as http:
+        asked = b"GET /v1/agents HTTP/1.1\r\nHost: x\r\n\r\n"
+        lines = [dial(place) for _ in range(6)]
+        for line in lines:
+            await asyncio.get_running_loop().sock_sendall(line, asked)
+        await asyncio.to_thread(until, lambda: len(began) == 4)
+        for line in lines:
+            line.close()
+        assert (await http.get(f"http://{place}/v1/streams")).json() == []
