@@ -148,7 +148,8 @@ impl<'b> Intake<'b> {
             return;
         };
         published.newest_ns = published.newest_ns.max(value.stamps.source).max(value.stamps.server);
-        let mut time_ns = value.stamps.or(*received_ns);
+        let stamps = value.stamps;
+        let mut time_ns = if *unasked { stamps.or(*received_ns) } else { stamps.of_read(*received_ns) };
         let known_ns = slot.server_ns;
         // What was asked for is no answer to what is awaited.
         let awaited = if *unasked {
@@ -362,7 +363,7 @@ impl Buffer {
         Ok(published)
     }
 
-    /// Decodes a ReadResponse: result i is of `tags[i]`. Keeps all of it, or nothing.
+    /// Decodes a ReadResponse: result i is of `tags[i]`, at the server's time. Keeps all of it, or nothing.
     pub fn push_read<'a>(&mut self, tags: &[u32], body: &'a [u8], received_ns: i64) -> Result<Published<'a>> {
         for tag in tags {
             self.spec(*tag)?;

@@ -30,6 +30,13 @@ impl Stamps {
     pub fn or(self, received_ns: i64) -> i64 {
         self.source.or(self.server).unwrap_or(received_ns)
     }
+
+    /// When the server was asked for it: a source's time, which some servers send unasked, may be long past and comes
+    /// again with each read.
+    #[inline]
+    pub fn of_read(self, received_ns: i64) -> i64 {
+        self.server.unwrap_or(received_ns)
+    }
 }
 
 const VALUE: u8 = 0x01;
