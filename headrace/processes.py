@@ -79,6 +79,7 @@ def _warn(checked: configs.Checked) -> configs.Config:
 def agent(options: argparse.Namespace) -> int:
     """`headrace run`: with `--json`, a status line a second, and a last one that says how it ended."""
     allocator.share_one_pool()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be heard: the config is only now being read
     faulthandler.enable()  # where a disk goes away the kernel may end us by SIGBUS: stderr then says where
     config = _warn(configs.check(options.config))
     if not config.devices:

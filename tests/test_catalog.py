@@ -82,7 +82,7 @@ def test_level_3_is_the_strictest_in_every_text() -> None:
         ("a,hr:0,float32,,88.1/x,yes,,,\nb,hr:2,float32,,88.1/x,,,,", "is taken by"),
         ("a,hr:0,float32,,88.1/x,yes,,,\nb,hr:2,float32,,88.1/x,yes,,,", None),
         ("a,hr:0,float32,,1.2.0156,,,,", None),
-        ("a,hr:0,float32,,88.1/x,maybe,,,", "does not say whether"),
+        ("a,hr:0,float32,,88.1/x,maybe,,,", "is neither yes nor no"),
         ("a,hr:0,float32,,,,,4,", "is not a level"),
         ("a,hr:0,float32,,,,fun,,", "is not a domain"),
     ],
