@@ -213,7 +213,7 @@ class Buffer:
         """
 
     def push_read(self, tags: Sequence[int], body: bytes, received_ns: int) -> Published:
-        """Decodes one ReadResponse, as `push_publish` does: result i is of `tags[i]`, at the server's time, whatever the
+        """Decodes one ReadResponse, as `push_publish` does: result i is of `tags[i]`, at the server's time, not the
         source's.
 
         Raises ValueError also where there are not as many results as tags, IndexError for an unknown tag.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -252,6 +253,9 @@ def said(reason: BaseException) -> str:
     """An error in a few words."""
     if isinstance(reason, UaStatusCodeError):
         return str(ua.StatusCode(reason.code).name)
+    if isinstance(reason, OSError) and reason.errno:
+        # asyncio's own text hides what the number means; a name's look-up has negative ones.
+        return f"no connection: {os.strerror(reason.errno) if reason.errno > 0 else reason.strerror}"
     return str(reason) or type(reason).__name__
 
 
