@@ -38,9 +38,9 @@ class Timed(Gate):
     """Seconds, of the entries that left since somebody took the list."""
     born: dict[int, float]
 
-    async def append(self, block: _native.Block, epoch: int, kept: Any = None) -> None:
-        await super().append(block, epoch, kept)
-        self.born[block.sequence] = time.monotonic()
+    async def append_all(self, blocks: Sequence[_native.Block], epoch: int, kept: Any = None, **how: Any) -> None:
+        await super().append_all(blocks, epoch, kept, **how)
+        self.born.update((block.sequence, time.monotonic()) for block in blocks)
 
     async def confirm(self, through: int) -> int:
         self._left((1, through))

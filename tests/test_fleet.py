@@ -13,6 +13,7 @@ def test_every_reading_of_a_fleet_is_stored_once() -> None:
     plan = Plan((3,), devices=2, tags=10, poll="200ms", brokers=2, datacenters=2, seconds=2, warm=0.5, outage=1.0)
     step, storm, end = fleet(plan)
     assert (step["agents"], storm["outage_s"]) == (3, 1.0)
+    assert step["receipt_ms_p50"] > 0
     assert storm["readings_per_second"] > 0
     assert step["processes"]["datacenter"]["resident_mb"] > 0
     assert (end["lost"], end["doubled"], end["holes"], end["waiting"]) == (0, 0, 0, 0), end
