@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -20,6 +20,7 @@ from agent.config import Config
 from agent.delivery import Delivery
 from agent.doubts import Doubts
 from agent.gate import Gate
+from agent.opening import opened
 from agent.outbox import Outbox
 from agent.policy import LEVEL3, MAIN, Policy
 from agent.split import Group, Split
@@ -67,7 +68,7 @@ class Lanes:
     def __init__(
         self,
         config: Config,
-        open_outbox: Callable[..., Awaitable[Outbox]] = Gate.open,
+        open_outbox: Callable[..., Coroutine[Any, Any, Outbox]] = Gate.open,
         deliver: Deliver = Delivery.of,
     ) -> None:
         """`open_outbox` gives a Gate, and `deliver` what empties it: others are for simulations."""
@@ -87,7 +88,8 @@ class Lanes:
         try:
             for name, table in ways(config).items():
                 path, limits = place(config.agent.data_dir, name), config.outbox
-                outbox = cast("Gate", await self._open(path, max_bytes=limits.max_bytes, when_full=limits.when_full))
+                opening = self._open(path, max_bytes=limits.max_bytes, when_full=limits.when_full)
+                outbox = cast("Gate", await opened(opening, Outbox.close))
                 state = self._state(name, facts)
                 delivery = self._deliver(config, outbox, state, table)
                 self._lanes[name] = Lane(name, outbox, delivery, Doubts(boot), outbox.stream)

@@ -19,6 +19,7 @@ from agent.audit import AuditError
 from agent.audit_file import AuditFile
 from agent.audit_queue import AuditQueue
 from agent.config import Config
+from agent.opening import opened
 from agent.split import Group
 from agent.wire import without_password
 
@@ -62,15 +63,7 @@ class Ledgers:
 
     async def open(self, config: Config) -> None:
         """Raises AuditError where a ledger can't be opened: an agent that can't account for itself does not start."""
-        folder, rules = config.agent.data_dir / "audit", config.audit
-        try:
-            for name in NAMES:
-                days, most = rules.keep / 86400, rules.max_bytes
-                file = await asyncio.to_thread(AuditFile, folder, name, keep_days=days, max_bytes=most)
-                self._queues[name] = AuditQueue(file)
-        except BaseException:
-            await self.close()
-            raise
+        self._queues = await opened(asyncio.to_thread(_open, config), lambda queues: asyncio.to_thread(_close, queues))
         self._targets = {"main": without_password(config.uplink.url)}
         if config.egress and config.egress.level3:
             self._targets["level3"] = without_password(config.egress.level3.url)
@@ -101,11 +94,10 @@ class Ledgers:
 
     async def close(self) -> None:
         """Writes what waits, for two seconds at most."""
-        if "egress" in self._queues:
+        if self._queues:
             self._account()
             self.configured("stopped", {})
-        for queue in self._queues.values():
-            await asyncio.to_thread(queue.close)
+        await asyncio.to_thread(_close, self._queues)
 
     def facts(self) -> dict[str, int]:
         return {"unrecorded": sum(queue.refused for queue in self._queues.values())}
@@ -129,6 +121,24 @@ class Ledgers:
             if not self._told:
                 self._told = True
                 log.error("%s; collection goes on", reason, extra={"event": "audit_refused", "lost": 1})
+
+
+def _open(config: Config) -> dict[str, AuditQueue]:
+    """All of them, or none: a config that one of them refuses leaves none open."""
+    folder, days, most = config.agent.data_dir / "audit", config.audit.keep / 86400, config.audit.max_bytes
+    queues: dict[str, AuditQueue] = {}
+    try:
+        for name in NAMES:
+            queues[name] = AuditQueue(AuditFile(folder, name, keep_days=days, max_bytes=most))
+    except BaseException:
+        _close(queues)
+        raise
+    return queues
+
+
+def _close(queues: Mapping[str, AuditQueue]) -> None:
+    for queue in queues.values():
+        queue.close()
 
 
 def _policy(config: Config) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from agent import clock
@@ -47,7 +47,7 @@ class Pipeline:
         config: Config,
         *,
         collect: Callable[[Sequence[Device], Inlet], list[Collector]] = collectors,
-        open_outbox: Callable[..., Awaitable[Outbox]] = Gate.open,
+        open_outbox: Callable[..., Coroutine[Any, Any, Outbox]] = Gate.open,
         deliver: Deliver = Delivery.of,
     ) -> None:
         """`collect`, `open_outbox` and `deliver` make the parts: others are for simulations."""

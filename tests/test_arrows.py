@@ -42,6 +42,7 @@ PARTS = {
             "agent.errors",
             "agent.wire",
             "agent.export",
+            "agent.opening",
             "agent.piece",
             "agent.probe",
             "agent.ranges",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+import types
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from agent import _native, config, delivery, pipeline
+from agent import _native, audit, config, delivery, pipeline
 from agent.collectors.base import Collector, Inlet
 from agent.config import Device
 from agent.delivery import Delivery
@@ -139,6 +141,43 @@ async def test_whoever_is_cancelled_stores_what_was_accepted(tmp_path: Path) -> 
         with pytest.raises(asyncio.CancelledError):
             await running
         assert (await rig.stored())[0] - before == 2 * rig.pushed
+
+
+@types.coroutine
+def interrupted(work: Coroutine[Any, Any, None], place: int) -> Generator[Any, Any, None]:
+    """Does `work` in the running task, which is cancelled where `work` waits for the `place`-th time."""
+    answer: Callable[[], Any] = partial(work.send, None)
+    while True:
+        try:
+            awaited = answer()
+        except StopIteration:
+            return
+        place -= 1
+        if not place:
+            cast("asyncio.Task[None]", asyncio.current_task()).cancel()
+        try:
+            answer = partial(work.send, (yield awaited))
+        except BaseException as reason:
+            answer = partial(work.throw, reason)
+
+
+async def test_whoever_is_cancelled_while_it_starts_leaves_all_to_the_next_start(tmp_path: Path) -> None:
+    """At every place where the start waits for something, one after another."""
+    found = plant(tmp_path)
+    for place in range(1, 100):
+        rig = Rig(found)
+        ready = asyncio.Event()
+        run = rig.pipeline.run(rig.stop, ready=ready.set)
+        with pytest.raises(asyncio.CancelledError):
+            await interrupted(run, place)
+        cast("asyncio.Task[None]", asyncio.current_task()).uncancel()
+        if ready.is_set():
+            break
+    else:
+        pytest.fail("it never started")
+    assert place > 3
+    for ledger in audit.names(found.agent.data_dir / "audit"):
+        assert not audit.verify(found.agent.data_dir / "audit", ledger).findings
 
 
 async def test_what_is_of_one_moment_is_stored_in_one_go(tmp_path: Path) -> None:
