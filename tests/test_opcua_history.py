@@ -164,7 +164,7 @@ def test_a_fault_between_two_pages(tmp_path: Path, running: ExitStack, stack: st
     else:
         server.kill()
         server.start()
-    line.apply(Fault(Kind.DELAY, delay=0.15))  # a page each 300 ms
+    line.apply(Fault(Kind.DELAY, delay=0.25))  # a page each 500 ms
     os.kill(process.pid, signal.SIGCONT)
 
     def missing() -> int:
