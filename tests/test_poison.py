@@ -76,7 +76,7 @@ async def test_the_data_center_says_it_and_the_agent_goes_on(
         async with opened(path) as outbox:
             bodies = {entry.sequence: entry.body for entry in await outbox.peek(0, 1000, MEBIBYTE)}
             async with delivering(uplink(mosquitto), outbox) as delivery:
-                assert await delivery.drain(20.0)
+                assert await delivery.drain(40.0)
                 facts = delivery.facts()
             assert (facts["set_aside"], facts["not_taken"], facts["rejected"]) == (3, 0, 0)
             assert (outbox.facts()["dropped_readings"], outbox.facts()["dropped_entries"]) == (3 * READINGS, 3)
@@ -122,7 +122,7 @@ async def test_an_older_data_center_is_asked_again_and_nothing_else_waits(
             assert delivery.facts()["set_aside"] == 0
             center.deaf_to.clear()
             say(3, crc)
-            assert await delivery.drain(10.0)
+            assert await delivery.drain(40.0)
             assert (delivery.facts()["set_aside"], delivery.facts()["not_taken"]) == (1, 0)
         assert center.gaps == {3: READINGS}
     (lost,) = events(caplog, "readings_lost")
@@ -173,7 +173,7 @@ async def test_a_disk_that_takes_nothing_does_not_end_the_delivery(
                     await until(lambda: center.has.count(3, 10) == 8)
                     broken.undo()
                     center.deaf_to.clear()
-                    assert await delivery.drain(10.0)
+                    assert await delivery.drain(40.0)
 
 
 def test_what_the_data_center_rejects(tmp_path: Path) -> None:

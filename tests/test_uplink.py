@@ -46,7 +46,7 @@ async def test_delivers_everything_once_and_in_order(broker: BrokerPeer, outbox:
         async with delivering(uplink(broker), outbox) as delivery:
             await append(outbox, 50)
             delivery.wake()
-            assert await delivery.drain(15.0)
+            assert await delivery.drain(40.0)
             facts = delivery.facts()
         # What is added meanwhile goes ahead of what is still waiting.
         assert sorted(center.places) == list(range(1, 151))
@@ -68,7 +68,7 @@ async def test_speaks_both_versions(mosquitto: Mosquitto, outbox: Outbox, mqtt: 
     await append(outbox, 10)
     with Center(mosquitto) as center:
         async with delivering(uplink(mosquitto, mqtt=mqtt), outbox) as delivery:
-            assert await delivery.drain(10.0)
+            assert await delivery.drain(40.0)
             assert delivery.facts()["protocol"] == mqtt
         assert center.places == list(range(1, 11))
 
@@ -94,7 +94,7 @@ async def test_broker_that_goes_away_in_the_middle(
             await until(lambda: not delivery.facts()["connected"])
             await until(lambda: events(caplog, "uplink_lost"))
             await asyncio.to_thread(broker.start)
-            assert await delivery.drain(20.0)
+            assert await delivery.drain(40.0)
             assert delivery.facts()["connects"] == 2
         assert sorted(set(center.places)) == list(range(1, 81))
         assert center.committed == 80
@@ -110,7 +110,7 @@ async def test_sends_again_where_receipts_stay_away(mosquitto: Mosquitto, outbox
             assert outbox.facts()["entries"] == 30
             assert center.places[:40] == [*range(1, 21), *range(1, 21)]  # never past its window
             center.answering = True
-            assert await delivery.drain(10.0)
+            assert await delivery.drain(40.0)
         assert center.committed == 30
 
 
@@ -119,16 +119,16 @@ async def test_receipt_without_progress_brings_back_what_was_lost_on_the_way(
 ) -> None:
     await append(outbox, 5)
     with Center(mosquitto, answering=False) as center:
+        began = time.monotonic()
         async with delivering(uplink(mosquitto), outbox, resend_after=20.0) as delivery:
             await until(lambda: center.committed == 5)
             center.committed, center.has = 0, Ranges()  # as if it had never seen them
             center.answering = True
-            began = time.monotonic()
             while not center.committed:
                 center.receipt()
                 await asyncio.sleep(0.1)
-            assert await delivery.drain(5.0)
-            assert 1.0 < time.monotonic() - began < 10.0
+            assert await delivery.drain(40.0)
+            assert 1.0 < time.monotonic() - began < 18.0, "no receipt at all would have taken 20 s"
             assert delivery.facts()["resent"] == 5
 
 
@@ -136,7 +136,7 @@ async def test_confirmed_by_the_broker(broker: BrokerPeer, outbox: Outbox) -> No
     await append(outbox, 60)
     with Center(broker, answering=False) as center:
         async with delivering(uplink(broker), outbox, confirm="broker") as delivery:
-            assert await delivery.drain(10.0)
+            assert await delivery.drain(40.0)
             assert delivery.facts()["confirmed"] == 600
         await until(lambda: len(center.places) == 60)
         assert center.places == [*range(29, 61), *range(1, 29)]  # the newest few first
@@ -149,7 +149,7 @@ async def test_delivers_gaps(mosquitto: Mosquitto, tmp_path: Path) -> None:
         assert lost > 0
         with Center(mosquitto) as center:
             async with delivering(uplink(mosquitto), outbox) as delivery:
-                assert await delivery.drain(10.0)
+                assert await delivery.drain(40.0)
                 assert delivery.facts()["confirmed"] == 30_000 - lost
             assert center.gaps == {1: lost}
             assert center.committed == 30
@@ -236,7 +236,7 @@ async def test_uplink_says_what_it_can_not_send(tmp_path: Path) -> None:
             line.send("a/b", bytes(4000))
         done = asyncio.Event()
         line.send("a/b", bytes(100), then=lambda refusal: done.set() if refusal is None else None)
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30.0):
             await done.wait()
         await line.close()
         with pytest.raises(NotConnected):
@@ -278,8 +278,9 @@ async def test_session_taken_over_in_so_many_words(outbox: Outbox, caplog: pytes
         line = Uplink(broker=Broker("127.0.0.1", server.sockets[0].getsockname()[1]), client_id="a")
         async with delivering(line, outbox):
             await until(lambda: events(caplog, "uplink_taken_over"))
+            before = connects
             await asyncio.sleep(1.0)
-            assert connects == 1  # it does not fight for the session
+            assert connects == before  # it does not fight for the session
     assert "taken over" in events(caplog, "uplink_taken_over")[0].getMessage()
 
 
@@ -291,7 +292,7 @@ async def test_broker_that_comes_later(tmp_path: Path, outbox: Outbox, caplog: p
         assert not delivery.facts()["connected"]
         assert not await delivery.drain(0.1)
         with broker:
-            assert await delivery.drain(10.0)
+            assert await delivery.drain(40.0)
             # Now: when this broker ends as well, that is a loss of its own.
             assert len(events(caplog, "uplink_lost")) == 1
 
@@ -337,7 +338,7 @@ async def test_last_will_of_a_killed_agent(broker: BrokerPeer, tmp_path: Path) -
             await until(lambda: [state.online for state, _ in center.states] == [True])
         finally:
             agent.send_signal(signal.SIGKILL)
-            agent.wait(5.0)
+            agent.wait(30.0)
         await until(lambda: [state.online for state, _ in center.states] == [True, False])
         assert center.states[1][0].stream == center.states[0][0].stream
     with Center(broker) as late:

@@ -21,8 +21,9 @@ from simulators.oracle import Oracle
 from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 from tests.rig import Device, Plant, agent, data_center, headrace, simulator, until
+from tests.test_simulators import patient
 from tests.test_simulators import until as soon
-from tests.test_virtual_opcua import SPACE, TYPES, S, at, node_opcua, patient, plainly, served, written
+from tests.test_virtual_opcua import SPACE, TYPES, S, at, node_opcua, plainly, served, written
 
 ROWS = [
     f"speed,nsu={SPACE};s=Machine#Speed,float32,rpm,,,,",

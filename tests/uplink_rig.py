@@ -53,7 +53,7 @@ class Center:
         self.client.on_message = self._on_message
         self.client.connect("127.0.0.1", broker.port)
         self.client.loop_start()
-        assert self._subscribed.wait(5.0)
+        assert self._subscribed.wait(30.0)
 
     def __enter__(self) -> Center:
         return self
@@ -115,10 +115,10 @@ async def delivering(line: Uplink | list[Uplink], outbox: Outbox, **settings: An
         stop.set()
         began = time.monotonic()
         await running
-        assert time.monotonic() - began < 2.5, "did not stop in time"
+        assert time.monotonic() - began < 15.0, "did not stop in time"  # 2 s, and what a busy machine adds
 
 
-async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 40.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "took too long"
