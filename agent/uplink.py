@@ -42,6 +42,8 @@ HEADER_BYTES = 16
 """At least what MQTT puts around topic and body of a publish."""
 MAX_PACKET = 256 * 1024 * 1024 - 1
 """Bytes: what MQTT itself allows."""
+WORD_SECONDS = 1.0
+"""So long the broker's last word may take to come from paho's thread, which closes the socket first."""
 BESIDE = 32
 """Publishes beside the caller's `inflight` entries that may wait for their PUBACK: states and catalogs."""
 PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
@@ -228,6 +230,7 @@ class _Link:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._subscribed: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
+        self._mute = False  # paho has closed the socket, and is about to say why
         self._lost: NotConnected | None = None
         self._closing = False
         self._socket: socket.socket | None = None
@@ -282,9 +285,14 @@ class _Link:
         self._release()
 
     def _release(self) -> None:
-        while self._held and len(self._waiting) < self._most_waiting:
+        while self._held and not self._mute and len(self._waiting) < self._most_waiting:
             topic, body, retain, then = self._held.popleft()
             sent = self._client.publish(topic, body, qos=1, retain=retain)
+            if sent.rc == MQTTErrorCode.MQTT_ERR_NO_CONN:
+                # Whoever took our session over must not be taken for a broker that hung up: that one is tried again.
+                self._mute = True
+                self._loop.call_later(WORD_SECONDS, self._fail, HungUp(paho.error_string(sent.rc)))
+                return
             if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._fail(HungUp(paho.error_string(sent.rc)))
                 return
@@ -303,7 +311,7 @@ class _Link:
             self._hang_up()
         # Else the client is in a cycle, and its sockets wait for the garbage collector.
         client = self._client
-        client.on_socket_open = client.on_connect = client.on_disconnect = None
+        client.on_connect = client.on_disconnect = None
         client.on_subscribe = client.on_publish = client.on_message = None
 
     def _hang_up(self) -> None:
@@ -364,9 +372,14 @@ class _Link:
             self._client.loop_start()
         except (OSError, ValueError, RuntimeError) as reason:
             self._tell(self._fail, NotConnected(str(reason) or type(reason).__name__))
+        finally:
+            self._client.on_socket_open = None
 
     def _on_socket_open(self, _client: paho.Client, _userdata: Any, opened: Any) -> None:
         self._socket = opened
+        if self._closing:  # while we dialled: a CONNECT now would take the session from the link that came after us
+            self._hang_up()
+            return
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._uplink.keepalive * 1000)
