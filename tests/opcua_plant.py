@@ -31,7 +31,7 @@ class Committed:
     def of(cls, plant: Plant) -> Committed:
         found = cls()
         path = plant.path.parent / "agent" / "outbox.db"
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", timeout=30, uri=True)) as db:
             rows = db.execute("SELECT body FROM entry ORDER BY sequence").fetchall()
         for (body,) in rows:
             if (header := _native.header(body)).kind == "gap":

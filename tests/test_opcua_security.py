@@ -19,6 +19,9 @@ from tests.peers.servers import OPCUA_NAMESPACE, AsyncOpcUaServer, NodeOpcUaServ
 from tests.pki_rig import der, equip, put
 from tests.rig import Command, Device, Plant, agent, headrace, until
 
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
+
 WHOLE: dict[str, list[int]] = {"lost": [], "doubled": [], "wrong": []}
 POLICIES = ("Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss")
 NAME = 'username = "reader"\npassword = "s3cret"'
@@ -78,7 +81,6 @@ def device_facts(process: Command) -> dict[str, dict[str, object]]:
     return dict(lines[-1]["devices"]) if lines else {}
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("kind", "lifetime"), [(SecureNodeServer, "5s"), (SecureRustServer, "3s")])
 def test_every_policy_and_identity_with_channels_renewed_all_the_time(
     tmp_path: Path, running: ExitStack, kind: type[Server], lifetime: str
@@ -147,7 +149,7 @@ def test_an_unknown_server_is_trusted_by_the_command_that_the_log_names(tmp_path
     # Taken away again, the connection ends.
     (trusted,) = (store(plant).place / "trusted").iterdir()
     trusted.unlink()
-    until(lambda: "device_lost" in process.events(), 15)
+    until(lambda: "device_lost" in process.events(), 40)
 
 
 def test_our_own_certificate_is_renewed_without_a_loss(tmp_path: Path, running: ExitStack) -> None:
@@ -164,7 +166,7 @@ def test_our_own_certificate_is_renewed_without_a_loss(tmp_path: Path, running: 
     server = running.enter_context(StrictNodeServer(tmp_path / "server"))
     plant.path.write_text(plant.path.read_text().replace("opc.tcp://127.0.0.1:1", server.url))
     process = running.enter_context(agent(tmp_path, plant, "--drain", "0"))
-    until(lambda: count(plant) > 3, 30)
+    until(lambda: count(plant) > 3, 40)
     assert "own_certificate_renewed" in process.events()
     until(lambda: device_facts(process)["furnace"].get("own_certificate_days", 0) in (39, 40))
     new = own.pairs()[0]

@@ -20,6 +20,9 @@ from tests.peers.process import free_port
 from tests.peers.servers import NodeOpcUaServer
 from tests.rig import Command, Plant, agent, until
 
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
+
 PERIOD = 100_000_000
 BUSY = 10.0
 """Seconds that a machine without time may add to what is promised; nothing here waits for so long by itself."""

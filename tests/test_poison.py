@@ -25,6 +25,9 @@ from tests.test_outbox import MEBIBYTE, block, opened
 from tests.test_outbox_command import CONFIG, EPOCH, catalog, run, stored
 from tests.uplink_rig import TOPICS, Center, append, delivering, events, until, uplink
 
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
+
 READINGS = 10
 
 

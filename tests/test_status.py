@@ -19,6 +19,9 @@ from agent.health import STUCK, health
 from tests.peers.process import free_port
 from tests.rig import Command, Device, Plant, until
 
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
+
 FACTS = {"since_seal": 0.5, "collecting": True, "agent": "a", "stream": "s"}
 
 

@@ -18,6 +18,9 @@ from tests.peers.brokers import Mosquitto, Nats
 from tests.test_outbox import opened
 from tests.uplink_rig import TOPICS, Center, append, delivering, events, until, uplink
 
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
+
 
 @pytest.fixture
 async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
