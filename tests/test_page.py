@@ -118,6 +118,15 @@ async def test_values_are_shown_as_they_are(rig: Rig, http: httpx.AsyncClient) -
     ]
 
 
+async def test_what_is_missing_is_said_also_where_nobody_can_count_it(rig: Rig, http: httpx.AsyncClient) -> None:
+    stream, said = uuid4(), []
+    for first, readings in ((0, 0), (2, 0), (5, 1200)):
+        if first:
+            rig.send(gap(stream, first, first + 1, readings))
+        said.append(evaluated("missing(parsed(given[0]))", (await http.get("/v1/summary")).text))
+    assert said == ["nothing", "1 gap, not counted", "1,200 readings in 2 gaps"]
+
+
 async def test_a_line_is_not_drawn_over_what_is_missing(rig: Rig, http: httpx.AsyncClient) -> None:
     body, stream = catalog(TAGS), uuid4()
     rig.send(body, word="catalog")
