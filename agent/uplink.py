@@ -230,7 +230,8 @@ class _Link:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._subscribed: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
-        self._mute = False  # paho has closed the socket, and is about to say why
+        self._word: asyncio.TimerHandle | None = None
+        """Until when paho, which has closed the socket, may say why."""
         self._lost: NotConnected | None = None
         self._closing = False
         self._socket: socket.socket | None = None
@@ -285,13 +286,13 @@ class _Link:
         self._release()
 
     def _release(self) -> None:
-        while self._held and not self._mute and len(self._waiting) < self._most_waiting:
+        while self._held and self._word is None and len(self._waiting) < self._most_waiting:
             topic, body, retain, then = self._held.popleft()
             sent = self._client.publish(topic, body, qos=1, retain=retain)
             if sent.rc == MQTTErrorCode.MQTT_ERR_NO_CONN:
                 # Whoever took our session over must not be taken for a broker that hung up: that one is tried again.
-                self._mute = True
-                self._loop.call_later(WORD_SECONDS, self._fail, HungUp(paho.error_string(sent.rc)))
+                reason = HungUp(paho.error_string(sent.rc))
+                self._word = self._loop.call_later(WORD_SECONDS, self._fail, reason)
                 return
             if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._fail(HungUp(paho.error_string(sent.rc)))
@@ -303,6 +304,8 @@ class _Link:
         # A future that nobody waits for any more must not complain about it.
         self._opened.cancel()
         self._subscribed.cancel()
+        if self._word is not None:
+            self._word.cancel()
         if self._socket is not None and not self._ended.is_set():
             self._client.disconnect()
             with contextlib.suppress(TimeoutError):
@@ -313,6 +316,8 @@ class _Link:
         client = self._client
         client.on_connect = client.on_disconnect = None
         client.on_subscribe = client.on_publish = client.on_message = None
+        if self._lost is not None:
+            self._lost.__traceback__ = None  # its frames know us: another cycle
 
     def _hang_up(self) -> None:
         if self._socket is not None:
