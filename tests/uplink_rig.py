@@ -42,6 +42,8 @@ class Center:
         self.committed = 0
         self.has = Ranges()
         self.deaf_to: set[int] = set()
+        self.unheard = 0
+        """Blocks that came and that it is deaf to."""
         self.pieces = 0
         self.assembly = Assembly()
         self.stream: UUID | None = None
@@ -76,6 +78,7 @@ class Center:
                     payload = whole
                 header = _native.header(payload)
                 if header.sequence in self.deaf_to:
+                    self.unheard += 1
                     return
                 self.stream = UUID(bytes=header.stream)
                 self.places.append(header.sequence)
