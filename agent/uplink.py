@@ -42,8 +42,6 @@ HEADER_BYTES = 16
 """At least what MQTT puts around topic and body of a publish."""
 MAX_PACKET = 256 * 1024 * 1024 - 1
 """Bytes: what MQTT itself allows."""
-WORD_SECONDS = 1.0
-"""So long the broker's last word may take to come from paho's thread, which closes the socket first."""
 BESIDE = 32
 """Publishes beside the caller's `inflight` entries that may wait for their PUBACK: states and catalogs."""
 PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
@@ -230,8 +228,6 @@ class _Link:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._subscribed: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
-        self._word: asyncio.TimerHandle | None = None
-        """Until when paho, which has closed the socket, may say why."""
         self._lost: NotConnected | None = None
         self._closing = False
         self._socket: socket.socket | None = None
@@ -286,14 +282,9 @@ class _Link:
         self._release()
 
     def _release(self) -> None:
-        while self._held and self._word is None and len(self._waiting) < self._most_waiting:
+        while self._held and len(self._waiting) < self._most_waiting:
             topic, body, retain, then = self._held.popleft()
             sent = self._client.publish(topic, body, qos=1, retain=retain)
-            if sent.rc == MQTTErrorCode.MQTT_ERR_NO_CONN:
-                # Whoever took our session over must not be taken for a broker that hung up: that one is tried again.
-                reason = HungUp(paho.error_string(sent.rc))
-                self._word = self._loop.call_later(WORD_SECONDS, self._fail, reason)
-                return
             if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._fail(HungUp(paho.error_string(sent.rc)))
                 return
@@ -304,8 +295,6 @@ class _Link:
         # A future that nobody waits for any more must not complain about it.
         self._opened.cancel()
         self._subscribed.cancel()
-        if self._word is not None:
-            self._word.cancel()
         if self._socket is not None and not self._ended.is_set():
             self._client.disconnect()
             with contextlib.suppress(TimeoutError):
