@@ -122,14 +122,14 @@ def simulator(home: Path, plant: Plant, seed: int = 1, *options: str) -> Command
     return Command(home / "simulate", "simulate", str(plant.path), *shared, *options, word='"ready"')
 
 
-def headrace(*arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+def headrace(*arguments: str, timeout: float = 50.0) -> subprocess.CompletedProcess[str]:
     """Runs one command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "headrace", *arguments], capture_output=True, text=True, timeout=timeout, check=False
     )
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
+def until(condition: Callable[[], Any], seconds: float = 40.0, what: str = "") -> Any:
     """Waits for a condition, and gives what it gave. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

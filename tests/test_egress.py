@@ -36,10 +36,17 @@ def last(process: object) -> Json:
     return lines[-1] if lines else {}
 
 
+def in_force(home: Path) -> bool:
+    """Whether a changed policy holds: it is taken from the block on that is the next when it has been worked out."""
+    ledgers = (home / "agent" / "audit").glob("configuration-*.jsonl")
+    return any('"kind":"epoch"' in path.read_text() for path in ledgers)
+
+
 def test_a_denied_tag_is_in_no_byte_and_no_block_mixes_levels(tmp_path: Path, mosquitto: Mosquitto) -> None:
     with Capture(mosquitto.port) as wire:
-        plant = plant_of(tmp_path, wire.port, DENY)
-        with simulator(tmp_path, plant), agent(tmp_path, plant) as process:
+        # Without a data center: what the broker has acknowledged is done with, and is not sent again.
+        plant = plant_of(tmp_path, wire.port, f'\nconfirm = "broker"{DENY}')
+        with simulator(tmp_path, plant), agent(tmp_path, plant, "--drain", "30") as process:
             until(lambda: len(wire.readings()["88.118.8/press.count"]) > 20)
             process.stop()
             facts = last(process)["egress"]
@@ -57,18 +64,23 @@ def test_a_denied_tag_is_in_no_byte_and_no_block_mixes_levels(tmp_path: Path, mo
 def test_a_new_policy_holds_from_the_next_block_on(tmp_path: Path, mosquitto: Mosquitto) -> None:
     with Capture(mosquitto.port) as wire:
         plant = plant_of(tmp_path, wire.port)
-        with simulator(tmp_path, plant), data_center(tmp_path, plant), agent(tmp_path, plant) as process:
+        with (
+            simulator(tmp_path, plant),
+            data_center(tmp_path, plant),
+            agent(tmp_path, plant, "--drain", "30") as process,
+        ):
             until(lambda: len(wire.readings()[SECRET]) > 10)
             text = plant.path.read_text()
             plant.path.write_text(text + DENY)
-            asked = time.time_ns()
             os.kill(process.pid, signal.SIGHUP)
-            until(lambda: "config_reloaded" in process.events())
+            until(lambda: in_force(tmp_path))
+            assert "config_reloaded" in process.events()
+            reloaded = time.time_ns()
             others = len(wire.readings()["88.118.8/press.temp"])
             until(lambda: len(wire.readings()["88.118.8/press.temp"]) > others + 20)
             before = wire.readings()[SECRET]
-            # At most what was pushed before the change was read; a second is the file's check.
-            assert max(time_ns for time_ns, _ in before) < asked + 1_000_000_000
+            # At most what was pushed before the new epoch began.
+            assert max(time_ns for time_ns, _ in before) < reloaded
             plant.path.write_text(text.replace('id = "test-agent"', 'id = "other"'))
             os.kill(process.pid, signal.SIGHUP)
             until(lambda: "config_refused" in process.events())
@@ -83,7 +95,7 @@ def test_a_new_policy_holds_from_the_next_block_on(tmp_path: Path, mosquitto: Mo
         assert facts["accepted"] == egress["allowed"] + egress["withheld"]
         assert summary["readings"] + egress["withheld_on_the_way"] == egress["allowed"]
         temp = [time_ns for time_ns, _ in sorted(set(wire.readings()["88.118.8/press.temp"]))]
-        assert max(b - a for a, b in itertools.pairwise(temp)) < 2_000_000_000
+        assert max(b - a for a, b in itertools.pairwise(temp)) < 15_000_000_000
 
 
 def test_what_waits_is_judged_by_the_policy_of_now(tmp_path: Path, mosquitto: Mosquitto) -> None:
@@ -95,16 +107,15 @@ def test_what_waits_is_judged_by_the_policy_of_now(tmp_path: Path, mosquitto: Mo
         with (
             simulator(tmp_path, plant),
             data_center(tmp_path, plant),
-            agent(tmp_path, plant, "--drain", "9") as process,
+            agent(tmp_path, plant, "--drain", "40") as process,
         ):
             until(lambda: (seen := last(process)) and seen["outbox"]["readings"] > 40)
             rule = f'\n[egress]\n[[egress.rule]]\naction = "deny"\nidentifiers = ["{SECRET}"]\n'
             plant.path.write_text(plant.path.read_text() + rule)
             os.kill(process.pid, signal.SIGHUP)
-            until(lambda: "config_reloaded" in process.events())
+            until(lambda: in_force(tmp_path))
             mosquitto.start()
             until(lambda: len(wire.readings()["88.118.8/press.temp"]) > 30)
-            until(lambda: (seen := last(process)) and seen["outbox"]["entries"] <= 2, 30)
             process.stop()
             facts = last(process)
             summary = plant.summary()

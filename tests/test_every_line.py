@@ -53,7 +53,7 @@ def devices(home: Path) -> list[Device]:
     }
     header = "name,address,type,order,invalid"
     return [
-        Device(name, f'protocol = "modbus"\npoll = "400ms"\ntimeout = "1s"\n{lines}', rows(), header)
+        Device(name, f'protocol = "modbus"\npoll = "400ms"\ntimeout = "10s"\n{lines}', rows(), header)
         for name, lines in places.items()
     ]
 

@@ -19,7 +19,7 @@ ROWS = (
 
 
 def test_a_device_without_registers_in_the_gaps_is_read_whole(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    lines = f'protocol = "modbus"\nurl = "tcp://127.0.0.1:{free_port()}"\npoll = "100ms"\ntimeout = "500ms"'
+    lines = f'protocol = "modbus"\nurl = "tcp://127.0.0.1:{free_port()}"\npoll = "100ms"\ntimeout = "10s"'
     plant = Plant.write(tmp_path, mosquitto.url, [Device("press", lines, ROWS, "name,address,type,order,poll")])
     config = load(plant.path)
     oracle = Oracle(Signals(config.tags, seed=1), config)
