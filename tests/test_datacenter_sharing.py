@@ -314,9 +314,10 @@ access = "token"
 def headrace(home: Path, *arguments: str, token: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "headrace", *arguments]
     environment = {"HEADRACE_TOKEN": token, "PATH": "", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=50)
 
 
+@pytest.mark.timeout(300)  # twenty commands, one after the other
 def test_the_commands_work_on_a_data_center_that_runs(tmp_path: Path) -> None:
     with Rig(tmp_path / "store") as rig:
         rig.send(catalog(), word="catalog")
