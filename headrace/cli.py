@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -28,8 +27,6 @@ EXTRAS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the process's exit code."""
-    # Until a command takes over, Ctrl-C ends the process at once and without a traceback: nothing is open yet.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     top = parser()
     options = top.parse_args(arguments)
     if options.version:
@@ -75,7 +72,3 @@ def _guarded(run: Command, options: argparse.Namespace) -> int:
             raise
         print(f"headrace: {reason.filename}: {reason.strerror}", file=sys.stderr)
         return FAILED
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

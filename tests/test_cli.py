@@ -69,12 +69,22 @@ def test_ctrl_c_of_an_agent_that_has_no_broker_and_no_device(tmp_path: Path) -> 
         interrupt(process)
 
 
+PLAIN = [sys.executable, "-m", "headrace"]
+BEGINNING = [sys.executable, "-X", "importtime", "-m", "headrace"]
+"""Tells what it imports. Before the first lines of our own code run, Ctrl-C is the interpreter's to answer."""
+
+
+def begun(process: subprocess.Popen[str]) -> None:
+    """Returns when our own code has begun, and imports."""
+    assert process.stderr is not None
+    assert any(line.split()[-1] == "argparse" for line in process.stderr)
+
+
 def test_ctrl_c_at_the_start(tmp_path: Path) -> None:
     plant = Plant.write(tmp_path, f"mqtt://127.0.0.1:{free_port()}", [press()])
-    for pause in (0.15, 0.25, 0.4, 0.6):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "headrace", "run", str(plant.path)], stderr=subprocess.PIPE, text=True
-        )
+    for pause in (0.0, 0.1, 0.25, 0.4, 0.6):
+        process = subprocess.Popen([*BEGINNING, "run", str(plant.path)], stderr=subprocess.PIPE, text=True)
+        begun(process)
         time.sleep(pause)  # a moment somewhere in its imports: each must end, whatever it was doing
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=LIMIT)
@@ -208,7 +218,7 @@ def test_ctrl_c_of_the_demo_leaves_nothing_running(tmp_path: Path) -> None:
         home = tmp_path / str(pause)
         screen, theirs = pty.openpty()
         process = subprocess.Popen(
-            [sys.executable, "-m", "headrace", "demo", "--seconds", "60", "--keep", str(home)],
+            [*(BEGINNING if pause < 1 else PLAIN), "demo", "--seconds", "60", "--keep", str(home)],
             stdin=theirs,
             stdout=theirs,
             stderr=subprocess.PIPE,
@@ -222,6 +232,7 @@ def test_ctrl_c_of_the_demo_leaves_nothing_running(tmp_path: Path) -> None:
         if pause > 1:
             _wait_for(home / "agent.log", "device_connected")
         else:
+            begun(process)
             time.sleep(pause)
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=LIMIT)
