@@ -21,6 +21,8 @@ from agent.pki.store import Store
 from tests.peers.servers import AsyncuaServer
 from tests.pki_rig import CA, Made, der, equip, put, revocations, with_sha1
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 GOOD = Made()
 ISSUED = replace(GOOD, issuer=CA)
 

@@ -25,6 +25,8 @@ from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 from tests.rig import Command, Device, Plant, agent, data_center, headrace, simulator, until
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 LIMIT = 20.0
 """Seconds that a clean stop may take on a busy machine; whoever waits for what never comes takes longer."""
 

@@ -31,6 +31,8 @@ from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 from tests.rig import Device, Plant, data_center, simulator
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 SECOND = 10**9
 HOUR = 3600 * SECOND
 SEED = 11

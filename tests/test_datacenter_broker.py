@@ -27,6 +27,8 @@ from datacenter.store import StoreError
 from tests.datacenter_rig import AGENT, EPOCH, TAGS, DataCenter, block, catalog, until
 from tests.peers.brokers import Broker, Mosquitto, Nats
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 TOPICS = Topics(AGENT)
 
 

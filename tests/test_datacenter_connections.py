@@ -18,6 +18,8 @@ from datacenter.run import serve
 from datacenter.store import Snapshot
 from tests.datacenter_rig import BEGIN, REAL, TAGS, Rig, block, catalog, until
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 
 @contextlib.asynccontextmanager
 async def served(store: Path) -> AsyncIterator[str]:

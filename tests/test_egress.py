@@ -16,6 +16,8 @@ from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 from tests.rig import Device, Json, Plant, agent, data_center, simulator, until
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 HEADER = "name,address,type,order,level,domain"
 ROWS = ["temp,hr:0,float32,,1,", "count,hr:2,uint32,CDAB,2,", "recipe,hr:4,float32,,3,rd"]
 SECRET = "88.118.8/press.recipe"

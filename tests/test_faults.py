@@ -22,6 +22,8 @@ from tests.peers.process import free_port
 from tests.rig import Command, Device, Plant, agent, headrace, until
 from tests.virtual_time import run
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 DOCS = Path(__file__).parent.parent / "docs" / "faults.md"
 SEED = 3
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from agent.config import load
 from agent.model import Value
 from simulators.oracle import Oracle
@@ -11,6 +13,8 @@ from simulators.plant import Plant as Signals
 from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 from tests.rig import Device, Plant, agent, data_center, simulator, until
+
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
 
 ROWS = (
     "a,hr:0,float32,CDAB,", "b,hr:2,int16,,", "c,hr:9,float32,,", "d,40021,uint32,,", "e,hr:26,float64,BADC,",

@@ -20,6 +20,8 @@ from tests import rig
 from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 PERIOD_NS = 200_000_000
 TIMEOUT_NS = 3_000_000_000
 """Of the Modbus device: the longest that an answer may be on its way."""

@@ -16,6 +16,8 @@ from tests.bus import Recorder
 from tests.peers.process import free_port
 from tests.rig import Device, Plant, simulator
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 GATEWAYS, UNITS, TAGS, WRONG = 10, 10, 100, 3
 
 
