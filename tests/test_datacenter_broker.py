@@ -101,7 +101,7 @@ async def running(
 
 
 async def healthy(url: str, status: int = 200) -> None:
-    async with httpx.AsyncClient(base_url=url) as client, asyncio.timeout(40):
+    async with httpx.AsyncClient(base_url=url, timeout=30.0) as client, asyncio.timeout(40):
         while (await client.get("/healthz")).status_code != status:  # noqa: ASYNC110 - another program's condition
             await asyncio.sleep(0.02)
 
@@ -122,7 +122,7 @@ async def test_from_the_broker_to_the_answer(broker: Broker, tmp_path: Path) -> 
         await asyncio.to_thread(until, lambda: gateway.receipts.get(stream) == 5)
         gateway.send(State(True, other := uuid4()).encode(), TOPICS.state, retain=True)
         await asyncio.to_thread(until, lambda: gateway.receipts.get(other) == 0)
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=30.0) as client:
             answer = (await client.get("/v1/readings", params={"id": "88.1/press1.float64"})).json()
             assert [row[1] for row in answer["readings"]] == [s + at / 10 for s in range(1, 6) for at in range(3)]
             summary = (await client.get("/v1/summary")).json()
@@ -226,16 +226,17 @@ def test_kill_9_in_the_middle_of_ingest(nats: Nats, tmp_path: Path) -> None:
                 promised = gateway.receipts[stream]
                 assert promised < last, "it was killed in the middle"
                 center.start()
-                [account] = httpx.get(f"{center.url}/v1/streams").json()
+                [account] = httpx.get(f"{center.url}/v1/streams", timeout=30.0).json()
                 assert account["committed"] >= promised
             until_killed[0] = last
             until(lambda: gateway.receipts.get(stream) == last, 60.0)
         finally:
             over.set()
             feeder.join()
-        answer = httpx.get(f"{center.url}/v1/readings", params={"id": "88.1/press1.float64", "limit": 100_000}).json()
+        asked = {"id": "88.1/press1.float64", "limit": 100_000}
+        answer = httpx.get(f"{center.url}/v1/readings", params=asked, timeout=30.0).json()
         assert [row[1] for row in answer["readings"]] == [s + at / 10 for s in range(1, last + 1) for at in range(3)]
-        [account] = httpx.get(f"{center.url}/v1/streams").json()
+        [account] = httpx.get(f"{center.url}/v1/streams", timeout=30.0).json()
         assert (account["readings"], account["blocks"], account["holes"]) == (3 * last, last, [])
     gateway.close()
 
@@ -259,6 +260,9 @@ async def test_what_keeps_it_from_starting_is_said(tmp_path: Path) -> None:
 
 
 async def test_every_type_is_in_the_catalog(tmp_path: Path) -> None:
-    async with running(tmp_path, "mqtt://127.0.0.1:1") as (url, _), httpx.AsyncClient(base_url=url) as client:
+    async with (
+        running(tmp_path, "mqtt://127.0.0.1:1") as (url, _),
+        httpx.AsyncClient(base_url=url, timeout=30.0) as client,
+    ):
         assert (await client.get("/v1/catalog")).json() == []
         assert len(TAGS) == len(ValueType)

@@ -58,7 +58,7 @@ def dial(place: str, receive: int = 0) -> socket.socket:
 async def test_silent_connections_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "ASKED_WITHIN", 1.0)
     monkeypatch.setattr(connection, "LOOK", 0.1)
-    async with served(tmp_path) as place, httpx.AsyncClient() as http:
+    async with served(tmp_path) as place, httpx.AsyncClient(timeout=30.0) as http:
         with contextlib.ExitStack() as open_:
             silent = [open_.enter_context(dial(place)) for _ in range(40)]
             drips = [open_.enter_context(dial(place)) for _ in range(40)]
