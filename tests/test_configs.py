@@ -27,7 +27,7 @@ SEED = 3
 def verified(plant: Plant, *options: str) -> tuple[int, dict[str, Any]]:
     """Exit code and facts of `headrace verify`."""
     command = [sys.executable, "-m", "headrace", "verify", str(plant.path), "--json", *options]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=150)
     assert ended.stdout, ended.stderr
     return ended.returncode, json.loads(ended.stdout)
 
@@ -51,7 +51,7 @@ def test_there_are_configs() -> None:
     assert len(CONFIGS) >= 3
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("source", CONFIGS, ids=lambda path: path.parent.name)
 def test_a_config_of_the_repository_loses_doubles_and_alters_nothing(
     source: Path, tmp_path: Path, mosquitto: Mosquitto
@@ -76,7 +76,7 @@ def test_a_config_of_the_repository_loses_doubles_and_alters_nothing(
     assert wrong["wrong"] > 0
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("source", CONFIGS, ids=lambda path: path.parent.name)
 def test_with_its_faults_a_config_loses_nothing_without_a_name(
     source: Path, tmp_path: Path, mosquitto: Mosquitto

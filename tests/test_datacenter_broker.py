@@ -151,9 +151,14 @@ async def test_the_broker_may_come_later_and_go(tmp_path: Path, caplog: pytest.L
     caplog.set_level(logging.INFO)
     nats = Nats(tmp_path / "broker")
     stream = uuid4()
+
+    def events() -> list[str]:
+        return [getattr(record, "event", "") for record in caplog.records if record.name == "headrace.subscription"]
+
     try:
         async with running(tmp_path / "store", nats.url) as (url, _):
             await healthy(url, 503)
+            await asyncio.to_thread(until, lambda: events() == ["broker_lost"])
             await asyncio.to_thread(nats.start)
             await healthy(url)
             gateway = await asyncio.to_thread(Gateway, nats.port)
@@ -162,6 +167,7 @@ async def test_the_broker_may_come_later_and_go(tmp_path: Path, caplog: pytest.L
             await asyncio.to_thread(until, lambda: gateway.receipts.get(stream) == 1)
             await asyncio.to_thread(nats.kill)
             await healthy(url, 503)
+            await asyncio.to_thread(until, lambda: events()[2:] == ["broker_lost"])
             await asyncio.to_thread(nats.start)
             await healthy(url)
             gateway.send(block(stream, 2))
@@ -169,8 +175,7 @@ async def test_the_broker_may_come_later_and_go(tmp_path: Path, caplog: pytest.L
             gateway.close()
     finally:
         nats.kill()
-    events = [getattr(record, "event", "") for record in caplog.records if record.name == "headrace.subscription"]
-    assert events == ["broker_lost", "broker_back", "broker_lost", "broker_back"]
+    assert events() == ["broker_lost", "broker_back", "broker_lost", "broker_back"]
 
 
 @pytest.mark.parametrize("mqtt", ["5", "3.1.1"])

@@ -57,7 +57,7 @@ def test_the_example_of_the_docs_acts_and_loses_nothing(tmp_path: Path) -> None:
         arguments = ("simulate", str(made.path), "--json", "--seed", str(SEED), "--faults", str(file))
         simulator = running.enter_context(Command(tmp_path / "simulate", *arguments, word='"ready"'))
         process = running.enter_context(agent(tmp_path, made, "--drain", "0"))
-        until(lambda: Counter(simulator.events())["fault_ended"] == 4)
+        until(lambda: Counter(simulator.events())["fault_ended"] >= 4)
         before = Committed.of(made)
         counts = {tag: len(readings) for tag, readings in before.readings.items()}
         tags = range(len(config.load(made.path).tags))
@@ -70,9 +70,12 @@ def test_the_example_of_the_docs_acts_and_loses_nothing(tmp_path: Path) -> None:
         process.stop()
         simulator.stop()
         last = next(line for line in simulator.lines() if line.get("event") == "simulation_stopped")
-    assert (last["faults_begun"], last["faults_ended"]) == (4, 4)
     begun = Counter((each["device"], each["kind"]) for each in simulator.lines() if each.get("event") == "fault_begun")
-    assert begun == {("press1", "stall"): 1, ("press2", "stall"): 1, ("furnace", "delay"): 1, ("press1", "lose"): 1}
+    stalls = begun["press1", "stall"]  # one every 10 s
+    assert begun == {
+        ("press1", "stall"): stalls, ("press2", "stall"): stalls, ("furnace", "delay"): 1, ("press1", "lose"): 1
+    }  # fmt: skip
+    assert last["faults_begun"] == begun.total() >= last["faults_ended"] >= 4
     found = config.load(made.path)
     oracle = Oracle(VirtualPlant(found.tags, SEED), found)
     committed = Committed.of(made)

@@ -84,7 +84,8 @@ def test_node_opcua(
     rows.append(f"Mistyped,nsu={OPCUA_NAMESPACE};s=String,float32,")
     rows.append(f"Narrow,nsu={OPCUA_NAMESPACE};s=Int16s,int8[],")
     lines = (
-        f'protocol = "opcua"\nurl = "{node_opcua_server.url}"\npublish = "200ms"\nsampling = "50ms"\nsecurity = "None"'
+        f'protocol = "opcua"\nurl = "{node_opcua_server.url}"\npublish = "200ms"\nsampling = "every change"'
+        '\nsecurity = "None"'
     )
     plant = Plant.write(tmp_path, mosquitto.url, [Device("server", lines, rows)])
     running.enter_context(data_center(tmp_path, plant))
