@@ -44,7 +44,7 @@ FAULTS = [
 ]
 LASTS = 1.2
 """Seconds of each fault."""
-HEALS = 60.0
+HEALS = 30.0
 """Seconds after which readings must arrive again."""
 SHARE = 1 if os.environ.get("HEADRACE_SOAK") else 2
 """Each broker gets every fault in a soak, and every second one otherwise."""
@@ -75,10 +75,10 @@ def heal(plant: Plant, line: Line, fault: Fault) -> float:
 def settled(plant: Plant, process: Command) -> bool:
     last = process.lines()[-1]
     whole = all(stream["holes"] == [] and stream["committed"] == stream["last"] for stream in plant.streams())
-    return bool(whole and last.get("outbox") and last["outbox"]["entries"] <= 10)
+    return bool(whole and last.get("outbox") and last["outbox"]["entries"] <= 2)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(("kind", "faults"), [("mosquitto", FAULTS[::SHARE]), ("nats", FAULTS[1 % SHARE :: SHARE])])
 def test_every_fault_of_the_line_to_the_broker_heals(
     tmp_path: Path, request: pytest.FixtureRequest, kind: str, faults: list[Fault]
@@ -91,7 +91,7 @@ def test_every_fault_of_the_line_to_the_broker_heals(
         plant = replace(Plant.write(tmp_path / "agent", f"mqtt://127.0.0.1:{line.port}", [press()]), http=center.http)
         running.enter_context(simulator(tmp_path, plant, SEED))
         running.enter_context(data_center(tmp_path, center))
-        process = running.enter_context(agent(tmp_path, plant, "--drain", "50"))
+        process = running.enter_context(agent(tmp_path, plant, "--drain", "30"))
         until(lambda: plant.readings(NAME)["readings"])
         print({f"{fault.kind} {fault.way}": heal(plant, line, fault) for fault in faults})
         until(lambda: settled(plant, process), HEALS)
