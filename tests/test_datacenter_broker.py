@@ -238,7 +238,7 @@ def test_kill_9_in_the_middle_of_ingest(nats: Nats, tmp_path: Path) -> None:
         finally:
             over.set()
             feeder.join()
-        asked = {"id": "88.1/press1.float64", "limit": 100_000}
+        asked = {"id": "88.1/press1.float64", "limit": "100000"}
         answer = httpx.get(f"{center.url}/v1/readings", params=asked, timeout=30.0).json()
         assert [row[1] for row in answer["readings"]] == [s + at / 10 for s in range(1, last + 1) for at in range(3)]
         [account] = httpx.get(f"{center.url}/v1/streams", timeout=30.0).json()
