@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -136,3 +137,10 @@ def until(condition: Callable[[], Any], seconds: float = 40.0, what: str = "") -
         assert time.monotonic() < deadline, f"waited {seconds} s in vain {what}"
         time.sleep(0.05)
     return found
+
+
+async def soon(condition: Callable[[], object], seconds: float = 40.0) -> None:
+    """Waits for what other tasks of this loop bring about. Raises TimeoutError after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - there is no event of it
+            await asyncio.sleep(0.01)

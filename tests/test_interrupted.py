@@ -30,6 +30,7 @@ from agent.receipts import Receipts
 from agent.sealer import FULL_AT_END, TOO_LARGE
 from agent.verdict import WITHHELD
 from agent.wire import Receipt
+from tests.rig import soon
 from tests.test_outbox import MEBIBYTE, block, everything, opened
 
 
@@ -92,12 +93,6 @@ def plant(home: Path, egress: str = "", after: str = "100ms") -> config.Config:
     return config.load(home / "plant.toml")
 
 
-async def until(condition: Callable[[], object], seconds: float = 40.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - of another task's doing
-            await asyncio.sleep(0.01)
-
-
 class Rig:
     """A pipeline over a collector that only pushes, and what became of it."""
 
@@ -118,7 +113,7 @@ class Rig:
     async def pushes(self, count: int) -> None:
         """Returns when so many more were pushed."""
         wanted = self.pushed + count
-        await until(lambda: self.pushed >= wanted)
+        await soon(lambda: self.pushed >= wanted)
 
     async def stored(self) -> tuple[int, int, dict[str, bytes]]:
         """Readings that wait, blocks that wait, and the marks."""
@@ -202,7 +197,7 @@ async def test_what_is_of_one_moment_is_stored_in_one_go(tmp_path: Path) -> None
 
     rig = Rig(plant(tmp_path), Watched)
     running = asyncio.create_task(rig.pipeline.run(rig.stop))
-    await until(lambda: len(went) > 3)
+    await soon(lambda: len(went) > 3)
     rig.stop.set()
     await running
     assert went
@@ -246,20 +241,20 @@ async def test_a_new_epoch_waits_for_a_disk_and_its_policy_does_not(
     running = asyncio.create_task(rig.pipeline.run(rig.stop))
     await rig.pushes(1)
     outbox = rig.pipeline._lanes.main.outbox
-    await until(lambda: outbox.last >= 4)
+    await soon(lambda: outbox.last >= 4)
     Full.full = True
     deny = '[egress]\n[[egress.rule]]\naction = "deny"\nlevels = [2]\n'
     assert rig.pipeline.reload(plant(tmp_path, deny)) == []
     before = rig.pipeline.facts()["egress"]["withheld"]
-    await until(lambda: events(caplog).count("epoch_waits"))
+    await soon(lambda: events(caplog).count("epoch_waits"))
     waited = outbox.last
-    await until(lambda: outbox.last >= waited + 4)
+    await soon(lambda: outbox.last >= waited + 4)
     assert not running.done()
     handed = await outbox.peek(0, 1000, MEBIBYTE)
     assert {_native.header(each.body).reason for each in handed if each.gap} == {WITHHELD}
     assert rig.pipeline.facts()["egress"]["withheld"] == before == 0
     Full.full = False
-    await until(lambda: rig.pipeline.facts()["egress"]["withheld"])
+    await soon(lambda: rig.pipeline.facts()["egress"]["withheld"])
     rig.stop.set()
     await running
     facts = rig.pipeline.facts()
@@ -279,7 +274,7 @@ async def test_what_no_room_would_ever_hold_becomes_a_gap(tmp_path: Path, caplog
     noise = random.Random(1)
     rows = [(0, time.time_ns() + at, noise.random(), 0) for at in range(60_000)]
     assert rig.pipeline._intake.push(rows) == len(rows)
-    await until(lambda: "readings_lost" in events(caplog))
+    await soon(lambda: "readings_lost" in events(caplog))
     await rig.pushes(1)
     rig.stop.set()
     await running
@@ -403,7 +398,7 @@ async def test_an_outbox_that_is_made_anew_has_the_marks_and_the_catalog_again(t
     ready = asyncio.Event()
     running = asyncio.create_task(pipeline.run(stop, drain=0.0, ready=ready.set))
     await ready.wait()
-    await until(lambda: pipeline.facts()["sealed_blocks"] > 2)
+    await soon(lambda: pipeline.facts()["sealed_blocks"] > 2)
     outbox = pipeline._lanes.main.outbox
     before, epoch = outbox.stream, outbox.newest_epoch
     path = found.agent.data_dir / "outbox.db"
@@ -423,7 +418,7 @@ async def test_an_outbox_that_is_made_anew_has_the_marks_and_the_catalog_again(t
         await outbox._alone(lambda: outbox._contents.session.guard(once))
     assert outbox.stream != before
     sealed = pipeline.facts()["sealed_blocks"]
-    await until(lambda: pipeline.facts()["sealed_blocks"] > sealed + 4)
+    await soon(lambda: pipeline.facts()["sealed_blocks"] > sealed + 4)
     stop.set()
     await running
     async with opened(path) as again:
