@@ -305,6 +305,8 @@ class _Link:
         client = self._client
         client.on_socket_open = client.on_connect = client.on_disconnect = None
         client.on_subscribe = client.on_publish = client.on_message = None
+        if self._lost is not None:
+            self._lost.__traceback__ = None  # its frames know us: another cycle
 
     def _hang_up(self) -> None:
         if self._socket is not None:

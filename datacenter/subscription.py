@@ -255,6 +255,11 @@ class _Link:
         with suppress(TimeoutError):
             async with asyncio.timeout(1.5):
                 await _in_thread(self._paho.loop_stop)
+        # Else the client is in a cycle, and its sockets wait for the garbage collector.
+        client = self._paho
+        client.on_connect = client.on_subscribe = client.on_disconnect = client.on_message = None
+        if self._accepted.done() and not self._accepted.cancelled() and (refusal := self._accepted.exception()):
+            refusal.__traceback__ = None
 
     # What follows runs in paho's thread.
 
