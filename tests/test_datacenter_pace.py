@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -69,22 +68,6 @@ def test_a_backlog_does_not_wait(tmp_path: Path) -> None:
         assert it.ingest.counters.commits == 2
         it.offer_blocks(stream, LITTLE + 1, 3 * LITTLE)
         until(lambda: it.receipts[-1].committed == 3 * LITTLE)
-
-
-def test_a_broker_that_lets_20_wait_is_never_waited_for_while_it_has_more(tmp_path: Path) -> None:
-    stream, window, most = uuid4(), 20, 300
-    with paced(tmp_path, LONG) as it:
-        given = iter([block(stream, sequence) for sequence in range(1, most + 1)])
-
-        def give() -> None:
-            for body in islice(given, 1):
-                assert it.ingest.offer(Message(AGENT, "data", body, False, give))
-
-        for _ in range(window):
-            give()
-        until(lambda: it.receipts and it.receipts[-1].committed > most - LITTLE)
-        it.ingest.greet()
-        until(lambda: it.receipts[-1].committed == most)
 
 
 def test_a_greeting_does_not_wait_and_takes_along_what_does(tmp_path: Path) -> None:
