@@ -151,7 +151,6 @@ def live(line: Line, centers: Sequence[Center], sources: Sequence[Source], secon
     chance = random.Random(7)
     due = sorted((chance.random(), number) for number in range(len(sources)))
     _second(line, centers, sources, due, 0)
-    until(lambda: not line.waiting, 60)
     for late in line.late.values():
         late.clear()
     before = [center.sample() for center in centers]

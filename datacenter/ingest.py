@@ -26,12 +26,6 @@ QUEUE_MESSAGES = 4096
 QUEUE_BYTES = 128 * 1024 * 1024
 BATCH_MESSAGES = 256
 BATCH_BYTES = 32 * 1024 * 1024
-PACE = 0.04
-"""Seconds from the begin of one transaction to that of the next, while little waits: it costs as much as ten blocks,
-and what many agents send shares it. Who sends less often than that does not wait."""
-LITTLE = 16
-"""Fewer messages than these are little. Mosquitto gives out 20 (its `max_inflight_messages`) before it wants the first
-acknowledged, other brokers more: of a backlog as many are here at once, and it is never waited for."""
 ASK_AGAIN = 5.0
 """Seconds between two requests for the same catalog that blocks give reason to; six times that without new blocks."""
 ALIVE = 60.0
@@ -59,14 +53,12 @@ class Counters:
 class Ingest:
     """`offer` and `greet` may be called from any thread, before and after `start`."""
 
-    def __init__(self, store: Store, root: str, *, pace: float = PACE) -> None:
-        """`pace` is in seconds, see `PACE`."""
+    def __init__(self, store: Store, root: str) -> None:
         self.counters = Counters()
         self.failure: BaseException | None = None
         self.writable = True
         self._store = store
         self._root = root
-        self._pace = pace
         self._publish: Callable[[str, bytes], None] = lambda *_: None
         self._ended: Callable[[], None] = lambda: None
         self._ledger = Ledger(store)
@@ -76,8 +68,6 @@ class Ingest:
         self._queued_bytes = 0
         self._wake = threading.Condition()
         self._stopping = threading.Event()
-        self._not_before = 0.0
-        """When the next transaction may begin where little waits (monotonic)."""
         self._greet = False
         self._asked: dict[int, float] = {}
         self._rejected: dict[UUID, list[Rejection]] = {}
@@ -125,8 +115,7 @@ class Ingest:
                 return False
             self._queue.append(message)
             self._queued_bytes += len(message.payload)
-            if len(self._queue) in (1, LITTLE):  # what comes between them changes nothing for the thread
-                self._wake.notify_all()
+            self._wake.notify_all()
         return True
 
     def greet(self) -> None:
@@ -155,7 +144,6 @@ class Ingest:
         with self._wake:
             if not self._queue and not self._greet:
                 self._wake.wait(1.0)
-            self._gather()
             batch: list[Message] = []
             size = 0
             while self._queue and len(batch) < BATCH_MESSAGES and size < BATCH_BYTES:
@@ -164,14 +152,6 @@ class Ingest:
                 batch.append(message)
             self._queued_bytes -= size
         return [whole for message in batch if (whole := self._whole(message)) is not None]
-
-    def _gather(self) -> None:
-        """Waits for company, while little waits and a transaction began only just now. With `_wake` held."""
-        while 0 < len(self._queue) < LITTLE and not self._greet and not self._stopping.is_set():
-            left = self._not_before - time.monotonic()
-            if left <= 0:
-                return
-            self._wake.wait(left)
 
     def _whole(self, message: Message) -> Message | None:
         """The message itself, or the block that it completes. A piece is acknowledged when it is here: brokers let only
@@ -241,7 +221,6 @@ class Ingest:
         states: dict[str, str] = {}
         now = time.time_ns()
         corrected = any(message.word == "data" and is_correction(message.payload) for message in batch)
-        self._not_before = time.monotonic() + self._pace
         with self._store.transaction(changes=corrected):
             # Catalogs first: a block may be just behind its own.
             for message in (message for message in batch if message.word == "catalog" and message.payload):
