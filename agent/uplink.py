@@ -22,7 +22,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from agent.errors import NotConnected, Rejected
+from agent.errors import NotConnected, Rejected, spoken
 from agent.probe import listens
 from agent.tls import Credentials, Stamp
 from agent.wire import Broker
@@ -305,6 +305,8 @@ class _Link:
         client = self._client
         client.on_socket_open = client.on_connect = client.on_disconnect = None
         client.on_subscribe = client.on_publish = client.on_message = None
+        if self._lost is not None:
+            self._lost.__traceback__ = None  # its frames know us: another cycle
 
     def _hang_up(self) -> None:
         if self._socket is not None:
@@ -363,7 +365,7 @@ class _Link:
                 self._hang_up()
             self._client.loop_start()
         except (OSError, ValueError, RuntimeError) as reason:
-            self._tell(self._fail, NotConnected(str(reason) or type(reason).__name__))
+            self._tell(self._fail, NotConnected(spoken(reason)))
 
     def _on_socket_open(self, _client: paho.Client, _userdata: Any, opened: Any) -> None:
         self._socket = opened

@@ -12,18 +12,29 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from agent.audit import AuditError
-from datacenter import asked, completeness, handles, lineage, metering, metrics, moment, overview, questions, scores
+from datacenter import (
+    asked,
+    completeness,
+    handles,
+    lineage,
+    metering,
+    metrics,
+    moment,
+    overview,
+    page,
+    questions,
+    scores,
+)
 from datacenter.access import Access, Caller
 from datacenter.answers import HEADERS, Answer, Problem, as_json, problem
 from datacenter.asked import DEFAULT_LIMIT, FORMATS, MAX_LIMIT, opaque
@@ -43,7 +54,6 @@ SECONDS = 30.0
 """How long one query may take."""
 STRANGERS_BYTES = 2048
 """Of the question of whoever has no good token, that go into the ledger."""
-_PAGE = Path(__file__).with_name("page.html")
 
 
 class Api:
@@ -68,7 +78,7 @@ class Api:
         self._porters = ThreadPoolExecutor(2, "access")
         self._running: set[Snapshot] = set()
         self._lock = threading.Lock()
-        self._page = _PAGE.read_text(encoding="utf-8")
+        self._page = page.read()
         self.app = Starlette(
             routes=[
                 Route("/", self._front),
@@ -178,7 +188,7 @@ class Api:
 
     async def _front(self, request: Request) -> Response:
         asked.only(request)
-        return HTMLResponse(self._page, headers=HEADERS)
+        return self._page
 
     async def _healthz(self, request: Request) -> Response:
         asked.only(request)
@@ -187,8 +197,8 @@ class Api:
 
     async def _metrics(self, request: Request) -> Response:
         asked.only(request)
-        page = metrics.page(self._health(), self._counters())
-        return Response(page, headers=HEADERS, media_type=metrics.MEDIA_TYPE)
+        text = metrics.page(self._health(), self._counters())
+        return Response(text, headers=HEADERS, media_type=metrics.MEDIA_TYPE)
 
     async def _streams(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002 - of every route
         return Answer(as_json(await self._ask(request, overview.streams)))

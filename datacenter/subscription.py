@@ -24,7 +24,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent import backoff
-from agent.errors import NotConnected
+from agent.errors import NotConnected, spoken
 from agent.tls import Credentials
 from agent.wire import MAX_MESSAGE, Broker, Topics
 from datacenter.message import Message
@@ -201,7 +201,7 @@ class _Link:
             async with asyncio.timeout(DEADLINE):
                 await _in_thread(partial(self._dial, credentials))
         except (OSError, ssl.SSLError, ValueError) as reason:
-            raise NotConnected(str(reason) or "no answer") from reason
+            raise NotConnected(spoken(reason)) from reason
         self._paho.loop_start()
         try:
             async with asyncio.timeout(DEADLINE):
@@ -255,6 +255,11 @@ class _Link:
         with suppress(TimeoutError):
             async with asyncio.timeout(1.5):
                 await _in_thread(self._paho.loop_stop)
+        # Else the client is in a cycle, and its sockets wait for the garbage collector.
+        client = self._paho
+        client.on_connect = client.on_subscribe = client.on_disconnect = client.on_message = None
+        if self._accepted.done() and not self._accepted.cancelled() and (refusal := self._accepted.exception()):
+            refusal.__traceback__ = None
 
     # What follows runs in paho's thread.
 

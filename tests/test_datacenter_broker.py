@@ -61,6 +61,8 @@ class Gateway:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        # Else the client is in a cycle, and its sockets wait for the garbage collector.
+        self._client.on_connect = self._client.on_subscribe = self._client.on_message = None
 
 
 @pytest.fixture(params=[Nats, Mosquitto])

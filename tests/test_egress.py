@@ -155,6 +155,16 @@ def test_level_3_has_a_broker_of_its_own(tmp_path: Path, mosquitto: Mosquitto) -
         ("[egress]\n[[egress.rule]]\naction = 'deny'\nlevels = [4]", "4 is not a level", None),
         ('[audit]\nkeep = "179d"', "records kept for 179 days", None),
         ('[egress]\nlevel3 = { url = "mqtt://127.0.0.1:1883" }', "the broker that everything else has", None),
+        (
+            '[egress.level3]\nurl = "mqtts://inner:8883"\nca = "inner.pem"\n[labels]\nlevel = 3',
+            "there is no file",
+            None,
+        ),
+        (
+            '[egress.level3]\nurl = "mqtt://who:s3cret@inner:1883"\n[labels]\nlevel = 3',
+            "the password would cross the line unencrypted",
+            None,
+        ),
         ("[labels]\nrequired = true", "2 tags have no domain or no level", None),
         ('[labels]\nrequired = true\ndomain = "生产"', None, None),
     ],

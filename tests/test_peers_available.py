@@ -63,6 +63,8 @@ def send_through(broker: Broker, version: MQTTProtocolVersion, payload: bytes) -
     finally:
         client.disconnect()
         client.loop_stop()
+        # Else the client is in a cycle, and its sockets wait for the garbage collector.
+        client.on_connect = client.on_subscribe = client.on_message = None
     return bytes(arrived[0])
 
 

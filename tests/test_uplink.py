@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -224,6 +226,27 @@ async def test_a_block_that_is_too_large_is_found_while_no_receipts_come(tmp_pat
         await append(outbox, 2)
         async with delivering(uplink(broker, "3.1.1"), outbox, resend_after=5.0):
             await until(lambda: center.committed == 5, 40.0)
+
+
+async def test_what_is_closed_leaves_nothing_to_the_garbage_collector(mosquitto: Mosquitto) -> None:
+    """paho closes two of its sockets when its client dies, and there may be a connection a second."""
+    line, wake = uplink(mosquitto), asyncio.Event()
+    await line.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=wake.set)
+    assert line._link is not None
+    client = weakref.ref(line._link._client)
+    gc.collect()
+    gc.disable()
+    try:
+        mosquitto.kill()
+        await wake.wait()
+        with pytest.raises(NotConnected):
+            line.check()
+        with pytest.raises(NotConnected):
+            line.send("a/b", b"")
+        await line.close()
+        await until(lambda: client() is None)
+    finally:
+        gc.enable()
 
 
 async def test_uplink_says_what_it_can_not_send(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ class Center:
     def __exit__(self, *_: object) -> None:
         self.client.disconnect()
         self.client.loop_stop()
+        # Else the client is in a cycle, and its sockets wait for the garbage collector.
+        self.client.on_connect = self.client.on_subscribe = self.client.on_message = None
 
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
         payload = bytes(message.payload)
