@@ -42,6 +42,8 @@ HEADER_BYTES = 16
 """At least what MQTT puts around topic and body of a publish."""
 MAX_PACKET = 256 * 1024 * 1024 - 1
 """Bytes: what MQTT itself allows."""
+WORD_SECONDS = 1.0
+"""So long the broker's last word may take to come from paho's thread, which closes the socket first."""
 BESIDE = 32
 """Publishes beside the caller's `inflight` entries that may wait for their PUBACK: states and catalogs."""
 PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
@@ -228,6 +230,8 @@ class _Link:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._subscribed: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
+        self._word: asyncio.TimerHandle | None = None
+        """Until when paho, which has closed the socket, may say why."""
         self._lost: NotConnected | None = None
         self._closing = False
         self._socket: socket.socket | None = None
@@ -282,9 +286,14 @@ class _Link:
         self._release()
 
     def _release(self) -> None:
-        while self._held and len(self._waiting) < self._most_waiting:
+        while self._held and self._word is None and len(self._waiting) < self._most_waiting:
             topic, body, retain, then = self._held.popleft()
             sent = self._client.publish(topic, body, qos=1, retain=retain)
+            if sent.rc == MQTTErrorCode.MQTT_ERR_NO_CONN:
+                # Whoever took our session over must not be taken for a broker that hung up: that one is tried again.
+                reason = HungUp(paho.error_string(sent.rc))
+                self._word = self._loop.call_later(WORD_SECONDS, self._fail, reason)
+                return
             if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._fail(HungUp(paho.error_string(sent.rc)))
                 return
@@ -295,6 +304,8 @@ class _Link:
         # A future that nobody waits for any more must not complain about it.
         self._opened.cancel()
         self._subscribed.cancel()
+        if self._word is not None:
+            self._word.cancel()
         if self._socket is not None and not self._ended.is_set():
             self._client.disconnect()
             with contextlib.suppress(TimeoutError):
@@ -303,7 +314,7 @@ class _Link:
             self._hang_up()
         # Else the client is in a cycle, and its sockets wait for the garbage collector.
         client = self._client
-        client.on_socket_open = client.on_connect = client.on_disconnect = None
+        client.on_connect = client.on_disconnect = None
         client.on_subscribe = client.on_publish = client.on_message = None
         if self._lost is not None:
             self._lost.__traceback__ = None  # its frames know us: another cycle
@@ -366,9 +377,14 @@ class _Link:
             self._client.loop_start()
         except (OSError, ValueError, RuntimeError) as reason:
             self._tell(self._fail, NotConnected(spoken(reason)))
+        finally:
+            self._client.on_socket_open = None
 
     def _on_socket_open(self, _client: paho.Client, _userdata: Any, opened: Any) -> None:
         self._socket = opened
+        if self._closing:  # while we dialled: a CONNECT now would take the session from the link that came after us
+            self._hang_up()
+            return
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._uplink.keepalive * 1000)

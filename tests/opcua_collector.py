@@ -43,7 +43,7 @@ class Rig:
         return [(value, quality) for index, _, value, quality in self.take() if index == tag]
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 40.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  (what is waited for tells nobody)
             await asyncio.sleep(0.02)

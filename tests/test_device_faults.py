@@ -64,7 +64,7 @@ CHECKED = [
 are doubled or reordered here (tests/hostile.py does that as far as it can be told)."""
 LASTS = 1.2
 """Seconds of each fault."""
-HEALS = 60.0
+HEALS = 30.0
 """Seconds after which readings must arrive again."""
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
 SEED = 9

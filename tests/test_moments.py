@@ -28,6 +28,8 @@ from tests.delivery_world import BEGIN_NS
 from tests.moments_rig import INNER, LEVEL3, MAIN, Plant, stored
 from tests.virtual import run
 
+pytestmark = pytest.mark.timeout(180)  # on a busy machine, or where a sync takes long
+
 SEEDS = int(os.environ.get("HEADRACE_SEEDS", "120")) // 8
 ONE = os.environ.get("HEADRACE_SEED")
 

@@ -23,6 +23,9 @@ from tests.peers.line import Line
 from tests.peers.servers import AsyncuaPlant, Device, NodeOpcUaServer
 from tests.rig import Command, Plant, agent, until
 
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
+
 WHOLE: dict[str, list[int]] = {"lost": [], "doubled": [], "wrong": []}
 
 
@@ -43,12 +46,12 @@ def begin(home: Path, running: ExitStack, server: Device, *lines: str, url: str 
 
 def comes_on(plant: Plant) -> None:
     count = len(Committed.of(plant).counted())
-    until(lambda: len(Committed.of(plant).counted()) > count + 8, 30)
+    until(lambda: len(Committed.of(plant).counted()) > count + 8, 40)
 
 
 def whole(plant: Plant) -> None:
     """Waits until everything is there: what was missed comes beside what is new."""
-    until(lambda: Committed.of(plant).faults()["lost"] == [], 20)
+    until(lambda: Committed.of(plant).faults()["lost"] == [], 40)
     found = Committed.of(plant)
     assert (found.faults(), found.gaps) == (WHOLE, [])
 
@@ -61,7 +64,7 @@ def node_opcua(home: Path, running: ExitStack) -> NodeOpcUaServer:
 
 def kept(server: Device, counted: Collection[int]) -> list[int]:
     """What the history on a server's disk has from the first of these values to the last one."""
-    with closing(sqlite3.connect(f"file:{server.home / 'history.db'}?mode=ro", uri=True)) as db:
+    with closing(sqlite3.connect(f"file:{server.home / 'history.db'}?mode=ro", timeout=30, uri=True)) as db:
         [(table,)] = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
         values = {int(each) for (each,) in db.execute(f'SELECT Value FROM "{table}"')}
     return sorted(value for value in values if min(counted) <= value <= max(counted))
@@ -77,7 +80,7 @@ def test_what_overflowed_is_read_from_the_history(tmp_path: Path, running: ExitS
     os.kill(process.pid, signal.SIGSTOP)
     time.sleep(4.0)
     os.kill(process.pid, signal.SIGCONT)
-    until(lambda: filled(process), 20)
+    until(lambda: filled(process), 40)
     comes_on(plant)
     whole(plant)
     assert set(filled(process)) == {1}
@@ -92,7 +95,7 @@ def test_what_came_without_a_subscription_is_read_from_the_history(tmp_path: Pat
     os.kill(server.pid, signal.SIGUSR2)  # it forgets the subscription
     time.sleep(2.0)
     line.apply(None)
-    until(lambda: filled(process), 20)
+    until(lambda: filled(process), 40)
     comes_on(plant)
     whole(plant)
     assert filled(process) == [1]
@@ -103,7 +106,7 @@ def test_a_node_without_history_leaves_the_gap(tmp_path: Path, running: ExitStac
     server = running.enter_context(NodeOpcUaServer(tmp_path / "server"))
     plant, process = begin(tmp_path, running, server)
     os.kill(server.pid, signal.SIGUSR2)
-    until(lambda: Committed.of(plant).gaps, 20)
+    until(lambda: Committed.of(plant).gaps, 40)
     comes_on(plant)
     [(from_ns, to_ns, reason)] = Committed.of(plant).gaps
     assert from_ns < to_ns
@@ -117,11 +120,12 @@ def test_a_history_that_outlives_its_server_fills_what_was_queued_there(tmp_path
     server.kill()
     until(lambda: events(process)["device_lost"])
     server.start()
-    until(lambda: filled(process), 30)
+    until(lambda: filled(process), 40)
     comes_on(plant)
     found = Committed.of(plant)
     counted = [value for _, value in found.counted()]
     # While it was away nothing changed: all that it ever had from the first reading on is there, once.
+    until(lambda: max(counted) in kept(server, counted), what="for the server's own record of what it has sent")
     assert sorted(counted) == kept(server, counted)
     assert (found.faults()["wrong"], found.gaps, filled(process)) == ([], [], [1])
 
@@ -133,7 +137,7 @@ def test_a_hole_outlives_the_agent(tmp_path: Path, running: ExitStack) -> None:
     os.kill(process.pid, signal.SIGSTOP)
     time.sleep(4.0)
     os.kill(process.pid, signal.SIGCONT)
-    until(lambda: events(process)["device_connected"] == 2 or filled(process), 20)
+    until(lambda: events(process)["device_connected"] == 2 or filled(process), 40)
     process.kill()
     process.start()
     comes_on(plant)
@@ -164,7 +168,7 @@ def test_a_fault_between_two_pages(tmp_path: Path, running: ExitStack, stack: st
     else:
         server.kill()
         server.start()
-    line.apply(Fault(Kind.DELAY, delay=0.15))  # a page each 300 ms
+    line.apply(Fault(Kind.DELAY, delay=0.25))  # a page each 500 ms
     os.kill(process.pid, signal.SIGCONT)
 
     def missing() -> int:
@@ -172,9 +176,9 @@ def test_a_fault_between_two_pages(tmp_path: Path, running: ExitStack, stack: st
         there = range(min(counted), max(counted)) if stack == "node-opcua" else kept(server, counted)
         return len(set(there) - counted)
 
-    until(lambda: missing() > 3 * PAGE, 20)
+    until(lambda: missing() > 3 * PAGE, 40)
     most = missing()
-    until(lambda: PAGE < missing() <= most - PAGE, 20, "for a page of the history")
+    until(lambda: PAGE < missing() <= most - PAGE, 40, "for a page of the history")
     if fault == "kill":
         process.kill()
     else:
@@ -184,7 +188,7 @@ def test_a_fault_between_two_pages(tmp_path: Path, running: ExitStack, stack: st
     if fault == "kill":
         process.start()
     comes_on(plant)
-    until(lambda: missing() == 0, 20)
+    until(lambda: missing() == 0, 40)
     found = Committed.of(plant)
     assert [value for value, count in Counter(value for _, value in found.counted()).items() if count > 1] == []
     assert (found.gaps, found.faults()["wrong"], filled(process)) == ([], [], [1])

@@ -79,14 +79,14 @@ BOMBS: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("value", "why"), BOMBS.values(), ids=list(BOMBS))
 def test_a_hostile_value_is_refused_with_all_that_came_beside_it(value: bytes, why: str) -> None:
     fine = b"\x01\x0b" + struct.pack("<d", 1.5)
-    start = time.perf_counter()
+    start = time.thread_time()
     assert why in refused(publish(items([fine, value])))
     assert why in refused(publish(items([fine]), items([value])))
     buffer, _ = buffer_of("float64", "float64")
     with pytest.raises(ValueError, match=why):
         buffer.push_read([0, 1], read([fine, value]), RECEIVED_NS)
     assert buffer.latest() == []
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 def test_a_hundred_levels_are_taken() -> None:

@@ -23,6 +23,9 @@ from tests.peers.line import Line
 from tests.peers.servers import AsyncOpcUaServer, Device, NodeOpcUaServer
 from tests.rig import Command, Plant, agent, until
 
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
+
 SERVERS = (NodeOpcUaServer, AsyncOpcUaServer)
 WHOLE: dict[str, list[int]] = {"lost": [], "doubled": [], "wrong": []}
 BAD_NOT_CONNECTED = 0x808A0000
@@ -37,7 +40,7 @@ def running() -> Iterator[ExitStack]:
 def counts(plant: Plant) -> int:
     """Waits until the counter has come on; returns how far."""
     far = max((value for _, value in Committed.of(plant).counted()), default=-1)
-    return int(until(lambda: max((v for _, v in Committed.of(plant).counted() if v > far + 3), default=None), 20))
+    return int(until(lambda: max((v for _, v in Committed.of(plant).counted() if v > far + 3), default=None), 40))
 
 
 def begin(home: Path, running: ExitStack, kind: type[Device], *lines: str) -> tuple[Device, Line, Plant, Command]:

@@ -20,6 +20,9 @@ from tests.opcua_collector import Rig, node, running, until
 from tests.peers.servers import AsyncuaPlant, NodeOpcUaServer
 from tests.rig import headrace
 
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
+
 BAD_NO_MATCH, MISTYPED = 0x806F0000, 0x80740000
 STATUS = "i=2256"
 
@@ -48,7 +51,7 @@ async def test_the_fields_of_a_type_of_the_servers_own(plant: AsyncuaPlant, mode
     rig = Rig(plant.url, *(node(name, kind) for name, (kind, _) in MACHINE.items()), mode=mode)
 
     async def work() -> None:
-        await until(lambda: all(rig.of(tag) for tag in range(len(MACHINE))), 30)
+        await until(lambda: all(rig.of(tag) for tag in range(len(MACHINE))), 40)
         for tag, (_, value) in enumerate(MACHINE.values()):
             assert rig.of(tag)[0] == (value, 0)
         assert rig.intake.buffer.stats()["mistyped"] == 0
@@ -63,7 +66,7 @@ async def test_a_field_that_is_none_is_one_bad_tag(plant: AsyncuaPlant, caplog: 
     rig = Rig(plant.url, *(node(name, kind) for name in names))
 
     async def work() -> None:
-        await until(lambda: all(rig.of(tag) for tag in range(len(names))), 30)
+        await until(lambda: all(rig.of(tag) for tag in range(len(names))), 40)
         assert [rig.of(tag)[0] for tag in range(5)] == [(12.5, 0), *[(None, BAD_NO_MATCH)] * 4]
         assert rig.of(5)[0] == (None, MISTYPED)
 
@@ -85,7 +88,7 @@ async def test_the_fields_of_a_standard_type_on_another_stack(tmp_path: Path) ->
         rig = Rig(server.url, *((f"{STATUS}{name}", kind, "") for name, kind in fields.items()))
 
         async def work() -> None:
-            await until(lambda: len(rig.of(3)) >= 3, 30)
+            await until(lambda: len(rig.of(3)) >= 3, 40)
             assert rig.of(0)[0] == (0, 0)
             assert rig.of(1)[0] == ("NodeOPCUA-Server", 0)
             times = [value for value, _ in rig.of(3) if isinstance(value, int)]
@@ -99,7 +102,7 @@ async def test_the_fields_of_a_standard_type_on_another_stack(tmp_path: Path) ->
         again.intake.restore(rig.intake._marks)  # as after a restart
 
         async def more() -> None:
-            await until(lambda: len(again.of(3)) >= 2, 30)
+            await until(lambda: len(again.of(3)) >= 2, 40)
             assert again.collector.counters["resumed"] == 1
             assert {quality for _, quality in again.of(3)} == {0}
 

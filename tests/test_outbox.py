@@ -79,7 +79,7 @@ def rows(path: Path) -> list[tuple[int, int, int, int, bytes]]:
         return db.execute("SELECT sequence, last, gap, readings, body FROM entry ORDER BY sequence").fetchall()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 40.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "took too long"
@@ -130,12 +130,12 @@ async def test_confirmed_entries_are_gone_at_once_and_deleted_later(tmp_path: Pa
         for _ in range(4):
             await outbox.append(block(outbox), 1)
         assert await outbox.confirm(3) == 30
+        assert len(rows(path)) == 4  # before anything else has its turn
         assert await outbox.confirm(3) == 0
         assert await outbox.confirm(1) == 0
         assert [entry.sequence for entry in await everything(outbox)] == [4]
         facts = outbox.facts()
         assert (facts["entries"], facts["readings"], facts["confirmed"]) == (1, 10, 3)
-        assert len(rows(path)) == 4
         await until(lambda: len(rows(path)) == 1)
         await outbox.confirm(4)
         await outbox.append(block(outbox), 1)
@@ -415,13 +415,13 @@ async def test_opening_takes_no_longer_and_reads_no_more_the_more_waits(tmp_path
         )
         outbox_file.save(db, stream, Totals(next_sequence=count + 1, entries=count, readings=10 * count))
         db.commit()
-    before, start = bytes_read(), time.monotonic()
+    before, start = bytes_read(), time.process_time()
     async with opened(path, max_bytes=1 << 30) as outbox:
         await outbox.append(block(outbox), 1)
         assert [entry.sequence for entry in await outbox.peek(0, 2, MEBIBYTE)] == [1, 2]
         assert outbox.facts()["readings"] == 10 * count + 10
         assert outbox.stream == stream
-    assert time.monotonic() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert bytes_read() - before < MEBIBYTE
 
 

@@ -19,6 +19,9 @@ from tests import outbox_rig
 from tests.rig import headrace
 from tests.test_outbox import block, everything, opened
 
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
+
 CONFIG = """
 [agent]
 id = "press-shop-1"

@@ -25,6 +25,8 @@ from tests.outbox_harms import harms
 from tests.outbox_writer import kills
 from tests.test_outbox import block, everything, opened
 
+pytestmark = pytest.mark.timeout(180)  # on a busy machine, or where a sync takes long
+
 
 @pytest.fixture
 def chance() -> random.Random:
@@ -55,7 +57,6 @@ def memory() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.timeout(120)
 async def test_kill_at_any_moment(tmp_path: Path, chance: random.Random) -> None:
     await kills(tmp_path / "outbox.db", 30, chance)
 
@@ -76,7 +77,6 @@ async def test_flipped_bits_and_cut_files(memory: Path, chance: random.Random) -
     assert seen.lost < 0.25 * seen.blocks, "too little was saved"
 
 
-@pytest.mark.timeout(120)
 def test_each_write_and_sync_fails_once(memory: Path) -> None:
     said = fail_each_apart(memory, 5)
     counts = {line.split(":")[0]: int(line.split()[1]) for line in said.splitlines()}

@@ -12,8 +12,8 @@ from simulators.oracle import Oracle
 from simulators.run import Simulation
 from tests.peers.process import free_port
 from tests.rig import Device, Plant
-from tests.test_simulators import until
-from tests.test_virtual_opcua import SPACE, S, at, patient, served, written
+from tests.test_simulators import patient, until
+from tests.test_virtual_opcua import SPACE, S, at, served, written
 
 
 async def test_faults_that_overlap_are_judged_together(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.peers.brokers import Broker, Mosquitto, Nats
 from tests.peers.process import Peer, PeerMissing, listens, program
 from tests.peers.servers import LibmodbusServer, ModbusSerialServer, NodeOpcUaServer
 
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 def ask_modbus(peer: Peer, function: int, number: int, count: int) -> bytes:
@@ -140,7 +140,7 @@ def as_json(value: object) -> object:
 
 
 async def test_node_opcua(node_opcua_server: NodeOpcUaServer) -> None:
-    async with Client(node_opcua_server.url) as client:
+    async with Client(node_opcua_server.url, timeout=30, watchdog_intervall=30) as client:
         namespace = await client.get_namespace_index(servers.OPCUA_NAMESPACE)
 
         async def read(name: str) -> tuple[object, int, datetime]:

@@ -25,6 +25,9 @@ from tests.test_outbox import MEBIBYTE, block, opened
 from tests.test_outbox_command import CONFIG, EPOCH, catalog, run, stored
 from tests.uplink_rig import TOPICS, Center, append, delivering, events, until, uplink
 
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
+
 READINGS = 10
 
 
@@ -76,7 +79,7 @@ async def test_the_data_center_says_it_and_the_agent_goes_on(
         async with opened(path) as outbox:
             bodies = {entry.sequence: entry.body for entry in await outbox.peek(0, 1000, MEBIBYTE)}
             async with delivering(uplink(mosquitto), outbox) as delivery:
-                assert await delivery.drain(20.0)
+                assert await delivery.drain(40.0)
                 facts = delivery.facts()
             assert (facts["set_aside"], facts["not_taken"], facts["rejected"]) == (3, 0, 0)
             assert (outbox.facts()["dropped_readings"], outbox.facts()["dropped_entries"]) == (3 * READINGS, 3)
@@ -120,9 +123,10 @@ async def test_an_older_data_center_is_asked_again_and_nothing_else_waits(
             await until(lambda: delivery.facts()["mistaken"] == 1)
             await asyncio.sleep(0.3)
             assert delivery.facts()["set_aside"] == 0
-            center.deaf_to.clear()
             say(3, crc)
-            assert await delivery.drain(10.0)
+            await until(lambda: delivery.facts()["set_aside"] == 1)
+            center.deaf_to.clear()  # sooner, and the block itself might come once more and be taken
+            assert await delivery.drain(40.0)
             assert (delivery.facts()["set_aside"], delivery.facts()["not_taken"]) == (1, 0)
         assert center.gaps == {3: READINGS}
     (lost,) = events(caplog, "readings_lost")
@@ -141,12 +145,12 @@ async def test_poison_that_can_not_be_kept_stays(
             rejected = (Rejection(3, int.from_bytes(entry.body[-4:], "little"), "no sense"),)
             center.say(TOPICS.receipts, Receipt(outbox.stream, 2, center.beyond(), rejected).encode())
             await until(lambda: delivery.facts()["rejected"] == 1)
-            resent = delivery.facts()["resent"]
             await append(outbox, 1)
             delivery.wake()
-            await until(lambda: 7 in center.readings)
+            await until(lambda: 7 in center.readings)  # and so whatever was sent before it
+            unheard = center.unheard
             await asyncio.sleep(1.2)
-            assert delivery.facts()["resent"] == resent, "what is known to be poison is not sent again"
+            assert center.unheard == unheard, "what is known to be poison is not sent again"
         assert 3 in [each.sequence for each in await outbox.peek(0, 100, MEBIBYTE) if not each.gap]
     assert (len(events(caplog, "entry_stuck")), events(caplog, "readings_lost")) == (1, [])
 
@@ -173,7 +177,7 @@ async def test_a_disk_that_takes_nothing_does_not_end_the_delivery(
                     await until(lambda: center.has.count(3, 10) == 8)
                     broken.undo()
                     center.deaf_to.clear()
-                    assert await delivery.drain(10.0)
+                    assert await delivery.drain(40.0)
 
 
 def test_what_the_data_center_rejects(tmp_path: Path) -> None:

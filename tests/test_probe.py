@@ -75,7 +75,7 @@ async def test_a_serial_line_is_found_out_although_most_units_are_silent(tmp_pat
     server = PtyServer(tmp_path / "ttyA", units, lambda: T0)
     async with serving(server):
         for _ in range(2):  # a pseudo-terminal keeps what its last client set
-            look = survey(f"rtu://{server.path}", list(range(5)), timeout=0.1, span=(90, 130))
+            look = survey(f"rtu://{server.path}", list(range(5)), timeout=0.3, span=(90, 130))
             await look.run()
             assert [found.unit for found in look.found] == [1, 2]
             for found in look.found:
@@ -161,13 +161,13 @@ def test_an_interrupted_probe_prints_what_it_found(libmodbus_server: LibmodbusSe
     words = ["probe", libmodbus_server.url, "--units", "1", "--addresses", "0-65535", "--rate", "20", "--json"]
     command = [sys.executable, "-m", "headrace", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline, own = time.monotonic() + 20, 1
+        deadline, own = time.monotonic() + 45, 1
         while asked(libmodbus_server) < own + 5:  # it counts our own requests as well
             assert time.monotonic() < deadline
             time.sleep(0.05)
             own += 1
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=30)
     facts = json.loads(output)
     assert process.returncode == 1
     assert not facts["complete"]

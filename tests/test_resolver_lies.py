@@ -70,7 +70,7 @@ async def asking(url: str, home: Path, clock: Any = time.time) -> AsyncIterator[
         await task
 
 
-async def until(condition: Any, seconds: float = 15.0) -> None:
+async def until(condition: Any, seconds: float = 40.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain"

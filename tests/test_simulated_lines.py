@@ -51,7 +51,7 @@ async def serving(server: Server) -> AsyncIterator[None]:
 
 async def mbpoll(*arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        program("mbpoll"), "-1", "-0", "-o", "2", *arguments,
+        program("mbpoll"), "-1", "-0", "-o", "10", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     async with asyncio.timeout(20):
@@ -129,7 +129,7 @@ async def test_pymodbus_reads_what_the_plant_says(scheme: str) -> None:
     assert isinstance(server, ModbusServer | UdpServer)
     async with serving(server):
         client: Any
-        options: dict[str, Any] = {"port": server.port, "timeout": 2, "retries": 0, "reconnect_delay": 0}
+        options: dict[str, Any] = {"port": server.port, "timeout": 20, "retries": 0, "reconnect_delay": 0}
         if scheme == "udp":
             client = AsyncModbusUdpClient(HOST, **options)
         else:
@@ -178,7 +178,7 @@ async def test_pymodbus_is_told_who_the_device_is() -> None:
     units, _, tags = images()
     server = ModbusServer(HOST, 0, units, lambda: T0)
     async with serving(server):
-        client = AsyncModbusTcpClient(HOST, port=server.port, timeout=2, retries=0, reconnect_delay=0)
+        client = AsyncModbusTcpClient(HOST, port=server.port, timeout=20, retries=0, reconnect_delay=0)
         assert await client.connect()
         found: dict[int, bytes] = {}
         first, more = 0, True

@@ -19,6 +19,9 @@ from agent.health import STUCK, health
 from tests.peers.process import free_port
 from tests.rig import Command, Device, Plant, until
 
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
+
 FACTS = {"since_seal": 0.5, "collecting": True, "agent": "a", "stream": "s"}
 
 
@@ -59,7 +62,7 @@ class Systemd:
 
 def get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as refused:
         return refused.code, refused.read().decode()
@@ -96,11 +99,11 @@ def test_a_client_that_says_nothing_holds_nobody_up_for_long(tmp_path: Path) -> 
     plant = Plant.write(tmp_path, f"mqtt://127.0.0.1:{free_port()}", [device], extra)
     agent = Command(tmp_path / "run", "run", str(plant.path), word='"agent_started"')
     with agent, socket.create_connection(("127.0.0.1", port), 5) as silent:
-        until(lambda: get(port, "/healthz")[0] == 200, 15)
+        until(lambda: get(port, "/healthz")[0] == 200, 40)
         silent.sendall(b"GET /heal")
         began = time.monotonic()
         agent.stop()
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 30  # it would be killed after 60
 
 
 @pytest.mark.parametrize(

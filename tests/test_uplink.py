@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import pytest
@@ -20,12 +22,15 @@ import pytest
 from agent.errors import NotConnected, Rejected
 from agent.outbox import MIN_BYTES, Outbox
 from agent.ranges import Ranges
-from agent.uplink import Uplink
+from agent.uplink import TakenOver, Uplink
 from agent.wire import Broker, CatalogWanted, Receipt, State
 from tests.peers.brokers import Broker as BrokerPeer
 from tests.peers.brokers import Mosquitto, Nats
 from tests.test_outbox import opened
 from tests.uplink_rig import TOPICS, Center, append, delivering, events, until, uplink
+
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
 
 
 @pytest.fixture(params=["mosquitto", "nats"])
@@ -42,13 +47,18 @@ async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
         yield found
 
 
+def online(center: Center) -> list[bool]:
+    """What was said of it, without the repetitions: it is said every 5 s."""
+    return [each for each, _ in groupby(state.online for state, _ in center.states)]
+
+
 async def test_delivers_everything_once_and_in_order(broker: BrokerPeer, outbox: Outbox) -> None:
     await append(outbox, 100)
     with Center(broker) as center:
         async with delivering(uplink(broker), outbox) as delivery:
             await append(outbox, 50)
             delivery.wake()
-            assert await delivery.drain(15.0)
+            assert await delivery.drain(40.0)
             facts = delivery.facts()
         # What is added meanwhile goes ahead of what is still waiting.
         assert sorted(center.places) == list(range(1, 151))
@@ -57,7 +67,7 @@ async def test_delivers_everything_once_and_in_order(broker: BrokerPeer, outbox:
         assert facts["connected"]
         assert facts["protocol"] == ("5" if isinstance(broker, Mosquitto) else "3.1.1")
         assert center.catalogs[0] == (b"catalog seven", False)
-        await until(lambda: [state.online for state, _ in center.states] == [True, False])
+        await until(lambda: online(center) == [True, False])
         assert center.states[0][0] == State(True, outbox.stream, 7, {"pid": 1})
     with Center(broker) as late:
         await until(lambda: late.catalogs and late.states)
@@ -70,7 +80,7 @@ async def test_speaks_both_versions(mosquitto: Mosquitto, outbox: Outbox, mqtt: 
     await append(outbox, 10)
     with Center(mosquitto) as center:
         async with delivering(uplink(mosquitto, mqtt=mqtt), outbox) as delivery:
-            assert await delivery.drain(10.0)
+            assert await delivery.drain(40.0)
             assert delivery.facts()["protocol"] == mqtt
         assert center.places == list(range(1, 11))
 
@@ -96,7 +106,7 @@ async def test_broker_that_goes_away_in_the_middle(
             await until(lambda: not delivery.facts()["connected"])
             await until(lambda: events(caplog, "uplink_lost"))
             await asyncio.to_thread(broker.start)
-            assert await delivery.drain(20.0)
+            assert await delivery.drain(40.0)
             assert delivery.facts()["connects"] == 2
         assert sorted(set(center.places)) == list(range(1, 81))
         assert center.committed == 80
@@ -112,7 +122,7 @@ async def test_sends_again_where_receipts_stay_away(mosquitto: Mosquitto, outbox
             assert outbox.facts()["entries"] == 30
             assert center.places[:40] == [*range(1, 21), *range(1, 21)]  # never past its window
             center.answering = True
-            assert await delivery.drain(10.0)
+            assert await delivery.drain(40.0)
         assert center.committed == 30
 
 
@@ -121,16 +131,16 @@ async def test_receipt_without_progress_brings_back_what_was_lost_on_the_way(
 ) -> None:
     await append(outbox, 5)
     with Center(mosquitto, answering=False) as center:
+        began = time.monotonic()
         async with delivering(uplink(mosquitto), outbox, resend_after=20.0) as delivery:
             await until(lambda: center.committed == 5)
             center.committed, center.has = 0, Ranges()  # as if it had never seen them
             center.answering = True
-            began = time.monotonic()
             while not center.committed:
                 center.receipt()
                 await asyncio.sleep(0.1)
-            assert await delivery.drain(5.0)
-            assert 1.0 < time.monotonic() - began < 10.0
+            assert await delivery.drain(40.0)
+            assert 1.0 < time.monotonic() - began < 18.0, "no receipt at all would have taken 20 s"
             assert delivery.facts()["resent"] == 5
 
 
@@ -138,7 +148,7 @@ async def test_confirmed_by_the_broker(broker: BrokerPeer, outbox: Outbox) -> No
     await append(outbox, 60)
     with Center(broker, answering=False) as center:
         async with delivering(uplink(broker), outbox, confirm="broker") as delivery:
-            assert await delivery.drain(10.0)
+            assert await delivery.drain(40.0)
             assert delivery.facts()["confirmed"] == 600
         await until(lambda: len(center.places) == 60)
         assert center.places == [*range(29, 61), *range(1, 29)]  # the newest few first
@@ -151,7 +161,7 @@ async def test_delivers_gaps(mosquitto: Mosquitto, tmp_path: Path) -> None:
         assert lost > 0
         with Center(mosquitto) as center:
             async with delivering(uplink(mosquitto), outbox) as delivery:
-                assert await delivery.drain(10.0)
+                assert await delivery.drain(40.0)
                 assert delivery.facts()["confirmed"] == 30_000 - lost
             assert center.gaps == {1: lost}
             assert center.committed == 30
@@ -259,7 +269,7 @@ async def test_uplink_says_what_it_can_not_send(tmp_path: Path) -> None:
             line.send("a/b", bytes(4000))
         done = asyncio.Event()
         line.send("a/b", bytes(100), then=lambda refusal: done.set() if refusal is None else None)
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30.0):
             await done.wait()
         await line.close()
         with pytest.raises(NotConnected):
@@ -293,7 +303,7 @@ async def test_session_taken_over_in_so_many_words(outbox: Outbox, caplog: pytes
         writer.write(b"\x20\x03\x00\x00\x00")
         subscribe = await reader.read(4096)
         writer.write(b"\x90\x05" + subscribe[2:4] + b"\x00\x01\x01" + b"\xe0\x01\x8e")
-        await writer.drain()
+        await reader.read()  # closed with something unread, the line would be reset, and the word perhaps not read
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
@@ -306,6 +316,77 @@ async def test_session_taken_over_in_so_many_words(outbox: Outbox, caplog: pytes
     assert "taken over" in events(caplog, "uplink_taken_over")[0].getMessage()
 
 
+async def test_the_last_word_of_a_broker_is_heard_where_something_is_sent_meanwhile() -> None:
+    """paho closes the socket, and only then says why. What is sent in between found no connection, and that was taken
+    for a broker that hung up: so the agent came back at once, and took the session from whoever had it now."""
+    last_word = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        writer.write(b"\x20\x03\x00\x00\x00")
+        subscribe = await reader.read(4096)
+        writer.write(b"\x90\x05" + subscribe[2:4] + b"\x00\x01\x01")
+        await last_word.wait()
+        writer.write(b"\xe0\x01\x8e")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        line = Uplink(broker=Broker("127.0.0.1", server.sockets[0].getsockname()[1]), client_id="a")
+        await line.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
+        assert line._link is not None
+        client, closed, sent = line._link._client, threading.Event(), threading.Event()
+        close: Callable[[], None] = client._sock_close
+
+        def slowly() -> None:
+            close()
+            closed.set()
+            sent.wait(20.0)
+
+        client._sock_close = slowly  # type: ignore[method-assign]
+        last_word.set()
+        assert await asyncio.to_thread(closed.wait, 20.0)
+        line.send("a/b", b"nobody is there")
+        line.check()  # nothing is known yet
+        sent.set()
+        await until(lambda: line._link is not None and line._link._lost)
+        with pytest.raises(TakenOver):
+            line.check()
+        await line.close()
+        del client._sock_close  # a cycle
+
+
+async def test_a_link_that_was_given_up_while_it_dialled_says_nothing_to_the_broker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its CONNECT would come when the next link is there, and take the session from that one."""
+    said: list[bytes] = []
+    ended, dials = asyncio.Event(), threading.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said.append(await reader.read(4096))
+        writer.close()
+        ended.set()
+
+    dial = Uplink.dial
+
+    def late(self: Uplink, client: Any, version: Any) -> None:
+        dials.wait(20.0)
+        dial(self, client, version)
+
+    monkeypatch.setattr(Uplink, "dial", late)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        line = Uplink(broker=Broker("127.0.0.1", server.sockets[0].getsockname()[1]), client_id="a", timeout=0.2)
+        with pytest.raises(NotConnected, match="no answer within"):
+            await line.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
+        dials.set()
+        async with asyncio.timeout(20.0):
+            await ended.wait()
+    assert said == [b""]
+
+
 async def test_broker_that_comes_later(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     broker = Mosquitto(tmp_path / "broker")
     await append(outbox, 3)
@@ -314,7 +395,7 @@ async def test_broker_that_comes_later(tmp_path: Path, outbox: Outbox, caplog: p
         assert not delivery.facts()["connected"]
         assert not await delivery.drain(0.1)
         with broker:
-            assert await delivery.drain(10.0)
+            assert await delivery.drain(40.0)
             # Now: when this broker ends as well, that is a loss of its own.
             assert len(events(caplog, "uplink_lost")) == 1
 
@@ -357,12 +438,12 @@ async def test_last_will_of_a_killed_agent(broker: BrokerPeer, tmp_path: Path) -
             lambda: subprocess.Popen([sys.executable, "-c", AGENT, str(tmp_path / "outbox.db"), broker.url])
         )
         try:
-            await until(lambda: [state.online for state, _ in center.states] == [True])
+            await until(lambda: online(center) == [True])
         finally:
             agent.send_signal(signal.SIGKILL)
-            agent.wait(5.0)
-        await until(lambda: [state.online for state, _ in center.states] == [True, False])
-        assert center.states[1][0].stream == center.states[0][0].stream
+            agent.wait(30.0)
+        await until(lambda: online(center) == [True, False])
+        assert center.states[-1][0].stream == center.states[0][0].stream
     with Center(broker) as late:
         await until(lambda: late.states)
         assert (late.states[0][0].online, late.states[0][1]) == (False, True)

@@ -41,6 +41,7 @@ class Store:
         self.plant = Signals.of(self.config, 3)
         self.oracle = Oracle(self.plant, self.config, spells)
         self.tags = {f"{tag.device}.{tag.name}": tag for tag in self.config.tags}
+        print("from", BEGIN)  # the plant has other values each time
         self.readings: dict[str, list[list[Any]]] = {}
         for name, tag in self.tags.items():
             times = range(BEGIN, END, S)

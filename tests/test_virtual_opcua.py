@@ -33,7 +33,7 @@ from simulators.run import Simulation
 from tests.peers.process import free_port, program
 from tests.pki_rig import Made, der, key_pem, put
 from tests.rig import Device, Plant
-from tests.test_simulators import Seen, until
+from tests.test_simulators import Seen, patient, until
 
 SEED = 4
 S = 1_000_000_000
@@ -70,11 +70,6 @@ async def served(found: Config, clock: Callable[[], int] = time.time_ns) -> Asyn
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await simulation.stop()
-
-
-def patient(url: str) -> Client:
-    """A client that shares its loop with the server: its own watch over the line would not outlast a busy machine."""
-    return Client(url, timeout=30, watchdog_intervall=30)
 
 
 async def read(client: Client, text: str) -> ua.DataValue:
@@ -231,7 +226,7 @@ async def secured(url: str, home: Path, policy: str, mode: str) -> Client:
 
 
 async def offered(url: str) -> set[tuple[str, str]]:
-    endpoints = await Client(url).connect_and_get_server_endpoints()
+    endpoints = await patient(url).connect_and_get_server_endpoints()
     return {(str(each.SecurityPolicyUri).rpartition("#")[2], each.SecurityMode.name) for each in endpoints}
 
 

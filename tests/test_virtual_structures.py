@@ -21,8 +21,12 @@ from simulators.oracle import Oracle
 from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 from tests.rig import Device, Plant, agent, data_center, headrace, simulator, until
+from tests.test_simulators import patient
 from tests.test_simulators import until as soon
-from tests.test_virtual_opcua import SPACE, TYPES, S, at, node_opcua, patient, plainly, served, written
+from tests.test_virtual_opcua import SPACE, TYPES, S, at, node_opcua, plainly, served, written
+
+pytestmark = pytest.mark.timeout(180)
+"""Programs start and end here again and again; each takes seconds where others keep the machine busy."""
 
 ROWS = [
     f"speed,nsu={SPACE};s=Machine#Speed,float32,rpm,,,,",
@@ -173,11 +177,11 @@ def test_a_run_with_fields_is_verified_field_by_field(tmp_path: Path) -> None:
         with simulator(tmp_path, plant, 1, *faults) as simulated, data_center(tmp_path, plant):
             with agent(tmp_path, plant) as running:
                 until(lambda: len(plant.readings("88.118.8/oven.deep")["readings"]) > 8, 40)
-                until(lambda: len(plant.readings("88.118.8/slow.torque")["readings"]) > 8, 20)
+                until(lambda: len(plant.readings("88.118.8/slow.torque")["readings"]) > 8, 40)
                 begun = simulated.events().count("fault_begun")
-                until(lambda: simulated.events().count("fault_ended") > begun + 2, 30)
+                until(lambda: simulated.events().count("fault_ended") > begun + 2, 40)
                 seen = len(plant.readings("88.118.8/polled.x")["readings"])
-                until(lambda: len(plant.readings("88.118.8/polled.x")["readings"]) > seen + 10, 20)
+                until(lambda: len(plant.readings("88.118.8/polled.x")["readings"]) > seen + 10, 40)
                 assert "no_fields" not in running.events()
             done = headrace("verify", str(plant.path), "--json")
             browsed = headrace("browse", f"opc.tcp://127.0.0.1:{port}", "--csv", "--security", "None", timeout=50)

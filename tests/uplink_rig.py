@@ -42,6 +42,8 @@ class Center:
         self.committed = 0
         self.has = Ranges()
         self.deaf_to: set[int] = set()
+        self.unheard = 0
+        """Blocks that came and that it is deaf to."""
         self.pieces = 0
         self.assembly = Assembly()
         self.stream: UUID | None = None
@@ -53,7 +55,7 @@ class Center:
         self.client.on_message = self._on_message
         self.client.connect("127.0.0.1", broker.port)
         self.client.loop_start()
-        assert self._subscribed.wait(5.0)
+        assert self._subscribed.wait(30.0)
 
     def __enter__(self) -> Center:
         return self
@@ -76,6 +78,7 @@ class Center:
                     payload = whole
                 header = _native.header(payload)
                 if header.sequence in self.deaf_to:
+                    self.unheard += 1
                     return
                 self.stream = UUID(bytes=header.stream)
                 self.places.append(header.sequence)
@@ -117,10 +120,10 @@ async def delivering(line: Uplink | list[Uplink], outbox: Outbox, **settings: An
         stop.set()
         began = time.monotonic()
         await running
-        assert time.monotonic() - began < 2.5, "did not stop in time"
+        assert time.monotonic() - began < 15.0, "did not stop in time"  # 2 s, and what a busy machine adds
 
 
-async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 40.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "took too long"

@@ -184,7 +184,10 @@ async function main() {
       serverCapabilities: { maxBrowseContinuationPoints: 2, operationLimits: { maxNodesPerBrowse: 50, maxNodesPerRead: 700 } },
     }),
     disableDiscovery: !secure,
-    serverCapabilities: limited ? LIMITED : { minSupportedSampleRate: 0 }, // else changes that follow each other closely become one
+    // Its own 10 and 10 leave no room for the session, or the line, that a client lost in the middle of its beginning.
+    maxConnectionsPerEndpoint: 100,
+    // A sampling rate of 0: else changes that follow each other closely become one.
+    serverCapabilities: limited ? LIMITED : { maxSessions: 100, minSupportedSampleRate: 0 },
     serverCertificateManager: new OPCUACertificateManager({
       rootFolder: path.join(store, "pki"),
       automaticallyAcceptUnknownCertificate: process.argv[4] !== "secure-strict",
