@@ -35,6 +35,11 @@ MAX_TEXT = 4096
 
 _MODBUS = re.compile(r"([A-Za-z]+):([0-9]{1,9})(?:\.([0-9]{1,9}|[hHlL]))?")
 _TRADITIONAL = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}|[hHlL]))?")
+_OF_A_PLC = re.compile(
+    r"%[A-Za-z]{1,3}[0-9].*|DB[0-9]+[.,].*|(?!hr|ir|co|di)[A-Za-z]{1,3}[0-9]{1,6}(?:[.:/][0-9A-Fa-f]{1,4})?",
+    re.IGNORECASE,
+)
+"""What a PLC's own program calls a place: %MW100, DB1.DBD4, D100, N7:0."""
 _TABLES = {"0": "co", "1": "di", "3": "ir", "4": "hr"}
 _NODE = re.compile(r"(?:(nsu|ns)=([^;]*);)?([isgb]|path)=(.*)", re.DOTALL)
 _WITH_FIELD = re.compile(r"((?:[^#]|##)*)(?:#([^#]+))?", re.DOTALL)
@@ -78,6 +83,11 @@ class ModbusAddress:
         if found := _TRADITIONAL.fullmatch(text):
             return cls._within(*_traditional(text, found[1], found[2]))
         found = _MODBUS.fullmatch(text)
+        if not found and _OF_A_PLC.fullmatch(text):
+            raise ValueError(
+                f"{text[:80]!r} is a PLC's own name, and not a Modbus address; write the register that the PLC's "
+                "Modbus table gives for it, such as hr:100"
+            )
         if not found:
             raise ValueError(f"{text[:80]!r} is not a Modbus address; write {MODBUS_FORMS}")
         word, number, part = found[1].lower(), int(found[2]), found[3]

@@ -161,9 +161,11 @@ def files(folder: Path, name: str) -> list[tuple[int, Path]]:
 
 
 def names(folder: Path) -> list[str]:
-    """The ledgers of a folder; one whose files are all gone is named by its head."""
-    found = {path.stem for path in folder.glob("*.head")} if folder.is_dir() else set()
-    for path in folder.glob("*.jsonl") if folder.is_dir() else ():
+    """The ledgers of a folder; one whose files are all gone is named by its head. Raises PermissionError."""
+    found = set()
+    for path in folder.iterdir() if folder.is_dir() else ():  # a glob finds nothing where it may not look
+        if path.suffix == ".head":
+            found.add(path.stem)
         if matched := _FILE.fullmatch(path.name):
             found.add(matched[1])
     return sorted(found)

@@ -215,8 +215,12 @@ class _Check:
 
     def ways(self, config: Config) -> None:
         """What the config names on this machine must be there, and passwords must not cross a line in the open."""
-        for keys, text, wrong in uplink_findings(config.uplink):
-            (self.wrong if wrong else self.warn)(("uplink", *keys), text)
+        lines: list[tuple[tuple[str, ...], Uplink]] = [(("uplink",), config.uplink)]
+        if config.egress and config.egress.level3:
+            lines.append((("egress", "level3"), config.egress.level3))
+        for table, uplink in lines:
+            for keys, text, wrong in uplink_findings(uplink):
+                (self.wrong if wrong else self.warn)((*table, *keys), text)
         for at, device in enumerate(config.devices):
             for key in ("user_certificate", "user_key"):
                 path = getattr(device, key, None)

@@ -88,3 +88,12 @@ def dotted(path: tuple[str | int, ...]) -> str:
     """A path as a problem's field: `device[1].poll`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:80]}" for part in path)
     return text.removeprefix(".")
+
+
+def line_of(file: Path, field: str) -> int | None:
+    """The line of a problem's field (`dotted`) in a file that was read before; None where it can't be told."""
+    try:
+        places = Places(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return None
+    return places.line(tuple(int(part) if part.isdecimal() else part for part in re.findall(r"[^.\[\]]+", field)))

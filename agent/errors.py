@@ -11,6 +11,9 @@ HeadraceError
 
 from __future__ import annotations
 
+import errno
+import os
+import ssl
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +28,8 @@ __all__ = [
     "Problem",
     "Rejected",
     "TooLarge",
+    "spoken",
+    "unopened",
 ]
 
 
@@ -72,3 +77,30 @@ class OutboxFull(HeadraceError):
 
 class TooLarge(OutboxFull):
     """No room would ever be enough: the outbox's quota is smaller than what is to be stored."""
+
+
+def spoken(reason: BaseException) -> str:
+    """What went wrong, in words. Errors of the system hide theirs behind numbers, and asyncio puts its own before them;
+    of a name's look-up, whose numbers are negative, and of TLS the text is the words."""
+    if isinstance(reason, ConnectionRefusedError):
+        return f"{os.strerror(reason.errno)}: nothing listens there" if reason.errno else "Connection refused"
+    if isinstance(reason, OSError) and not isinstance(reason, ssl.SSLError) and reason.errno:
+        return os.strerror(reason.errno) if reason.errno > 0 else str(reason.strerror)
+    return str(reason) or type(reason).__name__
+
+
+def unopened(path: object, reason: Exception, key: str) -> str:
+    """Why a file of ours can't be opened, and what to do. `key` of the config says where it lies."""
+    words, where = spoken(reason), path
+    number = None
+    if isinstance(reason, OSError):
+        number, where = reason.errno, reason.filename or path
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        what = f"give this user the right to write there, or write another {key}"
+    elif number in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG):
+        words = os.strerror(errno.ENOTDIR) if number == errno.EEXIST else words
+        what = f"write another {key}"
+    else:
+        what = "is its disk full, or failing?"
+    at = "" if str(where) == str(path) else f"{where}: "
+    return f"{path} can't be opened: {at}{words}; {what}"

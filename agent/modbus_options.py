@@ -100,9 +100,9 @@ class ModbusOptions(Table):
         if self.pipeline > 1 and settings.ordered:
             raise ValueError("only transaction ids tell several answers apart; write pipeline = 1, or a tcp:// url")
         if serial and (self.any_unit_id or self.any_transaction_id):
-            raise ValueError("any_unit_id and any_transaction_id are for Modbus TCP framing; leave them out")
+            raise ValueError("any_unit_id and any_transaction_id are for Modbus TCP framing; write neither here")
         if self.echo and not serial:
-            raise ValueError("only serial adapters give an echo; leave echo out")
+            raise ValueError("only serial adapters give an echo; write echo = false")
         tls = any(each.carrier is Carrier.TLS for each in settings.endpoints)
         if not tls and any((self.ca, self.cert, self.key, self.server_name)):
             raise ValueError('ca, cert, key and server_name are for TLS; write url = "tls://host:802"')

@@ -76,6 +76,7 @@ class Outbox:
         except BaseException:
             await outbox._contents.session.close()
             raise
+        await outbox._compare()
         outbox._sweeper = asyncio.create_task(outbox._sweep(), name="outbox sweeper")
         return outbox
 
@@ -290,11 +291,22 @@ class Outbox:
     async def _connect(self) -> Connection:
         return await aiosqlite.connect(self.path, isolation_level=None, timeout=1.0)
 
+    async def _compare(self) -> None:
+        """Warns where the disk is full before the quota is."""
+        room = await self._contents.session.room()
+        if (most := room.free + room.occupied) < self.max_bytes:
+            text = (
+                "The disk of %s has %d bytes for the outbox, less than outbox.max_bytes = %d: it is full before that."
+            )
+            log.warning(text, self.path, most, self.max_bytes, extra={"event": "disk_too_small", "bytes": most})
+
     def _report(self, *, at_once: bool = False) -> None:
         if not self._unreported or not (at_once or time.monotonic() - self._reported >= REPORT_SECONDS):
             return
+        full = f"The outbox is full (outbox.max_bytes = {self.max_bytes})"
         log.error(
-            "The outbox is full: the oldest %d readings were dropped. A gap stands in their place.",
+            "%s: the oldest %d readings were dropped. A gap stands in their place.",
+            f"The disk of {self.path} is full" if self._contents.quota.by_disk else full,
             self._unreported,
             extra={"event": "readings_lost", "lost": self._unreported, "stream": str(self.stream)},
         )

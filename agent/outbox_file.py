@@ -19,7 +19,7 @@ from pathlib import Path
 from agent import _native, durable
 from agent.entry import TOTALS, Damaged, Totals
 from agent.entry import check as check_of
-from agent.errors import HeadraceError
+from agent.errors import HeadraceError, unopened
 
 log = logging.getLogger("headrace.outbox")
 
@@ -70,16 +70,14 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Takes the lock, and makes the directory. Raises OutboxRefused where another process has it, or its disk can't
-        be used, and PermissionError."""
+        """Takes the lock, and makes the directory. Raises OutboxRefused where another process has it, or its place
+        can't be used."""
         beside = path.with_name(f"{path.name}.lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._held = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except PermissionError:
-            raise
         except OSError as reason:
-            raise OutboxRefused(f"{path} can't be opened: {reason}; is its disk full, or failing?") from reason
+            raise OutboxRefused(unopened(path, reason, "data_dir in [agent]")) from reason
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -15,6 +15,8 @@ _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 """A comma that may part thousands, or a fraction."""
+_GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:(,)[0-9]{3})+(?:\.[0-9]+)?|[+-]?[0-9]{1,3}(?:(\.)[0-9]{3})+(?:,[0-9]+)?")
+"""Thousands parted by commas or by points, with a fraction behind the other one."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4}
 _BYTES |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4}
@@ -78,8 +80,14 @@ def number(text: str) -> float:
         return float(text)
     if _THOUSANDS.fullmatch(text):
         raise ValueError(f"{shown(text)} is not a number; write {text.replace(',', '')}, or {text.replace(',', '.')}")
-    pointed = text.replace(",", ".", 1)
-    wanted = f"{pointed}, with a point" if _NUMBER.fullmatch(pointed) and pointed != text else "one such as 0.1 or -40"
+    grouped = _GROUPED.fullmatch(text)
+    pointed = text.replace((grouped[1] or grouped[2]) if grouped else "", "").replace(",", ".", 1)
+    if _NUMBER.fullmatch(pointed) and pointed != text:
+        wanted = pointed if grouped else f"{pointed}, with a point"
+    elif text.endswith("%") and _NUMBER.fullmatch(text[:-1]):
+        wanted = f"{float(text[:-1]) / 100:g}"
+    else:
+        wanted = "one such as 0.1 or -40"
     raise ValueError(f"{shown(text)} is not a number; write {wanted}")
 
 

@@ -50,6 +50,11 @@ class Quota:
         self._most_kept = self._kept_bytes = kept_bytes
         self._limit = max_bytes
 
+    @property
+    def by_disk(self) -> bool:
+        """Whether it is the disk that bounds the outbox, and not `max_bytes`."""
+        return self._limit < self._max_bytes
+
     def measure(self, size: int, room: Room) -> None:
         """To be called before `size` bytes of bodies are stored. Raises OutboxFull where nothing helps."""
         self._kept_bytes = self._most_kept
@@ -97,7 +102,7 @@ class Quota:
             wanted = max(short, 2 * wanted)
             after = await self.drop(now, wanted, handed) if drop_oldest else now
             if after is now:
-                where = "on its disk" if self._limit < self._max_bytes else f"in outbox.max_bytes = {self._max_bytes}"
+                where = "on its disk" if self.by_disk else f"in outbox.max_bytes = {self._max_bytes}"
                 raise OutboxFull(
                     f"the outbox is full: {now.entries} blocks wait; a block of {size} bytes does not fit {where}"
                 )

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from agent import disk, outbox_file, renewal
-from agent.errors import OutboxFull
+from agent.errors import OutboxFull, unopened
 from agent.outbox_file import Lock, OutboxRefused
 from agent.quota import LARGE
 from agent.renewal import Found
@@ -84,7 +84,7 @@ class Session:
                 await asyncio.to_thread(self.reserve.give_up)
                 await self._prepare()
         except (*renewal.FAILURES, OSError) as reason:
-            raise OutboxRefused(f"{self.path} can't be opened: {reason}; is its disk full, or failing?") from reason
+            raise OutboxRefused(unopened(self.path, reason, "data_dir in [agent]")) from reason
         await asyncio.to_thread(self.reserve.hold)
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from agent import quantity
 from agent.labels import CategoryWord, DomainWord, LabelRules, Level
 from agent.table import FilePath, Seconds, Table
 from agent.tables import Uplink
+from agent.wire import without_password
 
 Texts: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(quantity.printable)], ...], Field(strict=False)]
 
@@ -23,7 +24,7 @@ def _node(text: str) -> str:
     except ValueError:
         fine = False
     if not fine or not text.isprintable() or " " in text:
-        raise ValueError(f"{quantity.shown(text)} is not a resolver; {wanted}")
+        raise ValueError(f"{quantity.shown(without_password(text))} is not a resolver; {wanted}")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(f"the URL has a user, a query or a fragment; {wanted}")
     return text.rstrip("/")
@@ -47,8 +48,8 @@ class Resolver(Table):
         "does not start before every identifier has been resolved at some time.",
         examples=["cached"],
     )
-    rate: Annotated[float, Field(gt=0, le=100_000, strict=False)] = Field(
-        5.0, description="Requests a second at most; nodes have daily limits.", examples=[5]
+    rate: float = Field(
+        5.0, gt=0, le=100_000, description="Requests a second at most; nodes have daily limits.", examples=[5]
     )
     concurrency: int = Field(4, ge=1, le=64, description="Requests under way at most.", examples=[4])
     timeout: Annotated[Seconds, AfterValidator(quantity.duration_within("10ms", "10m"))] = Field(

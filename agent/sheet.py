@@ -18,6 +18,7 @@ UNREAD = "\ufffd"
 MAX_FAILED = 100
 """Rows that are no CSV: each may cost reading 128 KiB again, which is the longest cell."""
 _AS_TEXT = "write it as 'CSV UTF-8' from the spreadsheet"
+_AS_UTF_8 = f"{_AS_TEXT}, or with the encoding UTF-8 from an editor such as Notepad"
 _SEPARATOR = re.compile(r"\s*\"?sep=([,;\t])\"?[\s,;]*")
 """A line that Excel takes for the delimiter, and hides."""
 Wrong: TypeAlias = Callable[[int | None, str, str], None]
@@ -31,15 +32,22 @@ def rows(content: bytes, wrong: Wrong) -> Iterator[Row]:
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         wrong(None, "(file)", f"a spreadsheet's own file and not CSV; {_AS_TEXT}")
         return
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        wrong(1, "(file)", f"UTF-16 and not UTF-8 text; {_AS_TEXT}")
-        return
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in content[:2]:
+        wrong(1, "(file)", f"UTF-16 and not UTF-8 text; {_AS_UTF_8}")
+        content = _from_utf_16(content).encode()
     try:
         content.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         line = content.count(b"\n", 0, reason.start) + 1
-        wrong(line, "(file)", f"{_encoding(content)}; {_AS_TEXT}")
+        wrong(line, "(file)", f"{_encoding(content)}; {_AS_UTF_8}")
     yield from _parted(_Lines(content), wrong)
+
+
+def _from_utf_16(content: bytes) -> str:
+    """Its text, for what else is wrong in it."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace")
+    return content.decode("utf-16-be" if content[:1] == b"\x00" else "utf-16-le", errors="replace")
 
 
 def _encoding(content: bytes) -> str:

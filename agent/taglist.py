@@ -80,7 +80,9 @@ def read(path: Path, protocol: str) -> TagList:
 def _columns(line: int, cells: list[str], found: TagList) -> list[str]:
     columns = [cell.lower() for cell in cells]
     if not any(column in columns for column in REQUIRED):
-        text = f"{quantity.shown(','.join(cells))} is no header line; write {_HEADER}, with commas, semicolons or tabs"
+        given = ",".join(cells)
+        text = f"{quantity.shown(given)} is no header line{slip.cause('(header)', given)}"
+        text += f"; write {_HEADER}, with commas, semicolons or tabs"
         found.wrong(line, "(header)", text)
         return columns
     for place, column in enumerate(columns):
@@ -157,9 +159,14 @@ class _Check:
         """The row, checked cell by cell; what is wrong is noted."""
         found = self.found
         pairs = list(zip([*self.columns, *[""] * len(cells)], cells, strict=False))
-        if any(cell and not column for column, cell in pairs):
-            text = "more cells than the header has columns; write cells with commas in double quotes"
-            found.wrong(line, "(row)", text)
+        over = [at for at, (column, cell) in enumerate(pairs) if cell and not column]
+        if over:
+            text = (
+                f"{quantity.shown(cells[over[0]])} in cell {over[0] + 1} stands under no column of the header; write "
+            )
+            found.wrong(
+                line, "(row)", text + "a cell that has a comma or semicolon in double quotes, or leave this one out"
+            )
             return None
         named = {column: cell for column, cell in pairs if cell and column in TagRow.model_fields}
         try:
@@ -223,6 +230,7 @@ def _alike(found: TagList) -> None:
     """What only the addresses of the whole list can tell."""
     by_index = [row.line for row in found.rows if row.address.startswith("ns=")]
     wide = [row for row in found.rows if not row.name.isascii() and row.name != slip.narrow(row.name)]
+    dates = [row for row in found.rows if slip.made_a_date(row.name)]
     digits: dict[int, int] = {}
     for row in found.rows:
         if row.modbus is not None and row.modbus.digits:
@@ -252,5 +260,15 @@ def _alike(found: TagList) -> None:
                 f"{len(wide)} names with full-width characters: whoever writes plain ones will not find these tags",
                 f"write {slip.narrow(wide[0].name)}, unless they are meant",
                 wide[0].line,
+            )
+        )
+    if dates:
+        found.warnings.append(
+            Problem(
+                found.file,
+                "name",
+                f"{len(dates)} names such as {dates[0].name}: a spreadsheet makes dates of what looks like one",
+                "make the column's format text and write the name again, unless it is meant",
+                dates[0].line,
             )
         )

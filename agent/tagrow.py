@@ -19,13 +19,16 @@ MAX_STRING = 250
 _TYPES = tuple(kind.value for kind in ValueType)
 _FORMS = tuple(form.value for form in Form)
 _MODBUS_TYPES = (*_TYPES, *_FORMS)
+_MODBUS_HINTS = (*(kind.value for kind in ValueType if kind.is_number or kind is ValueType.BOOL), "string[16]", *_FORMS)
+"""Those that a device can have."""
 POLL = quantity.duration_within("1ms", "24h")
 """How often a tag or a whole device may be read."""
 _PLC = {
     "real": "float32", "float": "float32", "lreal": "float64", "double": "float64", "boolean": "bool", "bit": "bool",
     "sint": "int8", "int": "int16", "dint": "int32", "lint": "int64", "usint": "uint8", "byte": "uint8",
     "uint": "uint16", "word": "uint16", "udint": "uint32", "dword": "uint32", "ulint": "uint64", "lword": "uint64",
-    "str": "string", "text": "string", "bytestring": "bytes", "blob": "bytes",
+    "short": "int16", "ushort": "uint16", "single": "float32", "s8": "int8", "s16": "int16", "s32": "int32",
+    "s64": "int64", "str": "string", "text": "string", "bytestring": "bytes", "blob": "bytes",
 }  # fmt: skip
 _IDENTIFIER, _DESCRIPTION = 255, 1000
 """Characters."""
@@ -80,13 +83,26 @@ def _other_type(text: str, modbus: bool) -> str:
     """What to write instead of a word that is no type here."""
     if text in _FORMS:
         return f"write {Form(text).reads.value}, which is what an OPC UA server gives"
-    plc = text.lower()
+    plc = "".join(text.lower().split())
+    choices = _MODBUS_HINTS if modbus else _TYPES
     if modbus and plc.partition("[")[0] in ("datetime", "time", "date_and_time", "dt", "timestamp"):
         return f"write {', '.join(form for form in Form if form.moment)}"
-    element = plc.removesuffix("[]")
-    known = _PLC[element] + plc[len(element) :] if element in _PLC else None
-    known = known or ({"half": "float16", "bcd": "bcd16", "lbcd": "bcd32"}.get(plc) if modbus else None)
-    wanted = f"write {known}" if known else likely(text, _MODBUS_TYPES if modbus else _TYPES)
+    if modbus and re.fullmatch(r"string\[[0-9]{1,9}\]", plc):
+        return f"write {plc}"
+    element, bracket, _ = plc.partition("[")
+    known = _PLC.get(element) or (element if element in choices else None)
+    known = known or ({"half": "float16", "bcd": "bcd16", "lbcd": "bcd32"}.get(element) if modbus else None)
+    if known == "string" and modbus:
+        return "write string[16], with the bytes that it has"
+    if known:
+        return (
+            f"write {known}, and a tag for each element"
+            if bracket and modbus
+            else f"write {known}{'[]' * bool(bracket)}"
+        )
+    width = re.findall("[0-9]+", plc)
+    alike = [word for word in choices if not width or re.findall("[0-9]+", word) == width]
+    wanted = likely(text, alike) if alike else f"write one of {', '.join(choices)}"
     return wanted.replace("? write", "?; write")
 
 

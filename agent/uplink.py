@@ -22,7 +22,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from agent.errors import NotConnected, Rejected
+from agent.errors import NotConnected, Rejected, spoken
 from agent.probe import listens
 from agent.tls import Credentials, Stamp
 from agent.wire import Broker
@@ -365,7 +365,7 @@ class _Link:
                 self._hang_up()
             self._client.loop_start()
         except (OSError, ValueError, RuntimeError) as reason:
-            self._tell(self._fail, NotConnected(str(reason) or type(reason).__name__))
+            self._tell(self._fail, NotConnected(spoken(reason)))
         finally:
             self._client.on_socket_open = None
 

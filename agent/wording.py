@@ -19,7 +19,18 @@ _KINDS = {
     "float_type": "a number without quotes",
     "bool_type": "true or false",
 }
-_BOUNDS = {"greater_than_equal": ("ge", "at least"), "less_than_equal": ("le", "at most")}
+_BOUNDS = {
+    "greater_than_equal": ("ge", "of at least"),
+    "less_than_equal": ("le", "of at most"),
+    "greater_than": ("gt", "above"),
+    "less_than": ("lt", "below"),
+}
+_LENGTHS = {
+    "string_too_short": ("min_length", "text of at least {} character{}"),
+    "string_too_long": ("max_length", "text of at most {} character{}"),
+    "too_short": ("min_length", "at least {} of them"),
+    "too_long": ("max_length", "at most {} of them"),
+}
 
 
 def halves(text: str) -> tuple[str, str]:
@@ -61,9 +72,14 @@ def explain(error: ErrorDetails, model: type[BaseModel], tables: Mapping[str, ty
         case "union_tag_invalid":
             word = str(context.get("tag"))
             found = f"{shown(word)} is not a protocol", likely(word, ("modbus", "opcua"))
-        case "greater_than_equal" | "less_than_equal":
+        case _ if kind in _BOUNDS:
             bound, words = _BOUNDS[kind]
-            found = f"{shown(given)} is out of range", f"write a number of {words} {context.get(bound)}"
+            found = f"{shown(given)} is out of range", f"write a number {words} {context.get(bound)}"
+        case _ if kind in _LENGTHS:
+            bound, words = _LENGTHS[kind]
+            count = context.get(bound)
+            long = f"{len(given)} {'characters' if isinstance(given, str) else 'of them'}"
+            found = f"{long} where another length is wanted", f"write {words.format(count, 's' * (count != 1))}"
         case "model_type" | "model_attributes_type" | "dict_type":
             found = (
                 f"{_sort(given)} where a table is wanted",

@@ -81,7 +81,7 @@ class Agents:
         """Waits for its end after a SIGTERM. Whether it came, and said what became of every agent."""
         with suppress(subprocess.TimeoutExpired, AssertionError):
             self.process.wait(STOP_SECONDS)
-            return bool(until(lambda: self.last.get("stopped"), 5))
+            return bool(until(lambda: self.last.get("stopped"), 40))
         return False
 
 
@@ -250,7 +250,7 @@ def storm(site: Site) -> Json:
     """All brokers stop, and come back after a while: everything that was kept meanwhile goes through at once."""
     for each in site.brokers:
         each.stop()
-    until(lambda: site.told("connected") == 0, 30)
+    until(lambda: site.told("connected") == 0, 60)
     time.sleep(site.plan.outage)
     for each in site.brokers:
         each.start()
@@ -309,7 +309,7 @@ def settle(site: Site) -> Json:
             for stream, one in accounts.items()
         )
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not whole() and time.monotonic() < deadline:
         time.sleep(0.2)
     found = stored()

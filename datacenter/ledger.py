@@ -22,10 +22,11 @@ from agent.errors import BlockError
 from agent.wire import Catalog, epoch_of
 from datacenter import accounts, again, names
 from datacenter.accounts import Stream
+from datacenter.bindings import Bindings
 from datacenter.corrections import Corrections
 from datacenter.losses import Loss, Losses
 from datacenter.places import Places
-from datacenter.rows import Bound, parts
+from datacenter.rows import parts
 from datacenter.store import Store
 from datacenter.tables import arrived
 
@@ -71,7 +72,7 @@ class Ledger:
         rows = self._store.rows
         self._pending, self.losses, self._again = _Pending(), [], []
         self._corrections.reload()
-        self._bindings: dict[int, Bound] = {}
+        self._bindings = Bindings(self._store)
         self._epochs = {epoch for (epoch,) in rows("SELECT epoch FROM catalogs")}
         self.streams = accounts.read(self._store)
         self.parked = {
@@ -194,7 +195,7 @@ class Ledger:
         header, rows, columns = decoded.header, pa.table(decoded), decoded.columns
         sequence = header.sequence
         reopened = stream in self.streams and sequence in self.streams[stream].places
-        bound = self._bound(header.epoch)
+        bound = self._bindings.of(header.epoch)
         if problem := bound.problem(columns):
             if not reopened:
                 account = self._account(agent, stream)
@@ -280,13 +281,6 @@ class Ledger:
             self.flush()
             self._gaps.shrink(account, header.sequence, 0)
         return Outcome.STORED
-
-    def _bound(self, epoch: int) -> Bound:
-        if epoch not in self._bindings:
-            if len(self._bindings) >= 64:
-                self._bindings.clear()
-            self._bindings[epoch] = names.bound(self._store, epoch)
-        return self._bindings[epoch]
 
     def _lose(self, account: Stream, header: _native.Header, readings: int, reason: str, body: bytes) -> None:
         """Readings of a block that can't be read: a gap of our own making, and the block is kept for people."""

@@ -11,35 +11,47 @@ import pyarrow.compute as pc
 from agent import _native
 from datacenter.kinds import KIND_OF, SQL_OF
 
-_KIND_NAMED: Mapping[str, str] = {type_.value: kind for type_, kind in KIND_OF.items()}
-"""By a type's name: a block has a name in each column, and to make an enum of each takes longer than to read it."""
 _NUMBER = {kind: number for number, kind in enumerate(SQL_OF)}
+_NUMBER_NAMED: Mapping[str, int] = {type_.value: _NUMBER[kind] for type_, kind in KIND_OF.items()}
+"""By a type's name: a block has a name in each column, and to make an enum of each takes longer than to read it."""
+_KINDS = tuple(SQL_OF)
+_NO_TAG = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What the tag indexes of an epoch stand for. `keys`, and `numbers` of their kinds, are null where no tag is."""
+    """What the tag indexes of an epoch stand for, some bytes for each: a data center keeps those of all its agents.
+
+    `keys`, and `numbers` of their kinds, are null where no tag is; `kinds` are the numbers again, for single looks.
+    """
 
     keys: pa.Array
     numbers: pa.Array
-    kinds: Mapping[int, str]
+    kinds: bytes
 
     @classmethod
     def of(cls, tags: Mapping[int, tuple[int, str]]) -> Bound:
         """`tags`: tag index -> (key, type)."""
-        kinds = {tag: _KIND_NAMED[type_] for tag, (_, type_) in tags.items()}
-        indexes = range(max(tags, default=-1) + 1)
-        keys = [tags[tag][0] if tag in tags else None for tag in indexes]
-        numbers = [_NUMBER[kinds[tag]] if tag in tags else None for tag in indexes]
-        return cls(pa.array(keys, pa.int32()), pa.array(numbers, pa.int8()), kinds)
+        kinds = bytearray([_NO_TAG]) * (max(tags, default=-1) + 1)
+        for tag, (_, type_) in tags.items():
+            kinds[tag] = _NUMBER_NAMED[type_]
+        keys = [tags[tag][0] if tag in tags else None for tag in range(len(kinds))]
+        numbers = [None if kind == _NO_TAG else kind for kind in kinds]
+        return cls(pa.array(keys, pa.int32()), pa.array(numbers, pa.int8()), bytes(kinds))
+
+    def __len__(self) -> int:
+        """One more than the highest tag index."""
+        return len(self.kinds)
 
     def problem(self, columns: list[_native.Column]) -> str:
         """What of a block's columns is not as the catalog says; empty where all is."""
-        kinds = self.kinds
+        kinds, most = self.kinds, len(self.kinds)
         for column in columns:
-            if _KIND_NAMED.get(column.type) != kinds.get(column.tag, ""):
-                kind = f"a {kinds[column.tag]} value" if column.tag in kinds else "no tag"
-                return f"tag {column.tag} holds {column.type}, and is {kind}"
+            tag = column.tag
+            number = kinds[tag] if tag < most else _NO_TAG
+            if _NUMBER_NAMED.get(column.type, _NO_TAG) != number or number == _NO_TAG:
+                kind = "no tag" if number == _NO_TAG else f"a {_KINDS[number]} value"
+                return f"tag {tag} holds {column.type}, and is {kind}"
         return ""
 
     def bind(self, rows: pa.Table, stream: int, sequence: int) -> pa.Table:

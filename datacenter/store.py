@@ -18,7 +18,7 @@ from uuid import uuid4
 import duckdb
 import pyarrow as pa
 
-from agent.errors import HeadraceError
+from agent.errors import HeadraceError, unopened
 from agent.model import ValueType
 from datacenter import tables
 from datacenter.identity import lookup
@@ -252,4 +252,4 @@ def _explain(path: Path, reason: Exception) -> str:
         return f"the store {path} is in use by another process; stop that one, or set another [datacenter] store"
     if "not a valid DuckDB" in text:
         return f"{path} is not a store; move it away, or set another [datacenter] store"
-    return f"the store {path} can't be opened: {text}"
+    return f"the store {unopened(path, reason, 'store in [datacenter]')}"

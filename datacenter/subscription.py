@@ -24,7 +24,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent import backoff
-from agent.errors import NotConnected
+from agent.errors import NotConnected, spoken
 from agent.tls import Credentials
 from agent.wire import MAX_MESSAGE, Broker, Topics
 from datacenter.message import Message
@@ -201,7 +201,7 @@ class _Link:
             async with asyncio.timeout(DEADLINE):
                 await _in_thread(partial(self._dial, credentials))
         except (OSError, ssl.SSLError, ValueError) as reason:
-            raise NotConnected(str(reason) or "no answer") from reason
+            raise NotConnected(spoken(reason)) from reason
         self._paho.loop_start()
         try:
             async with asyncio.timeout(DEADLINE):

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 OPTION = "--background"
+OURS = (sys.executable, "-P", "-m", "headrace")
+"""This command again. Without -P a json.py in the directory where it was typed would be taken for Python's own."""
 
 
 def run(arguments: Sequence[str], log: Path, told: Callable[[dict[str, Any]], None]) -> int:
@@ -19,7 +21,7 @@ def run(arguments: Sequence[str], log: Path, told: Callable[[dict[str, Any]], No
     own = [each for each in arguments if each not in (OPTION, "--json")]
     with log.open("wb") as errors:  # a file: whoever waits for the end of our stderr is not to wait for the child
         process = subprocess.Popen(  # noqa: S603 - our own command, with the arguments that it was given
-            [sys.executable, "-m", "headrace", *own, "--json"],
+            [*OURS, *own, "--json"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

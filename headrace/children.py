@@ -7,11 +7,11 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 from agent.errors import HeadraceError
+from headrace import background
 
 
 class Died(HeadraceError):
@@ -34,7 +34,7 @@ class Child:
     @classmethod
     def headrace(cls, name: str, log: Path, *arguments: str) -> Child:
         """One of our own commands."""
-        return cls(name, [sys.executable, "-m", "headrace", "--log-format", "json", *arguments], log)
+        return cls(name, [*background.OURS, "--log-format", "json", *arguments], log)
 
     async def start(self) -> None:
         with self._log.open("ab") as log:

@@ -6,11 +6,10 @@ Exit codes: 0 fine, 1 it failed while running, 2 the config or the call is wrong
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 from collections.abc import Sequence
 
+from headrace import output
 from headrace.commands import Command, parser
 
 FINE, FAILED, MISUSED = 0, 1, 2
@@ -28,15 +27,11 @@ EXTRAS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the process's exit code."""
-    # Until a command takes over, Ctrl-C ends the process at once and without a traceback: nothing is open yet.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    output.prepare()
     top = parser()
     options = top.parse_args(arguments)
     if options.version:
-        from agent import _native
-
-        print(f"headrace {_native.__version__}")
-        return FINE
+        return _guarded(_version, options)
     if options.command is None:
         top.print_help(sys.stderr)
         return MISUSED
@@ -46,36 +41,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _guarded(options.run, options)
 
 
+def _version(_options: argparse.Namespace) -> int:
+    from agent import _native
+
+    print(f"headrace {_native.__version__}")
+    return FINE
+
+
 def _guarded(run: Command, options: argparse.Namespace) -> int:
     """What went wrong as a sentence and an exit code; a traceback only for our own mistakes."""
     from agent.errors import ConfigError, HeadraceError
     from headrace.progress import Misused
 
     try:
-        return run(options)
+        code = run(options)
+        sys.stdout.flush()  # what is left in it would fail after us, without a word
     except ConfigError as wrong:
-        print(wrong, file=sys.stderr)
-        print(f"{len(wrong.problems)} problem{'s' * (len(wrong.problems) != 1)}", file=sys.stderr)
-        return MISUSED
+        count = len(wrong.problems)
+        code = _said(f"{wrong}\n{count} problem{'s' * (count != 1)}", MISUSED)
     except HeadraceError as failed:
-        print(f"headrace: {failed}", file=sys.stderr)
-        return MISUSED if isinstance(failed, Misused) else FAILED
+        code = _said(f"headrace: {failed}", MISUSED if isinstance(failed, Misused) else FAILED)
     except ModuleNotFoundError as missing:
         package = (missing.name or "").partition(".")[0]
         if (extra := EXTRAS.get(package)) is None:
             raise
-        print(f"headrace: {package} is not installed; write: pip install 'headrace[{extra}]'", file=sys.stderr)
-        return FAILED
+        code = _said(f"headrace: {package} is not installed; write: pip install 'headrace[{extra}]'", FAILED)
     except BrokenPipeError:
         # The reader of our output went away (`headrace query ... | head`): nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FINE
+        output.discard()
+        code = FINE
     except OSError as reason:
-        if reason.filename is None:
+        if reason.filename is not None:
+            code = _said(f"headrace: {reason.filename}: {reason.strerror}", FAILED)
+        elif reason.errno in output.FULL:
+            output.discard()
+            code = _said(f"headrace: the output can't be written: {reason.strerror}", FAILED)
+        else:
             raise
-        print(f"headrace: {reason.filename}: {reason.strerror}", file=sys.stderr)
-        return FAILED
+    return code
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def _said(text: str, code: int) -> int:
+    print(text, file=sys.stderr)
+    return code

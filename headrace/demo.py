@@ -13,7 +13,6 @@ import json
 import re
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from headrace.processes import show
 from headrace.progress import Misused
 from headrace.query import NoAnswer, fetch
 from headrace.verify import Verdict, verify
+from simulators import ports
 
 PLANT = Path(__file__).parent.parent / "configs" / "demo"
 START = 30.0
@@ -72,14 +72,6 @@ def _home(keep: Path | None) -> Iterator[Path]:
     yield keep.resolve()
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 def settle(home: Path, plant: Path = PLANT) -> Path:
     """A copy of a config's directory in `home`, with every port changed to a free one. Returns the config's path."""
     if not plant.is_dir():
@@ -87,8 +79,8 @@ def settle(home: Path, plant: Path = PLANT) -> Path:
     shutil.copytree(plant, home, dirs_exist_ok=True)
     path = home / "plant.toml"
     text = path.read_text(encoding="utf-8")
-    ports = sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", text)))
-    free = dict(zip(ports, _free_ports(len(ports)), strict=True))
+    written = sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", text)))
+    free = dict(zip(written, ports.free(len(written)), strict=True))
     path.write_text(re.sub(r"127\.0\.0\.1:(\d+)", lambda at: f"127.0.0.1:{free[at[1]]}", text), encoding="utf-8")
     return path
 

@@ -29,7 +29,8 @@ def check(options: argparse.Namespace) -> int:
         for problem in found.problems:
             print(f"problem: {problem}")
         if found.config is not None:
-            print(f"{options.config}: fine, {len(found.config.tags)} tags on {len(found.config.devices)} devices")
+            tags, devices = len(found.config.tags), len(found.config.devices)
+            print(f"{options.config}: fine, {tags} tag{'s' * (tags != 1)} on {devices} device{'s' * (devices != 1)}")
         else:
             print(f"{options.config}: {len(found.problems)} problem{'s' * (len(found.problems) != 1)}", file=sys.stderr)
     return 2 if found.problems else 0

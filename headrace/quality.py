@@ -23,7 +23,9 @@ def main(options: argparse.Namespace) -> int:
     print(f"{'window':<32}{'readings':>9}  {''.join(f'{name:<14}' for name in _NAMES)}account of the streams")
     for window in answer["windows"]:
         scores = "".join(f"{'-' if window[name] is None else f'{window[name]:.4f}':<14}" for name in _NAMES)
-        account = "complete" if window["complete"] else f"{window['gaps']} gaps, {window['holes']} holes"
+        missing = window["gaps"] or window["holes"]
+        account = f"{window['gaps']} gaps, {window['holes']} holes" if missing else "not known until its end"
+        account = "complete" if window["complete"] else account
         if window["readings_lost"]:
             account += f", {window['readings_lost']} readings lost"
         print(f"{moment(window['from_ns']):<32}{window['readings']:>9}  {scores}{account}")

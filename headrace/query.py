@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from agent.errors import HeadraceError
+from agent.errors import HeadraceError, spoken
 from headrace.facts import moment
 from headrace.progress import Misused
 
@@ -58,6 +58,7 @@ def fetch(url: str, path: str, **parameters: object) -> bytes:
         raise NoAnswer(f"{url} broke its answer off ({type(reason).__name__}); ask again, or for less") from None
     except (OSError, ValueError) as reason:
         cause = getattr(reason, "reason", reason)
+        cause = spoken(cause) if isinstance(cause, OSError) else cause
         raise NoAnswer(f"no answer from {url}: {cause}; is `headrace datacenter` running there?") from None
 
 

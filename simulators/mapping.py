@@ -5,7 +5,6 @@ The file is edited as text, so comments, order and everything that was not moved
 
 from __future__ import annotations
 
-import socket
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from agent.errors import ConfigError, Problem
 from agent.places import Places
+from simulators import ports
 from simulators.loopback import loopback
 
 _PORTS = {"opc.tcp": 4840, "tls": 802, "mqtt": 1883, "mqtts": 8883}
@@ -33,7 +33,7 @@ class Moves:
         self._everything = everything
         self._home = ports_home
         self._found: dict[str, str] = {}
-        self._taken: set[str] = set()
+        self._taken: set[int] = set()
         self.used: set[str] = set()
 
     def url(self, url: str) -> str:
@@ -61,15 +61,10 @@ class Moves:
 
     def _free(self, port: int) -> str:
         """The port that it has, where an ordinary user may have it and no device before it took it; else a free one."""
-        wanted = port if port >= _UNPRIVILEGED and f"127.0.0.1:{port}" not in self._taken else 0
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", wanted))
-            except OSError:
-                probe.bind(("127.0.0.1", 0))
-            place = f"127.0.0.1:{probe.getsockname()[1]}"
-        self._taken.add(place)
-        return place
+        if port < _UNPRIVILEGED or port in self._taken or not ports.is_free(port):
+            [port] = ports.free(1, self._taken)
+        self._taken.add(port)
+        return f"127.0.0.1:{port}"
 
 
 def parse(text: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from agent.address import NodeAddress
 from agent.config import Config, OpcUaDevice
+from agent.document import line_of
 from agent.encoding import Form
 from agent.errors import ConfigError, Problem
 from agent.model import Tag, Value, ValueType
@@ -188,7 +189,8 @@ def _known(told: Simulation, devices: list[str], file: Path) -> None:
         if not any(fnmatchcase(name, part.name) for name in devices):
             near = get_close_matches(part.name, devices, n=1) or devices[:12]
             message = f"no device fits {part.name!r}"
-            problems.append(Problem(str(file), f"simulation.device[{at}].name", message, f"write {' or '.join(near)}"))
+            field = f"simulation.device[{at}].name"
+            problems.append(Problem(str(file), field, message, f"write {' or '.join(near)}", line_of(file, field)))
     if problems:
         raise ConfigError(problems)
 

@@ -11,6 +11,7 @@ from functools import partial
 from math import floor, isfinite
 from pathlib import Path
 
+from agent.document import line_of
 from agent.encoding import Form
 from agent.errors import ConfigError, Problem
 from agent.model import Tag, Value, ValueType
@@ -97,7 +98,9 @@ class _Playing:
     def _wrong(self, at: int, field: str, text: str) -> None:
         message, _, hint = text.rpartition("; write ")
         place = f"simulation.signal[{at}].{field}"
-        self.problems.append(Problem(str(self.file), place, message or hint, f"write {hint}"))
+        self.problems.append(
+            Problem(str(self.file), place, message or hint, f"write {hint}", line_of(self.file, place))
+        )
 
     def _named(self, beside: Tag, name: str) -> Tag | None:
         """A tag of the same device by its own name, or any by `device.tag`."""

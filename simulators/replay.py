@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from agent.errors import spoken
 from agent.simulation import MOST, Signal
 
 MOST_ROWS = 2_000_000
@@ -124,7 +125,7 @@ def _table(path: Path, named: bool) -> tuple[list[str], list[list[Any]]]:
     except UnicodeDecodeError:
         raise Unreadable(f"{path} is not text in UTF-8; write it as CSV UTF-8") from None
     except (OSError, csv.Error) as reason:
-        raise Unreadable(f"{path} can't be read: {reason}; write the path of a CSV or Parquet file") from None
+        raise Unreadable(f"{path} can't be read: {spoken(reason)}; write the path of a CSV or Parquet file") from None
     names = [each.strip() for each in rows.pop(0)] if named and rows else []
     if not rows:
         raise Unreadable(f"{path} has no rows; write the path of a file that has")

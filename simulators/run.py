@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agent.config import Config, ModbusDevice, OpcUaDevice
+from agent.document import line_of
 from agent.errors import ConfigError, HeadraceError, Problem
 from agent.model import Tag
 from simulators import certificate
@@ -271,7 +272,9 @@ def _places(config: Config) -> list[tuple[ModbusDevice | OpcUaDevice, Place]]:
                 f"simulate a copy of the config with {parts.scheme}://127.0.0.1:{parts.port or usual}, which --loopback"
                 " makes for all devices, or --map for one"
             )
-            problems.append(Problem(str(config.path), f"device[{index}].url", f"{device.name}: {wrong}", hint))
+            field = f"device[{index}].url"
+            line = line_of(config.path, field)
+            problems.append(Problem(str(config.path), field, f"{device.name}: {wrong}", hint, line))
     if problems:
         raise ConfigError(problems)
     return places

@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.peers import process
 from tests.peers.brokers import Mosquitto, Nats
 from tests.peers.servers import AsyncOpcUaServer, LibmodbusServer, ModbusSerialServer, NodeOpcUaServer
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("headrace")
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def gap(stream: UUID, first: int, last: int, readings: int, reason: str = "outbo
     ).data
 
 
-def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 40.0) -> Any:
     """Waits for a condition, and gives what it gave. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -92,7 +92,7 @@ class Rig:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.ingest.stop(5.0)
+        assert self.ingest.stop(30.0)
         self.store.close()
 
     def send(self, *bodies: bytes, word: str = "data", agent: str = AGENT, retained: bool = False) -> None:

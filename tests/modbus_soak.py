@@ -83,13 +83,17 @@ async def soak(
     device: Hostile | None = None,
     opener: Opener | None = None,
     port: int = 1,
+    pauses: float = 0.0,
 ) -> dict[str, object]:
-    """Runs so many requests against the device, in memory where no opener is given. The facts, with what was wrong."""
+    """Runs so many requests against the device, in memory where no opener is given. The facts, with what was wrong.
+
+    `pauses` are those of the machine, in seconds: by so much later than the device means to it may say something.
+    """
     settings = LineSettings((Endpoint.parse(f"{URLS[framing]}://127.0.0.1:{port}"),))
     device = device or Hostile(seed, framing, timeout=1.0, late=1.0, gap=settings.gap)
     line = Line(settings, opener or MemoryLine(device).open)
     dice = random.Random(seed + 1)
-    units = [Unit(unit, device.timeout, device.late, device) for unit in UNITS]
+    units = [Unit(unit, device.timeout, device.late + pauses, device) for unit in UNITS]
     started = time.monotonic()
     errors: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(str(context)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -122,17 +123,24 @@ def simulator(home: Path, plant: Plant, seed: int = 1, *options: str) -> Command
     return Command(home / "simulate", "simulate", str(plant.path), *shared, *options, word='"ready"')
 
 
-def headrace(*arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+def headrace(*arguments: str, timeout: float = 50.0) -> subprocess.CompletedProcess[str]:
     """Runs one command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "headrace", *arguments], capture_output=True, text=True, timeout=timeout, check=False
     )
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
+def until(condition: Callable[[], Any], seconds: float = 40.0, what: str = "") -> Any:
     """Waits for a condition, and gives what it gave. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s in vain {what}"
         time.sleep(0.05)
     return found
+
+
+async def soon(condition: Callable[[], object], seconds: float = 40.0) -> None:
+    """Waits for what other tasks of this loop bring about. Raises TimeoutError after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - there is no event of it
+            await asyncio.sleep(0.01)

@@ -6,8 +6,12 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import pytest
 
 from tests.peers.process import free_port
 from tests.rig import Device, Plant, headrace, until
@@ -36,6 +40,16 @@ def test_it_returns_when_devices_listen_and_leaves_them(tmp_path: Path) -> None:
         os.kill(facts["pid"], signal.SIGTERM)
     until(lambda: not listens(port))
     assert "All simulated devices are listening" in Path(facts["log"]).read_text(encoding="utf-8")
+
+
+def test_what_lies_where_it_is_typed_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('not the json of Python')\n")
+    plant = Plant.write(tmp_path, "mqtt://127.0.0.1:1883", devices(free_port()))
+    monkeypatch.chdir(tmp_path)
+    command = [str(Path(sys.executable).with_name("headrace")), "simulate", str(plant.path), "--background", "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert ended.returncode == 0, ended.stderr
+    os.kill(json.loads(ended.stdout)["pid"], signal.SIGTERM)
 
 
 def test_where_it_ends_before_it_says_why(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from agent.pki.store import Store
 from tests.peers.servers import AsyncuaServer
 from tests.pki_rig import CA, Made, der, equip, put, revocations, with_sha1
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 GOOD = Made()
 ISSUED = replace(GOOD, issuer=CA)
 
@@ -107,7 +109,7 @@ class Rig:
         own.mkdir(exist_ok=True)
         home.mkdir(exist_ok=True)
         (home / "own").symlink_to(own, target_is_directory=True)
-        known = {"protocol": "opcua", "name": "d", "url": server.url, "tags": "d.csv", "timeout": "3s"}
+        known = {"protocol": "opcua", "name": "d", "url": server.url, "tags": "d.csv", "timeout": "30s"}
         self.device = OpcUaDevice.model_validate(known | more)
         self.device._pki = home
         self.collector = OpcUaCollector(self.device, Intake([], 1 << 20))

@@ -34,9 +34,10 @@ def sample(request: pytest.FixtureRequest) -> Sample:
     return Sample.of(source.tags, (source.own if request.param == "own" else source.shared)(20))
 
 
+@pytest.mark.timeout(240)  # it measures for as long as it takes
 def test_every_benchmark_prints_one_json_object_a_line() -> None:
     found = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "plant", "tep"], cwd=ROOT, capture_output=True, timeout=55
+        [sys.executable, "-m", "benchmarks", "plant", "tep"], cwd=ROOT, capture_output=True, timeout=200
     )
     assert (found.returncode, found.stderr) == (0, b"")
     lines = [orjson.loads(line) for line in found.stdout.splitlines()]

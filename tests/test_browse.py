@@ -18,6 +18,8 @@ from headrace.browse import names
 from tests.peers.servers import OPCUA_NAMESPACE, OPCUA_VALUES, AsyncOpcUaServer, NodeOpcUaServer
 from tests.rig import Device, Plant, headrace
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 MANY = int(os.environ.get("HEADRACE_BROWSE", "2200"))
 
 
@@ -85,7 +87,7 @@ def test_what_was_found_before_an_interrupt_is_kept(large: LargeServer, tmp_path
             if "nodes found" in line:
                 break
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=20)
+        _, said = running.communicate(timeout=60)
         written.seek(0)
         printed = written.read()
     if running.returncode == 1:  # else it was quicker than the signal

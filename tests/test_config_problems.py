@@ -215,7 +215,7 @@ CASES = {
     "deadband": Case("deadband=0.1", "deadband=-1", P, 2, "filter", "below zero", "write deadband=0.1"),
     "level": Case("production,2", "production,4", P, 3, "level", "not a level", "write 1, 2 or 3"),
     "tag twice": Case("count,ir", "temp,ir", P, 3, "name", "taken by line 2", "write another"),
-    "too many cells": Case("die temperature", "die, temperature", P, 2, "(row)", "more cells", "double quotes"),
+    "too many cells": Case("die temperature", "die, temperature", P, 2, "(row)", "in cell 15 stands", "double quotes"),
     "open quote": Case("die temperature", '"die temperature', P, 2, "(row)", "unexpected end", "close every quote"),
     "node": Case("nsu=urn:plant;i=7", "Plant.Raw", F, 3, "address", "not an OPC UA node id", "write nsu=urn:plant"),
     "OPC UA string": Case("i=7,int16,,0.1", "i=7,string[9],,", F, 3, "type", "brings its own length", "write string"),

@@ -27,6 +27,8 @@ from datacenter.store import StoreError
 from tests.datacenter_rig import AGENT, EPOCH, TAGS, DataCenter, block, catalog, until
 from tests.peers.brokers import Broker, Mosquitto, Nats
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 TOPICS = Topics(AGENT)
 
 
@@ -44,7 +46,7 @@ class Gateway:
         self._client.reconnect_delay_set(1, 1)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        assert self._subscribed.wait(10.0)
+        assert self._subscribed.wait(30.0)
 
     def _take(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
         if message.topic == TOPICS.receipts:
@@ -93,16 +95,15 @@ async def running(
             task.result()
         yield up.result()["url"], stop
         stop.set()
-        started = time.monotonic()
-        await task
-        assert time.monotonic() - started < 3.0
+        async with asyncio.timeout(20.0):
+            await task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
 async def healthy(url: str, status: int = 200) -> None:
-    async with httpx.AsyncClient(base_url=url) as client, asyncio.timeout(20):
+    async with httpx.AsyncClient(base_url=url, timeout=30.0) as client, asyncio.timeout(40):
         while (await client.get("/healthz")).status_code != status:  # noqa: ASYNC110 - another program's condition
             await asyncio.sleep(0.02)
 
@@ -114,7 +115,7 @@ async def test_from_the_broker_to_the_answer(broker: Broker, tmp_path: Path) -> 
         gateway = await asyncio.to_thread(Gateway, broker.port)
         # A block first, so that the catalog is asked for.
         gateway.send(block(stream, 1))
-        await asyncio.to_thread(until, lambda: gateway.wanted == [EPOCH])
+        await asyncio.to_thread(until, lambda: set(gateway.wanted) == {EPOCH})
         gateway.send(catalog(), TOPICS.catalog, retain=True)
         # A broker may hand over what follows before the catalog, and a block that waits twice for it counts once.
         await asyncio.to_thread(until, lambda: gateway.receipts.get(stream) == 1)
@@ -123,7 +124,7 @@ async def test_from_the_broker_to_the_answer(broker: Broker, tmp_path: Path) -> 
         await asyncio.to_thread(until, lambda: gateway.receipts.get(stream) == 5)
         gateway.send(State(True, other := uuid4()).encode(), TOPICS.state, retain=True)
         await asyncio.to_thread(until, lambda: gateway.receipts.get(other) == 0)
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=30.0) as client:
             answer = (await client.get("/v1/readings", params={"id": "88.1/press1.float64"})).json()
             assert [row[1] for row in answer["readings"]] == [s + at / 10 for s in range(1, 6) for at in range(3)]
             summary = (await client.get("/v1/summary")).json()
@@ -152,9 +153,14 @@ async def test_the_broker_may_come_later_and_go(tmp_path: Path, caplog: pytest.L
     caplog.set_level(logging.INFO)
     nats = Nats(tmp_path / "broker")
     stream = uuid4()
+
+    def events() -> list[str]:
+        return [getattr(record, "event", "") for record in caplog.records if record.name == "headrace.subscription"]
+
     try:
         async with running(tmp_path / "store", nats.url) as (url, _):
             await healthy(url, 503)
+            await asyncio.to_thread(until, lambda: events() == ["broker_lost"])
             await asyncio.to_thread(nats.start)
             await healthy(url)
             gateway = await asyncio.to_thread(Gateway, nats.port)
@@ -163,6 +169,7 @@ async def test_the_broker_may_come_later_and_go(tmp_path: Path, caplog: pytest.L
             await asyncio.to_thread(until, lambda: gateway.receipts.get(stream) == 1)
             await asyncio.to_thread(nats.kill)
             await healthy(url, 503)
+            await asyncio.to_thread(until, lambda: events()[2:] == ["broker_lost"])
             await asyncio.to_thread(nats.start)
             await healthy(url)
             gateway.send(block(stream, 2))
@@ -170,8 +177,7 @@ async def test_the_broker_may_come_later_and_go(tmp_path: Path, caplog: pytest.L
             gateway.close()
     finally:
         nats.kill()
-    events = [getattr(record, "event", "") for record in caplog.records if record.name == "headrace.subscription"]
-    assert events == ["broker_lost", "broker_back", "broker_lost", "broker_back"]
+    assert events() == ["broker_lost", "broker_back", "broker_lost", "broker_back"]
 
 
 @pytest.mark.parametrize("mqtt", ["5", "3.1.1"])
@@ -196,13 +202,15 @@ def test_kill_9_in_the_middle_of_ingest(nats: Nats, tmp_path: Path) -> None:
     gateway = Gateway(nats.port)
     gateway.send(catalog(), TOPICS.catalog, retain=True)
     over = threading.Event()
+    until_killed = [last]
+    """No block from here on is sent before the next kill: each comes in the middle."""
 
     def feed() -> None:
         """Sends a window of blocks above the last receipt again and again, as an agent does where receipts stay out."""
         sent = 0
         while not over.is_set():
             known = gateway.receipts.get(stream, 0)
-            if sent >= min(known + 300, last):
+            if sent >= min(known + 300, until_killed[0]):
                 over.wait(0.2)
                 if gateway.receipts.get(stream, 0) == known:
                     sent = known
@@ -217,6 +225,7 @@ def test_kill_9_in_the_middle_of_ingest(nats: Nats, tmp_path: Path) -> None:
         try:
             for round_ in range(4):
                 target = round_ * 300 + chance.randrange(1, 250)
+                until_killed[0] = (round_ + 1) * 300
                 # NATS may wait for 30 s before it sends again what the killed one did not acknowledge.
                 until(lambda target=target: gateway.receipts.get(stream, 0) >= target, 40.0)  # type: ignore[misc]
                 time.sleep(chance.random() * 0.05)
@@ -224,15 +233,17 @@ def test_kill_9_in_the_middle_of_ingest(nats: Nats, tmp_path: Path) -> None:
                 promised = gateway.receipts[stream]
                 assert promised < last, "it was killed in the middle"
                 center.start()
-                [account] = httpx.get(f"{center.url}/v1/streams").json()
+                [account] = httpx.get(f"{center.url}/v1/streams", timeout=30.0).json()
                 assert account["committed"] >= promised
+            until_killed[0] = last
             until(lambda: gateway.receipts.get(stream) == last, 60.0)
         finally:
             over.set()
             feeder.join()
-        answer = httpx.get(f"{center.url}/v1/readings", params={"id": "88.1/press1.float64", "limit": 100_000}).json()
+        asked = {"id": "88.1/press1.float64", "limit": "100000"}
+        answer = httpx.get(f"{center.url}/v1/readings", params=asked, timeout=30.0).json()
         assert [row[1] for row in answer["readings"]] == [s + at / 10 for s in range(1, last + 1) for at in range(3)]
-        [account] = httpx.get(f"{center.url}/v1/streams").json()
+        [account] = httpx.get(f"{center.url}/v1/streams", timeout=30.0).json()
         assert (account["readings"], account["blocks"], account["holes"]) == (3 * last, last, [])
     gateway.close()
 
@@ -256,6 +267,9 @@ async def test_what_keeps_it_from_starting_is_said(tmp_path: Path) -> None:
 
 
 async def test_every_type_is_in_the_catalog(tmp_path: Path) -> None:
-    async with running(tmp_path, "mqtt://127.0.0.1:1") as (url, _), httpx.AsyncClient(base_url=url) as client:
+    async with (
+        running(tmp_path, "mqtt://127.0.0.1:1") as (url, _),
+        httpx.AsyncClient(base_url=url, timeout=30.0) as client,
+    ):
         assert (await client.get("/v1/catalog")).json() == []
         assert len(TAGS) == len(ValueType)

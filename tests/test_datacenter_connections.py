@@ -18,6 +18,8 @@ from datacenter.run import serve
 from datacenter.store import Snapshot
 from tests.datacenter_rig import BEGIN, REAL, TAGS, Rig, block, catalog, until
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 
 @contextlib.asynccontextmanager
 async def served(store: Path) -> AsyncIterator[str]:
@@ -56,7 +58,7 @@ def dial(place: str, receive: int = 0) -> socket.socket:
 async def test_silent_connections_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "ASKED_WITHIN", 1.0)
     monkeypatch.setattr(connection, "LOOK", 0.1)
-    async with served(tmp_path) as place, httpx.AsyncClient() as http:
+    async with served(tmp_path) as place, httpx.AsyncClient(timeout=30.0) as http:
         with contextlib.ExitStack() as open_:
             silent = [open_.enter_context(dial(place)) for _ in range(40)]
             drips = [open_.enter_context(dial(place)) for _ in range(40)]
@@ -74,7 +76,9 @@ async def test_silent_connections_keep_nobody_out(tmp_path: Path, monkeypatch: p
             for _ in range(30):
                 assert (await http.get(f"http://{place}/v1/streams")).status_code == 200
                 await asyncio.sleep(0.05)
-            assert all(gone(each) for each in silent)
+            left = silent
+            while left := [each for each in left if not gone(each)]:  # noqa: ASYNC110 - of the server's doing
+                await asyncio.sleep(0.05)
 
 
 def gone(line: socket.socket) -> bool:
@@ -87,7 +91,7 @@ def gone(line: socket.socket) -> bool:
 
 
 async def test_an_answer_that_nobody_takes_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TAKEN_WITHIN", 1.0)
+    monkeypatch.setattr(connection, "TAKEN_WITHIN", 2.5)
     monkeypatch.setattr(connection, "LOOK", 0.1)
     many = 400_000
     with Rig(tmp_path) as rig:
@@ -104,7 +108,7 @@ async def test_an_answer_that_nobody_takes_is_given_up(tmp_path: Path, monkeypat
                 taken += len(part)
                 if part.endswith(b"]}"):
                     break
-                # Slow, but it takes some within each second.
+                # Slow, but it takes some within that time, again and again.
                 if pause > 0:
                     await asyncio.sleep(0.5)
                     pause -= 0.5
@@ -127,7 +131,7 @@ async def test_a_question_of_whom_nobody_waits_for_any_more_is_stopped(
         return view.rows("SELECT sum(sqrt(i)) FROM range(1000000000000) t(i)")
 
     monkeypatch.setattr(overview, "agents", slow)
-    async with served(tmp_path) as place, httpx.AsyncClient(timeout=20.0) as http:
+    async with served(tmp_path) as place, httpx.AsyncClient(timeout=40.0) as http:
         asked = b"GET /v1/agents HTTP/1.1\r\nHost: x\r\n\r\n"
         lines = [dial(place) for _ in range(6)]
         for line in lines:

@@ -314,9 +314,10 @@ access = "token"
 def headrace(home: Path, *arguments: str, token: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "headrace", *arguments]
     environment = {"HEADRACE_TOKEN": token, "PATH": "", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=50)
 
 
+@pytest.mark.timeout(300)  # twenty commands, one after the other
 def test_the_commands_work_on_a_data_center_that_runs(tmp_path: Path) -> None:
     with Rig(tmp_path / "store") as rig:
         rig.send(catalog(), word="catalog")
@@ -350,6 +351,9 @@ def test_the_commands_work_on_a_data_center_that_runs(tmp_path: Path) -> None:
             assert " 2.0" in headrace(tmp_path, "query", identifier, *url, *window, token=grant["token"]).stdout
             quality = headrace(tmp_path, "quality", identifier, *url, "--json", token=grant["token"])
             assert json.loads(quality.stdout)["windows"][0]["readings"] == 5
+            later = ("--from", "2100-01-01", "--to", "2100-01-02")
+            told = headrace(tmp_path, "quality", identifier, *url, *later, token=grant["token"]).stdout
+            assert told.rstrip().endswith("not known until its end"), told
             listed = headrace(tmp_path, "grant", "list", str(path), "--json")
             [known] = json.loads(listed.stdout)["grants"]
             assert (known["who"], known["live"], "token" in known) == ("plant-b", True, False)

@@ -16,6 +16,8 @@ from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 from tests.rig import Device, Json, Plant, agent, data_center, simulator, until
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 HEADER = "name,address,type,order,level,domain"
 ROWS = ["temp,hr:0,float32,,1,", "count,hr:2,uint32,CDAB,2,", "recipe,hr:4,float32,,3,rd"]
 SECRET = "88.118.8/press.recipe"
@@ -36,10 +38,17 @@ def last(process: object) -> Json:
     return lines[-1] if lines else {}
 
 
+def in_force(home: Path) -> bool:
+    """Whether a changed policy holds: it is taken from the block on that is the next when it has been worked out."""
+    ledgers = (home / "agent" / "audit").glob("configuration-*.jsonl")
+    return any('"kind":"epoch"' in path.read_text() for path in ledgers)
+
+
 def test_a_denied_tag_is_in_no_byte_and_no_block_mixes_levels(tmp_path: Path, mosquitto: Mosquitto) -> None:
     with Capture(mosquitto.port) as wire:
-        plant = plant_of(tmp_path, wire.port, DENY)
-        with simulator(tmp_path, plant), agent(tmp_path, plant) as process:
+        # Without a data center: what the broker has acknowledged is done with, and is not sent again.
+        plant = plant_of(tmp_path, wire.port, f'\nconfirm = "broker"{DENY}')
+        with simulator(tmp_path, plant), agent(tmp_path, plant, "--drain", "30") as process:
             until(lambda: len(wire.readings()["88.118.8/press.count"]) > 20)
             process.stop()
             facts = last(process)["egress"]
@@ -57,18 +66,23 @@ def test_a_denied_tag_is_in_no_byte_and_no_block_mixes_levels(tmp_path: Path, mo
 def test_a_new_policy_holds_from_the_next_block_on(tmp_path: Path, mosquitto: Mosquitto) -> None:
     with Capture(mosquitto.port) as wire:
         plant = plant_of(tmp_path, wire.port)
-        with simulator(tmp_path, plant), data_center(tmp_path, plant), agent(tmp_path, plant) as process:
+        with (
+            simulator(tmp_path, plant),
+            data_center(tmp_path, plant),
+            agent(tmp_path, plant, "--drain", "30") as process,
+        ):
             until(lambda: len(wire.readings()[SECRET]) > 10)
             text = plant.path.read_text()
             plant.path.write_text(text + DENY)
-            asked = time.time_ns()
             os.kill(process.pid, signal.SIGHUP)
-            until(lambda: "config_reloaded" in process.events())
+            until(lambda: in_force(tmp_path))
+            assert "config_reloaded" in process.events()
+            reloaded = time.time_ns()
             others = len(wire.readings()["88.118.8/press.temp"])
             until(lambda: len(wire.readings()["88.118.8/press.temp"]) > others + 20)
             before = wire.readings()[SECRET]
-            # At most what was pushed before the change was read; a second is the file's check.
-            assert max(time_ns for time_ns, _ in before) < asked + 1_000_000_000
+            # At most what was pushed before the new epoch began.
+            assert max(time_ns for time_ns, _ in before) < reloaded
             plant.path.write_text(text.replace('id = "test-agent"', 'id = "other"'))
             os.kill(process.pid, signal.SIGHUP)
             until(lambda: "config_refused" in process.events())
@@ -83,7 +97,7 @@ def test_a_new_policy_holds_from_the_next_block_on(tmp_path: Path, mosquitto: Mo
         assert facts["accepted"] == egress["allowed"] + egress["withheld"]
         assert summary["readings"] + egress["withheld_on_the_way"] == egress["allowed"]
         temp = [time_ns for time_ns, _ in sorted(set(wire.readings()["88.118.8/press.temp"]))]
-        assert max(b - a for a, b in itertools.pairwise(temp)) < 2_000_000_000
+        assert max(b - a for a, b in itertools.pairwise(temp)) < 15_000_000_000
 
 
 def test_what_waits_is_judged_by_the_policy_of_now(tmp_path: Path, mosquitto: Mosquitto) -> None:
@@ -95,16 +109,15 @@ def test_what_waits_is_judged_by_the_policy_of_now(tmp_path: Path, mosquitto: Mo
         with (
             simulator(tmp_path, plant),
             data_center(tmp_path, plant),
-            agent(tmp_path, plant, "--drain", "9") as process,
+            agent(tmp_path, plant, "--drain", "40") as process,
         ):
             until(lambda: (seen := last(process)) and seen["outbox"]["readings"] > 40)
             rule = f'\n[egress]\n[[egress.rule]]\naction = "deny"\nidentifiers = ["{SECRET}"]\n'
             plant.path.write_text(plant.path.read_text() + rule)
             os.kill(process.pid, signal.SIGHUP)
-            until(lambda: "config_reloaded" in process.events())
+            until(lambda: in_force(tmp_path))
             mosquitto.start()
             until(lambda: len(wire.readings()["88.118.8/press.temp"]) > 30)
-            until(lambda: (seen := last(process)) and seen["outbox"]["entries"] <= 2, 30)
             process.stop()
             facts = last(process)
             summary = plant.summary()
@@ -142,6 +155,16 @@ def test_level_3_has_a_broker_of_its_own(tmp_path: Path, mosquitto: Mosquitto) -
         ("[egress]\n[[egress.rule]]\naction = 'deny'\nlevels = [4]", "4 is not a level", None),
         ('[audit]\nkeep = "179d"', "records kept for 179 days", None),
         ('[egress]\nlevel3 = { url = "mqtt://127.0.0.1:1883" }', "the broker that everything else has", None),
+        (
+            '[egress.level3]\nurl = "mqtts://inner:8883"\nca = "inner.pem"\n[labels]\nlevel = 3',
+            "there is no file",
+            None,
+        ),
+        (
+            '[egress.level3]\nurl = "mqtt://who:s3cret@inner:1883"\n[labels]\nlevel = 3',
+            "the password would cross the line unencrypted",
+            None,
+        ),
         ("[labels]\nrequired = true", "2 tags have no domain or no level", None),
         ('[labels]\nrequired = true\ndomain = "生产"', None, None),
     ],

@@ -53,19 +53,19 @@ def devices(home: Path) -> list[Device]:
     }
     header = "name,address,type,order,invalid"
     return [
-        Device(name, f'protocol = "modbus"\npoll = "400ms"\ntimeout = "1s"\n{lines}', rows(), header)
+        Device(name, f'protocol = "modbus"\npoll = "400ms"\ntimeout = "10s"\n{lines}', rows(), header)
         for name, lines in places.items()
     ]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_every_line_and_every_form_is_stored_as_the_plant_had_it(tmp_path: Path, mosquitto: Mosquitto) -> None:
     plant = Plant.write(tmp_path, mosquitto.url, devices(tmp_path))
     with simulator(tmp_path, plant, SEED), data_center(tmp_path, plant), agent(tmp_path, plant) as process:
         found = config.load(plant.path)
         oracle = Oracle(VirtualPlant(found.tags, SEED), found)
         last = [device.tags[-1].identifier for device in found.devices]
-        until(lambda: all(len(_good(plant, each)) >= 2 for each in last), 90)
+        until(lambda: all(len(_good(plant, each)) >= 2 for each in last), 150)
         for tag in found.tags:
             readings = _good(plant, tag.identifier)
             assert readings, tag

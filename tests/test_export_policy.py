@@ -21,6 +21,8 @@ from tests import test_outbox_command as outbox_command
 from tests.rig import headrace
 from tests.test_outbox import MEBIBYTE, opened
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 NAMES = ("temp", "count", "recipe")
 SECRET = "88.118.8/press1.recipe"
 CONFIG = f"""{outbox_command.CONFIG}

@@ -22,6 +22,8 @@ from tests.peers.servers import (
 )
 from tests.rig import Device, Plant, agent, data_center, until
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 UNKNOWN_NODE = 0x80340000
 MODBUS_TAGS = [f"h{number},hr:{number},{kind},{order}" for number, (kind, order, _) in HOLDING.items()]
 
@@ -37,7 +39,7 @@ def modbus(name: str, url: str) -> Device:
     rows += ["coil3,co:3,bool,", "coil4,co:4,bool,", "input3,di:3,bool,", "register7,ir:7,uint16,"]
     # Past the 200 items that the server has: it refuses this tag, and must answer the others all the same.
     rows += ["beyond,hr:5000,uint16,"]
-    return Device(name, f'protocol = "modbus"\nurl = "{url}"\npoll = "100ms"', rows)
+    return Device(name, f'protocol = "modbus"\nurl = "{url}"\npoll = "100ms"\ntimeout = "10s"', rows)
 
 
 def check_modbus(plant: Plant, device: str) -> None:
@@ -82,7 +84,8 @@ def test_node_opcua(
     rows.append(f"Mistyped,nsu={OPCUA_NAMESPACE};s=String,float32,")
     rows.append(f"Narrow,nsu={OPCUA_NAMESPACE};s=Int16s,int8[],")
     lines = (
-        f'protocol = "opcua"\nurl = "{node_opcua_server.url}"\npublish = "200ms"\nsampling = "50ms"\nsecurity = "None"'
+        f'protocol = "opcua"\nurl = "{node_opcua_server.url}"\npublish = "200ms"\nsampling = "every change"'
+        '\nsecurity = "None"'
     )
     plant = Plant.write(tmp_path, mosquitto.url, [Device("server", lines, rows)])
     running.enter_context(data_center(tmp_path, plant))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from agent.config import load
 from agent.model import Value
 from simulators.oracle import Oracle
@@ -12,6 +14,8 @@ from tests.peers.brokers import Mosquitto
 from tests.peers.process import free_port
 from tests.rig import Device, Plant, agent, data_center, simulator, until
 
+pytestmark = pytest.mark.timeout(180)  # programs start, and the machine may be busy
+
 ROWS = (
     "a,hr:0,float32,CDAB,", "b,hr:2,int16,,", "c,hr:9,float32,,", "d,40021,uint32,,", "e,hr:26,float64,BADC,",
     "f,hr:38,int16,,300ms", "g,hr:500.3,bool,,", "h,co:0,bool,,", "i,co:100,bool,,",
@@ -19,7 +23,7 @@ ROWS = (
 
 
 def test_a_device_without_registers_in_the_gaps_is_read_whole(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    lines = f'protocol = "modbus"\nurl = "tcp://127.0.0.1:{free_port()}"\npoll = "100ms"\ntimeout = "500ms"'
+    lines = f'protocol = "modbus"\nurl = "tcp://127.0.0.1:{free_port()}"\npoll = "100ms"\ntimeout = "10s"'
     plant = Plant.write(tmp_path, mosquitto.url, [Device("press", lines, ROWS, "name,address,type,order,poll")])
     config = load(plant.path)
     oracle = Oracle(Signals(config.tags, seed=1), config)

@@ -14,7 +14,7 @@ from agent.collectors.modbus import ModbusCollector
 from agent.errors import NotConnected
 from agent.model import StatusCode
 from tests.bus import RAW, Bus, Rig, Said, dead, registers, steady
-from tests.virtual_time import run
+from tests.virtual_time import VirtualLoop, run
 
 TIMEOUT = 0.02
 URLS = ("tcp://first", "rtu+tcp://first", "ascii+tcp://first")
@@ -85,6 +85,31 @@ def test_one_late_answer_is_never_that_of_the_next_request(url: str) -> None:
             await collector.read()
         await collector.close()
         assert [payload for _, _, payload in rig.inlet.good] == [struct.pack(">H", n) for n in numbers] * 3
+
+    run(scene())
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_an_answer_that_lay_there_while_the_machine_stood_still_is_asked_for_again(url: str) -> None:
+    """A reading has the middle of its request as its time: of one that took 5 s it would be 2.5 s off."""
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        still = iter([0.0, 5.0])
+
+        def unit(pdu: bytes) -> Said:
+            loop.call_later(0.001, loop.stand_still, next(still, 0.0))
+            return [(0.005, registers(pdu))]
+
+        rig = Rig(Bus({1: unit}), {1: [100]}, url, timeout="50ms", poll="1s")
+        await rig.collectors[1].connect()
+        await rig.collectors[1].read()
+        (taken, _, payload), (asked, _, _) = rig.inlet.good[-1], rig.bus.asked[-1]
+        assert (len(rig.inlet.good), len(rig.bus.asked), payload) == (1, 3, b"\0\x64")
+        assert taken - asked < 0.01
+        assert rig.collectors[1].counters["discarded_late"] == 1
+        assert rig.inlet.bad == []
 
     run(scene())
 

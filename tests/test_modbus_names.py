@@ -43,7 +43,7 @@ async def test_names_that_are_looked_up_in_vain_keep_no_thread_from_the_sealer(m
         for _ in range(20):
             await asyncio.to_thread(int)
             await asyncio.sleep(0.01)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 15
     finally:
         answer.set()
         for task in tasks:

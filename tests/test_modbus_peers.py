@@ -47,7 +47,7 @@ def peer_tags() -> list[Tag]:
 async def read(url: str, tags: Sequence[Tag], **options: Any) -> Recorder:
     """Connects, polls three times, closes; what was read."""
     inlet = Recorder(tags)
-    (collector,) = collectors([device(1, tags, url, poll="20ms", timeout="2s", late="100ms", **options)], inlet)
+    (collector,) = collectors([device(1, tags, url, poll="20ms", timeout="20s", late="100ms", **options)], inlet)
     try:
         await collector.connect()
         for _ in range(3):
@@ -175,7 +175,7 @@ async def test_udp() -> None:
         port = transport.get_extra_info("sockname")[1]
         inlet = Recorder(simple_tags())
         (collector,) = collectors(
-            [device(1, simple_tags(), f"udp://127.0.0.1:{port}", poll="10ms", timeout="100ms", tries=3)], inlet
+            [device(1, simple_tags(), f"udp://127.0.0.1:{port}", poll="10ms", timeout="200ms", tries=6)], inlet
         )
         await collector.connect()
         for _ in range(10):

@@ -199,6 +199,9 @@ def test_check_names_what_is_wrong(tmp_path: Path, signals: str, field: str, mes
     [problem] = caught.value.problems
     assert field in problem.field
     assert message in problem.message
+    assert "Errno" not in problem.message
+    assert problem.line is not None
+    assert problem.line > len(path.read_text().splitlines()) - len(signals.splitlines())
 
 
 def test_what_was_meant_is_said(tmp_path: Path) -> None:

@@ -437,6 +437,7 @@ def test_devices_elsewhere_are_refused() -> None:
         Simulation(found, 1)
     assert [problem.field for problem in caught.value.problems] == ["device[0].url", "device[2].url"]
     assert "192.168.1.9 is not this machine" in str(caught.value)
+    assert caught.value.problems[0].line
     assert "opc.tcp://127.0.0.1:4840" in caught.value.problems[1].hint
 
 

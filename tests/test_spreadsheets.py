@@ -45,6 +45,28 @@ def found(tmp_path: Path, content: bytes) -> list[tuple[int | None, str, str, st
         ("a,hr:1,int16,,,deadband＝0.1,,", "filter", "full-width", "write deadband=0.1"),
         ("a,hr:1,int16,,,on change,,", "filter", "is not a filter", "write on_change"),
         ("a,hr:1,int16,,,,２,", "level", "full-width", "write 2"),
+        ("'a,hr:1,int16,,,,,", "name", "an apostrophe in front", "write a"),
+        ("a,'40001,int16,,,,,", "address", "an apostrophe in front", "write 40001"),
+        ("a,’40001,int16,,,,,", "address", "an apostrophe in front", "write 40001"),
+        ("a,hr:1,int16,'0.1,,,,", "scale", "an apostrophe in front", "write 0.1"),
+        ('a,hr:1,int16,"1.234,5",,,,', "scale", "'1.234,5' is not a number", "write 1234.5"),
+        ('a,hr:1,int16,"1,234.5",,,,', "scale", "'1,234.5' is not a number", "write 1234.5"),
+        ("a,hr:1,int16,10%,,,,", "scale", "'10%' is not a number", "write 0.1"),
+        ("a,hr:1,int16,#DIV/0!,,,,", "scale", "a spreadsheet's formula that failed", "write one such as 0.1"),
+        ("a,#REF!,int16,,,,,", "address", "a spreadsheet's formula that failed", "write hr:100"),
+        ("=A1,hr:1,int16,,,,,", "name", "a spreadsheet's formula", "write 1 to 64 letters"),
+        ("a,=B2+1,int16,,,,,", "address", "a spreadsheet's formula", "write hr:100"),
+        ("a,hr:1,STRING[16],,,,,", "type", "'STRING[16]' is not a type", "write string[16]"),
+        ("a,hr:1,string,,,,,", "type", "does not say how long", "write string[16]"),
+        ("a,hr:1,int16[4],,,,,", "type", "'int16[4]' is not a type", "write int16"),
+        ("a,hr:1,int24,,,,,", "type", "'int24' is not a type", "write one of bool, int8, int16"),
+        ("a,hr:1,s16,,,,,", "type", "'s16' is not a type", "write int16"),
+        ("a,hr:1,short,,,,,", "type", "'short' is not a type", "write int16"),
+        ("a,40101-40102,int16,,,,,", "address", "is not a Modbus address", "write 40101"),
+        ("a,hr:100+1,int16,,,,,", "address", "is not a Modbus address", "write hr:100"),
+        ("a,%MW100,int16,,,,,", "address", "a PLC's own name", "write the register that the PLC's Modbus table"),
+        ("a,DB1.DBD4,int16,,,,,", "address", "a PLC's own name", "write the register that the PLC's Modbus table"),
+        ("a,D100,int16,,,,,", "address", "a PLC's own name", "write the register that the PLC's Modbus table"),
     ],
 )
 def test_a_slip_and_what_was_meant(tmp_path: Path, row: str, column: str, says: str, hint: str) -> None:
@@ -94,6 +116,7 @@ def test_names_that_could_not_be_read_are_not_complained_of_one_by_one(tmp_path:
         ("name，address，type\na，hr:1，int16\n".encode(), "is no header line"),
         (b"name|address|type\na|hr:1|int16\n", "is no header line"),
         (b"a,hr:1,int16\nb,hr:2,int16\n", "'a,hr:1,int16' is no header line"),
+        ("name，address，type\na，hr:1，int16\n".encode(), "(it has full-width characters)"),
         (b"Press shop tags,,\n,,\nname,address,type\na,hr:1,int16\n", "is no header line"),
     ],
 )
@@ -101,6 +124,35 @@ def test_a_file_without_a_header_is_one_problem(tmp_path: Path, content: bytes, 
     ((_, _, message, hint),) = found(tmp_path, content)
     assert says in message
     assert hint.startswith(("write a header line such as name,address,type,", "write it as 'CSV UTF-8'"))
+
+
+@pytest.mark.parametrize("name", ["3-Mar", "Mar-03", "1-Apr-26", "3月1日", "2026年3月1日"])
+def test_a_name_that_a_spreadsheet_made_a_date_is_warned_of(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, press=f"name,address,type\na,hr:1,int16\n{name},hr:2,int16\n3-1,hr:3,int16\n")
+    (warning,) = [each for each in check(path).warnings if each.field == "name"]
+    assert (warning.line, "dates" in warning.message) == (3, True)
+    assert "make the column's format text" in warning.hint
+
+
+def test_a_cell_under_no_column_is_shown(tmp_path: Path) -> None:
+    rows = f"{HEAD}a,hr:1,int16,,,,1,dies,upper\nb,hr:2,int17,,,,,\n"
+    wrong = found(tmp_path, rows.encode())
+    assert [(line, field) for line, field, _, _ in wrong] == [(2, "(row)"), (3, "type")]
+    assert wrong[0][2] == "'upper' in cell 9 stands under no column of the header"
+    assert "in double quotes" in wrong[0][3]
+    ((line, field, message, _),) = found(tmp_path, b"name;address;type;;\na;hr:1;int16;;seen\nb;hr:2;int16;;\n")
+    assert (line, field, message) == (2, "(row)", "'seen' in cell 5 stands under no column of the header")
+    ((_, _, message, _),) = found(tmp_path, b",name,address,type\nold,a,hr:1,int16\n,b,hr:2,int16\n")
+    assert message == "'old' in cell 1 stands under no column of the header"
+
+
+def test_utf_16_hides_no_other_mistake(tmp_path: Path) -> None:
+    rows = "name\taddress\ttype\n温度\thr:1\tint16\nb\thr:2\tint17\n"
+    for content in (rows.encode("utf-16"), rows.encode("utf-16-le"), b"\xfe\xff" + rows.encode("utf-16-be")):
+        wrong = found(tmp_path, content)
+        assert [(line, field) for line, field, _, _ in wrong] == [(1, "(file)"), (3, "type")]
+        assert wrong[0][2].startswith("UTF-16")
+        assert "Notepad" in wrong[0][3]
 
 
 def test_excel_s_line_about_the_delimiter_is_none_of_the_tags(tmp_path: Path) -> None:

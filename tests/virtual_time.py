@@ -32,6 +32,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual.now
 
+    def stand_still(self, seconds: float) -> None:
+        """As if nothing of this program ran for a while: what came in between is heard after it."""
+        self._virtual.now += seconds
+
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """As `asyncio.run`, in virtual time. Threads and sockets have no place in it."""

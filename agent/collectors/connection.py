@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 from agent.collectors.carrier import Ear, Trust, Wire, open_wire
 from agent.collectors.ways import Ways
 from agent.endpoint import Carrier, Endpoint, LineSettings
-from agent.errors import NotConnected
+from agent.errors import NotConnected, spoken
 
 log = logging.getLogger("headrace.collector")
 
@@ -150,7 +150,7 @@ class Connection:
         except TimeoutError:
             raise NotConnected(f"no connection to {endpoint.place} within {patience:g} s") from None
         except OSError as reason:
-            raise NotConnected(f"no connection to {endpoint.place}: {reason.strerror or reason}") from reason
+            raise NotConnected(f"no connection to {endpoint.place}: {spoken(reason)}") from reason
         except Exception as reason:
             # Whatever it is, the devices on the line have to learn that they have none.
             log.exception("%s can't be opened", endpoint.place, extra={"event": "device_error"})

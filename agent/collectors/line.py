@@ -37,6 +37,8 @@ MUTE = 4
 """Time-outs in a row, of all units together and at least two of each, after which the connection counts as lost."""
 NOISE = 20.0
 """How many times the longest silence a line may stay dirty before it counts as lost."""
+TAKEN_LATE = 0.1
+"""Seconds after its deadline at which an answer may be taken up: its reading's time is off by half of that more."""
 DISTURBED = 8
 """How many answers spoilt by other units count as one try in vain."""
 
@@ -392,6 +394,12 @@ class Line:
         turn, question = flight.turn, flight.question
         time_ns = now_ns() - (time.perf_counter_ns() - flight.sent) // 2
         self._mute = 0
+        if self._loop.time() > flight.deadline + TAKEN_LATE:
+            # It came in time, perhaps, and this program stood still: nobody can say any more when it was true.
+            self._connection.answered()
+            self._count(Discard.LATE, flight)
+            self._fail(flight, f"the answer of unit {question.unit} was taken up too late: this machine was held up")
+            return
         if isinstance(verdict, bytes):
             self._connection.answered()
             turn.flying -= 1

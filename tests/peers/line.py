@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from simulators.proxy import Fault, Proxy
 
-SECONDS = 10.0
+SECONDS = 40.0
 
 
 class Line:

@@ -15,11 +15,15 @@ from random import SystemRandom
 from types import TracebackType
 from typing import Self
 
-START_SECONDS = 30.0
-STOP_SECONDS = 5.0
+START_SECONDS = 45.0
+STOP_SECONDS = 20.0
 PAUSE_SECONDS = 0.02
-PORTS = range(10_000, 32_768)
-"""Those above are Linux's for connections going out: one of those may take a free port before its listener does."""
+PORTS = range(10_000, 20_000)
+"""Those above are for the demo (`simulators.ports`), and from 32,768 on for connections going out."""
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_left: list[int] = []
+"""The ports that this process has not given out yet, of those that no other worker of pytest gives out."""
 
 
 class PeerMissing(AssertionError):
@@ -30,8 +34,15 @@ class PeerMissing(AssertionError):
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens at now, and that no connection going out is given."""
-    for port in SystemRandom().sample(PORTS, 100):
+    """A TCP port of 127.0.0.1 that nothing listens at now, and that no connection going out is given.
+
+    Until its program listens nothing shows that a port was given out: nobody gets it a second time, before all others.
+    """
+    for _ in range(100):
+        if not _left:
+            mine = PORTS[_WORKER::_WORKERS]
+            _left.extend(SystemRandom().sample(mine, len(mine)))
+        port = _left.pop()
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     raise AssertionError("100 ports were taken")

@@ -10,7 +10,7 @@ from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.crypto import security_policies as asyncua_policies
 
-from agent.collectors.opcua.link import FAULTS, said, within
+from agent.collectors.opcua.link import FAULTS, dial, said, within
 from agent.collectors.opcua.transport import bounded
 from agent.config import OpcUaDevice
 from agent.errors import NotConnected
@@ -116,10 +116,12 @@ async def offered(url: str, seconds: float) -> Sequence[ua.EndpointDescription]:
     client = bounded(Client(url, timeout=seconds))
     client.uaclient.pre_request_hook = None
     try:
-        await within(seconds, client.connect_socket())
+        await dial(client, seconds)
         await within(seconds, client.send_hello())
         await within(seconds, client.open_secure_channel())
         return await within(seconds, client.get_endpoints()) or ()
+    except NotConnected:
+        raise
     except FAULTS as reason:
         raise NotConnected(f"{said(reason)}, when asked for its endpoints") from reason
     except Exception as reason:  # asyncua raises whatever comes up on an answer that it does not expect

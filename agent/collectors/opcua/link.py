@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,7 +24,7 @@ from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 from agent.collectors.opcua.memory import Memory
 from agent.collectors.opcua.transport import ANSWER, bounded, small
 from agent.config import OpcUaDevice
-from agent.errors import NotConnected
+from agent.errors import NotConnected, spoken
 
 if TYPE_CHECKING:
     from agent.collectors.opcua.security import Security
@@ -69,7 +68,7 @@ class Link:
         """Opens the channel; no session yet. Raises FAULTS, and NotConnected where security forbids it."""
         client = self._client
         await self._security.prepare(client)
-        await within(self.timeout, client.connect_socket())
+        await dial(client, self.timeout)
         await within(self.timeout, client.send_hello())
         try:
             await within(self.timeout, client.open_secure_channel())
@@ -253,10 +252,16 @@ def said(reason: BaseException) -> str:
     """An error in a few words."""
     if isinstance(reason, UaStatusCodeError):
         return str(ua.StatusCode(reason.code).name)
-    if isinstance(reason, OSError) and reason.errno:
-        # asyncio's own text hides what the number means; a name's look-up has negative ones.
-        return f"no connection: {os.strerror(reason.errno) if reason.errno > 0 else reason.strerror}"
-    return str(reason) or type(reason).__name__
+    return spoken(reason)
+
+
+async def dial(client: Client, seconds: float) -> None:
+    """Connects to its server. Raises NotConnected."""
+    try:
+        await within(seconds, client.connect_socket())
+    except FAULTS as reason:
+        place = client.server_url.netloc.rpartition("@")[2]
+        raise NotConnected(f"no connection to {place}: {said(reason)}") from reason
 
 
 def lost(reason: BaseException) -> NotConnected:
