@@ -141,7 +141,8 @@ class Delivery:
                     if not session.done():
                         break
                     session.result()
-                except NotConnected as reason:
+                except NotConnected as lost:
+                    reason = await self._uplink.last_word(lost)
                     await self._find_poison(reason)
                     lasted = self._clock() - began
                     pause = self._brokers.lost(reason, lasted=lasted, was_connected=self._connected)

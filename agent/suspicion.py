@@ -1,10 +1,10 @@
 """Suspicion: which entry it is that a broker hangs up on, where it does not say what it takes.
 
 A broker of MQTT 3.1.1 that gets too large a message, or one that it can't bear, ends the connection without a word;
-sent again first thing, the same entry would end every connection, and hold all others for ever. So after two such ends
-in a row at the same entry they go one at a time, each after the broker was heard from: then the culprit is the one on
-its way. It is sent in pieces of half the size, again and again, until it passes, or is as small as it gets: then it is
-poison.
+sent again first thing, the same entry would end every connection, and hold all others for ever. It is among those that
+were on their way each time. So after two such ends in a row they go one at a time, each after the broker was heard
+from: then the culprit is the one on its way. It is sent in pieces of half the size, again and again, until it passes,
+or is as small as it gets: then it is poison.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 from agent.ranges import Ranges
 
 LOSSES = 2
-"""Connections in a row that ended with the same block as the first on its way: from then on care is taken. What is sent
-before it may be acknowledged each time anew: receipts come too late for a line that lives for milliseconds."""
+"""Connections in a row that ended with the same entry on its way. From then on care is taken, until all such entries
+are acknowledged: a round trip for each, a few dozen at most."""
 LEAST = 512
 """Bytes of a message. No broker refuses so little for its size."""
 POISON = 5
@@ -29,7 +29,7 @@ class Suspicion:
         self.narrowed = False
         """Whether the end of the last connection has told something about the size."""
         self._losses = 0
-        self._first: int | None = None  # on its way when the last connection ended
+        self._doubted: list[int] = []  # on their way at each of those ends, and not acknowledged since
         self._suspect: int | None = None
         self._strikes = 0
 
@@ -40,14 +40,16 @@ class Suspicion:
 
     def acknowledged(self, place: int) -> None:
         """The broker took all of the entry at this place."""
-        if place == self._first:
-            self._first, self._losses = None, 0
+        if place in self._doubted:
+            self._doubted.remove(place)
+            if not self._doubted:
+                self._losses = 0
         if place == self._suspect:
             self._suspect, self._strikes = None, 0
 
     def arrived(self, has: Ranges) -> None:
         """The other side has these places, perhaps by another broker: they are no longer waited for here."""
-        for place in (self._first, self._suspect):
+        for place in (*self._doubted, self._suspect):
             if place is not None and place in has:
                 self.acknowledged(place)
 
@@ -61,11 +63,12 @@ class Suspicion:
         if not on_their_way:
             return None
         alone = self.careful and heard and len(on_their_way) == 1
-        place = on_their_way[0][0]
-        self._losses = self._losses + 1 if place == self._first else 1
-        self._first = place
+        again = [place for place, _ in on_their_way if place in self._doubted]
+        self._losses = self._losses + 1 if again else 1
+        self._doubted = again or [place for place, _ in on_their_way]
         if not alone:
             return None
+        place = on_their_way[0][0]
         if place != self._suspect:
             self._suspect, self._strikes = place, 0
         if size > LEAST:

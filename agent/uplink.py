@@ -42,6 +42,7 @@ HEADER_BYTES = 16
 """At least what MQTT puts around topic and body of a publish."""
 MAX_PACKET = 256 * 1024 * 1024 - 1
 """Bytes: what MQTT itself allows."""
+WORD_SECONDS = 1.0
 BESIDE = 32
 """Publishes beside the caller's `inflight` entries that may wait for their PUBACK: states and catalogs."""
 PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
@@ -158,6 +159,18 @@ class Uplink:
         self._told_broken = False
         raise Renewed("the TLS files were replaced")
 
+    async def last_word(self, reason: NotConnected) -> NotConnected:
+        """Why the broker ended the connection, where it says more than `reason`. Takes a second at most.
+
+        What is sent after paho closed the socket, and before it tells why, finds no connection and nothing else.
+        """
+        if (link := self._link) is None or not isinstance(reason, HungUp):
+            return reason
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WORD_SECONDS):
+                await link.told.wait()
+        return link.lost or reason
+
     async def answers(self) -> bool:
         """Whether the broker takes TCP connections now."""
         return await listens(self.broker.host, self.broker.port, min(self._timeout, 3.0))
@@ -228,7 +241,8 @@ class _Link:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._subscribed: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
-        self._lost: NotConnected | None = None
+        self.lost: NotConnected | None = None
+        self.told = asyncio.Event()  # paho has said why
         self._closing = False
         self._socket: socket.socket | None = None
         self.max_packet = uplink.max_packet
@@ -263,14 +277,14 @@ class _Link:
             raise NotConnected(f"no answer to the subscription within {seconds:g} s") from None
 
     def check(self, silence: float) -> None:
-        if self._lost is not None:
-            raise self._lost
+        if self.lost is not None:
+            raise self.lost
         if self._waiting and time.monotonic() - self._heard > silence:
             raise NotConnected(f"the broker acknowledged nothing for {silence:g} s")
 
     def send(self, topic: str, body: bytes, retain: bool, then: Then | None) -> None:
-        if self._lost is not None:
-            raise self._lost
+        if self.lost is not None:
+            raise self.lost
         size = len(topic.encode()) + len(body) + HEADER_BYTES
         if size > self.max_packet:
             raise Rejected(f"a message of {size} bytes; the broker takes {self.max_packet}")
@@ -305,8 +319,8 @@ class _Link:
         client = self._client
         client.on_connect = client.on_disconnect = None
         client.on_subscribe = client.on_publish = client.on_message = None
-        if self._lost is not None:
-            self._lost.__traceback__ = None  # its frames know us: another cycle
+        if self.lost is not None:
+            self.lost.__traceback__ = None  # its frames know us: another cycle
 
     def _hang_up(self) -> None:
         if self._socket is not None:
@@ -317,11 +331,12 @@ class _Link:
     # In the loop.
 
     def _fail(self, reason: NotConnected) -> None:
-        self._lost = self._lost or reason
+        if self.lost is None or isinstance(reason, TakenOver):
+            self.lost = reason
         self._ended.set()
         for waiting in (self._opened, self._subscribed):
             if not waiting.done():
-                waiting.set_exception(self._lost)
+                waiting.set_exception(self.lost)
                 waiting.exception()  # it may be that nobody waits for it
         if not self._closing:
             self._wake()
@@ -342,7 +357,7 @@ class _Link:
         then = self._waiting.pop(mid, None)
         if then is not None and not self._closing:
             then(Rejected(refusal) if refusal else None)
-        if self._lost is None:
+        if self.lost is None:
             self._release()
 
     def _arrived(self, topic: str, body: bytes) -> None:
@@ -404,6 +419,7 @@ class _Link:
         self._tell(self._disconnected, flags.is_disconnect_packet_from_server, code.value, str(code))
 
     def _disconnected(self, said: bool, code: int, text: str) -> None:
+        self.told.set()
         if said and code == SESSION_TAKEN_OVER:
             self._fail(TakenOver("session taken over"))
         elif not said and not self._opened.done():

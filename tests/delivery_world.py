@@ -177,6 +177,9 @@ class SimUplink(Uplink):
 
     async def check_credentials(self) -> None: ...
 
+    async def last_word(self, reason: NotConnected) -> NotConnected:
+        return reason
+
     async def answers(self) -> bool:
         return self._world.broker_up
 

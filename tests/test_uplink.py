@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 import pytest
@@ -238,27 +235,6 @@ async def test_a_block_that_is_too_large_is_found_while_no_receipts_come(tmp_pat
             await until(lambda: center.committed == 5, 120.0)
 
 
-async def test_what_is_closed_leaves_nothing_to_the_garbage_collector(mosquitto: Mosquitto) -> None:
-    """paho closes two of its sockets when its client dies, and there may be a connection a second."""
-    line, wake = uplink(mosquitto), asyncio.Event()
-    await line.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=wake.set)
-    assert line._link is not None
-    client = weakref.ref(line._link._client)
-    gc.collect()
-    gc.disable()
-    try:
-        mosquitto.kill()
-        await wake.wait()
-        with pytest.raises(NotConnected):
-            line.check()
-        with pytest.raises(NotConnected):
-            line.send("a/b", b"")
-        await line.close()
-        await until(lambda: client() is None)
-    finally:
-        gc.enable()
-
-
 async def test_uplink_says_what_it_can_not_send(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker", settings=("max_packet_size 4000",)) as broker:
         line = uplink(broker)
@@ -274,78 +250,6 @@ async def test_uplink_says_what_it_can_not_send(tmp_path: Path) -> None:
         await line.close()
         with pytest.raises(NotConnected):
             line.check()
-
-
-async def test_second_agent_of_the_same_id_is_named(
-    mosquitto: Mosquitto, outbox: Outbox, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Mosquitto 2.0.11 hangs up without a reason where another client takes the session over."""
-    async with delivering(uplink(mosquitto), outbox) as delivery:
-        for turn in range(1, 4):
-            await until(lambda: delivery.facts()["connected"] and delivery.facts()["connects"] == turn)  # noqa: B023
-            other = uplink(mosquitto)
-            await other.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
-            await other.close()
-        await until(lambda: events(caplog, "uplink_taken_over"))
-    [record] = events(caplog, "uplink_taken_over")
-    assert record.levelno == logging.ERROR
-    assert "press-shop-1" in record.getMessage()
-
-
-async def test_session_taken_over_in_so_many_words(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
-    """What MQTT 5 says a broker does, byte by byte: none of the brokers here does it."""
-    connects = 0
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connects
-        connects += 1
-        assert (await reader.read(4096))[0] == 0x10  # CONNECT
-        writer.write(b"\x20\x03\x00\x00\x00")
-        subscribe = await reader.read(4096)
-        writer.write(b"\x90\x05" + subscribe[2:4] + b"\x00\x01\x01" + b"\xe0\x01\x8e")
-        await reader.read()  # closed with something unread, the line would be reset, and the word perhaps not read
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        line = Uplink(broker=Broker("127.0.0.1", server.sockets[0].getsockname()[1]), client_id="a")
-        async with delivering(line, outbox):
-            await until(lambda: events(caplog, "uplink_taken_over"))
-            # What is sent while the line is closed may hide the word, but not for long.
-            before = connects
-            await asyncio.sleep(1.0)
-            assert connects == before  # it does not fight for the session
-    assert "taken over" in events(caplog, "uplink_taken_over")[0].getMessage()
-
-
-async def test_a_link_that_was_given_up_while_it_dialled_says_nothing_to_the_broker(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Its CONNECT would come when the next link is there, and take the session from that one."""
-    said: list[bytes] = []
-    ended, dials = asyncio.Event(), threading.Event()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        said.append(await reader.read(4096))
-        writer.close()
-        ended.set()
-
-    dial = Uplink.dial
-
-    def late(self: Uplink, client: Any, version: Any) -> None:
-        dials.wait(20.0)
-        dial(self, client, version)
-
-    monkeypatch.setattr(Uplink, "dial", late)
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        line = Uplink(broker=Broker("127.0.0.1", server.sockets[0].getsockname()[1]), client_id="a", timeout=0.2)
-        with pytest.raises(NotConnected, match="no answer within"):
-            await line.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
-        dials.set()
-        async with asyncio.timeout(20.0):
-            await ended.wait()
-    assert said == [b""]
 
 
 async def test_broker_that_comes_later(tmp_path: Path, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
