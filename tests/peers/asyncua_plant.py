@@ -92,9 +92,11 @@ async def main(port: int, store: Path, page: int) -> None:
     counter = await server.nodes.objects.add_variable(node, "Counter", 0, ua.VariantType.Int32)
     await show(counter, int(begun.read_text()))  # before anybody can see, or keep, the zero
     await structures(server, space)
+    always: Any = None
+    await server.historize_node_data_change(
+        counter, period=always, count=0
+    )  # before anybody can ask whether it is kept
     async with server:
-        always: Any = None
-        await server.historize_node_data_change(counter, period=always, count=0)
         counting = asyncio.create_task(count(counter, int(begun.read_text())))
         print(f"ready {port}", flush=True)
         await counting
