@@ -30,6 +30,7 @@ from agent.entry import TOTALS, Entry
 from agent.errors import HeadraceError, OutboxFull
 from agent.group import Waiting, first
 from agent.outbox_file import Lock, OutboxRefused
+from agent.renewal import Moved
 from agent.session import Connection
 from agent.streams import Streams
 
@@ -293,7 +294,10 @@ class Outbox:
 
     async def _compare(self) -> None:
         """Warns where the disk is full before the quota is."""
-        room = await self._contents.session.room()
+        try:
+            room = await self._contents.session.room()
+        except (OSError, Moved):
+            return  # whoever appends finds out, and does something about it
         if (most := room.free + room.occupied) < self.max_bytes:
             text = (
                 "The disk of %s has %d bytes for the outbox, less than outbox.max_bytes = %d: it is full before that."
