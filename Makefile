@@ -37,10 +37,13 @@ MINUTES := 30
 RENEWALS := 1000
 RUNS := 20
 NODES := 100000
+# What the tests throw dice for, and how often `make explore` throws anew.
+DICE := 1
+ROUNDS := 10
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help tools setup demo bench bench-resolver fleet test check check-python check-rust test-python test-rust fuzz fuzz-seeds soak soak-core soak-modbus soak-opcua soak-opcua-kills soak-outbox soak-kills soak-delivery soak-outage soak-lines browse-large peers clean
+.PHONY: help tools setup demo bench bench-resolver fleet test check check-python check-rust test-python test-rust explore fuzz fuzz-seeds soak soak-core soak-modbus soak-opcua soak-opcua-kills soak-outbox soak-kills soak-delivery soak-outage soak-lines browse-large peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,11 +101,16 @@ check-rust: setup
 	@$(CARGO) clippy --quiet --locked --manifest-path native/fuzz/Cargo.toml --no-default-features --target-dir target/fuzz-check -- -D warnings
 
 test-rust: setup
-	@$(CARGO) test --quiet --locked
+	@PROPTEST_RNG_SEED=$(DICE) $(CARGO) test --quiet --locked
 
 # Most tests wait for another program most of the time: three at once are done in a third of it.
 test-python: setup peers
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+	@HEADRACE_DICE=$(DICE) $(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+
+explore: setup peers ## the tests with other dice, ROUNDS=10 times; ARGS names some of them. CI throws the same ones (DICE=1) each time
+	@for dice in $$(od -An -N$$((4 * $(ROUNDS))) -tu4 -v /dev/urandom); do \
+		echo "==> DICE=$$dice"; $(MAKE) --silent --no-print-directory test-rust test-python DICE=$$dice || exit; \
+	done
 
 fuzz: ## fuzz each target of native/fuzz for SECONDS=60 on one core (docs/fuzzing.md)
 	$(if $(shell $(CARGO) +nightly --version 2>/dev/null),,$(error $(NO_NIGHTLY)))

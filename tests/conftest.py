@@ -1,7 +1,13 @@
-"""The peers as fixtures: each is started for one test, and killed after it however the test ended."""
+"""The peers as fixtures: each is started for one test, and killed after it however the test ended.
+
+What tests throw dice for is the same in every run, so that what a run says of a commit is the commit's doing.
+`HEADRACE_DICE=7` throws others, and `make explore` ever new ones.
+"""
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +21,24 @@ from tests.peers.servers import AsyncOpcUaServer, LibmodbusServer, ModbusSerialS
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("headrace")
+
+DICE = int(os.environ.get("HEADRACE_DICE", "1"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = str(DICE)
+
+
+def pytest_report_header() -> str:
+    return f"HEADRACE_DICE={DICE}"
+
+
+@pytest.fixture(autouse=True)
+def _dice(request: pytest.FixtureRequest) -> None:
+    """The agent's own dice (first ids, jitter) and those of which a test makes its seed."""
+    random.seed(f"{DICE} {request.node.nodeid}")
 
 
 @pytest.fixture

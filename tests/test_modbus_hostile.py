@@ -13,12 +13,17 @@ from tests.hostile import Hostile, serve
 from tests.modbus_soak import soak
 from tests.virtual_time import run
 
-SEED = int(os.environ.get("HEADRACE_SEED", random.SystemRandom().randrange(2**32)))
+
+@pytest.fixture
+def seed() -> int:
+    seed = int(os.environ.get("HEADRACE_SEED") or random.randrange(2**32))
+    print(f"seed {seed}")
+    return seed
 
 
 @pytest.mark.parametrize("framing", Framing)
-def test_no_wrong_value_from_a_hostile_device(framing: Framing) -> None:
-    facts = run(soak(framing, 20_000, SEED))
+def test_no_wrong_value_from_a_hostile_device(framing: Framing, seed: int) -> None:
+    facts = run(soak(framing, 20_000, seed))
     print(facts)
     assert facts["wrong"] == 0
     right = facts["right"]
@@ -31,13 +36,13 @@ def test_no_wrong_value_from_a_hostile_device(framing: Framing) -> None:
 
 
 @pytest.mark.parametrize("framing", Framing)
-async def test_no_wrong_value_over_a_socket(framing: Framing) -> None:
+async def test_no_wrong_value_over_a_socket(framing: Framing, seed: int) -> None:
     # The pauses of a loaded machine come on top of what the device does: it lies well within its time, and what it
     # says twice it says at once.
-    device = Hostile(SEED, framing, timeout=0.05, late=0.03, gap=0.0, share=0.2)
+    device = Hostile(seed, framing, timeout=0.05, late=0.03, gap=0.0, share=0.2)
     server, port = await serve(device)
     async with server:
-        facts = await soak(framing, 120, SEED, device=device, opener=open_wire, port=port(), pauses=0.12)
+        facts = await soak(framing, 120, seed, device=device, opener=open_wire, port=port(), pauses=0.12)
     print(facts)
     assert facts["wrong"] == 0
     right = facts["right"]

@@ -21,7 +21,7 @@ URLS = ("tcp://first", "rtu+tcp://first", "ascii+tcp://first")
 
 
 def seeded() -> random.Random:
-    seed = random.SystemRandom().randrange(2**32)
+    seed = random.randrange(2**32)
     print("seed", seed)
     return random.Random(seed)
 
@@ -328,12 +328,12 @@ def test_a_wrong_id_is_only_accepted_where_that_is_configured(quirk: str) -> Non
         body = registers(pdu)
         if transaction is None:
             transaction = said[-1]
-        said.append((transaction + 1) & 0xFFFF)
+        said.append(transaction + 1)
         return [(0.0, RAW + struct.pack(">HHHB", transaction, 0, len(body) + 1, unit) + body)]
 
     async def scene(accepted: bool) -> None:
         rig = Rig(Bus({1: odd}), {1: [100]}, "tcp://first", timeout="50ms", **({quirk: True} if accepted else {}))
-        said[:] = [(rig.line._transactions._last + 1) & 0xFFFF]
+        rig.line._transactions._last, said[:] = 0x1FFF, [0x2000]  # some ids are left out, of those that follow none
         if not accepted:
             with pytest.raises(NotConnected):
                 await rig.collectors[1].connect()

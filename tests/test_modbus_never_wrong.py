@@ -58,7 +58,7 @@ def test_a_frame_that_begins_behind_a_doubled_answer_is_not_filled_up_by_the_nex
 
     async def scene() -> None:
         rig = Rig(Bus({1: unit}), {1: [100, 101]}, "tcp://first", timeout="50ms", poll="1s")
-        transactions[:] = [rig.line._transactions._last + 1]
+        rig.line._transactions._last, transactions[:] = 0x1FFF, [0x2000]  # some ids are left out, not this
         await rig.collectors[1].connect()
         with contextlib.suppress(NotConnected):
             for _ in range(3):

@@ -24,7 +24,7 @@ GATEWAYS, UNITS, TAGS, WRONG = 10, 10, 100, 3
 async def test_300_wrong_tags_of_10000_are_named_and_the_others_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seed = random.SystemRandom().randrange(2**32)
+    seed = random.randrange(2**32)
     print("seed", seed)
     dice = random.Random(seed)
     configured, served, wrong = [], [], set()

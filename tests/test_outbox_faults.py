@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(180)  # on a busy machine, or where a sync take
 
 @pytest.fixture
 def chance() -> random.Random:
-    seed = random.SystemRandom().randrange(1 << 32)
+    seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     return random.Random(seed)
 
