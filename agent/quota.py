@@ -47,6 +47,7 @@ class Quota:
         self._rows = rows
         self._streams = streams
         self._max_bytes = max_bytes
+        self._reserve = reserve
         self._most_kept = self._kept_bytes = kept_bytes
         self._limit = max_bytes
 
@@ -64,6 +65,8 @@ class Quota:
         self.pressed = room.free + room.log < self._kept_bytes + _cost(size)
         if self.pressed:
             self._kept_bytes = max(room.log, 2 * _cost(size)) + SHM_BYTES
+            # The disk may have the reserve given up for this; up to then it counts like all the other files.
+            self._limit = min(self._limit, self._max_bytes - self._reserve)
             if self._kept_bytes + 8 * PAGE > self._limit:
                 raise OutboxFull(f"the outbox's disk is full: {room.free} bytes are free")
 
