@@ -184,6 +184,7 @@ class _Link:
         self._paho.connect_timeout = DEADLINE - 1
         self._paho.max_inflight_messages_set(100)
         self._paho.max_queued_messages_set(2000)
+        self._paho.on_socket_open = self._on_socket_open
         self._paho.on_connect = self._on_connect
         self._paho.on_subscribe = self._on_subscribe
         self._paho.on_disconnect = self._on_disconnect
@@ -223,17 +224,16 @@ class _Link:
             properties.SessionExpiryInterval = SESSION_SECONDS
             properties.ReceiveMaximum = RECEIVE_MAXIMUM
             properties.MaximumPacketSize = MAX_MESSAGE + 1024
-        self._paho.connect(
-            self._broker.host,
-            self._broker.port,
-            keepalive=KEEPALIVE,
-            clean_start=False if self._five else paho.MQTT_CLEAN_START_FIRST_ONLY,
-            properties=properties,
-        )
-        line: Any = self._paho.socket()
-        if line is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            with suppress(OSError, AttributeError):
-                line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED_MS)
+        try:
+            self._paho.connect(
+                self._broker.host,
+                self._broker.port,
+                keepalive=KEEPALIVE,
+                clean_start=False if self._five else paho.MQTT_CLEAN_START_FIRST_ONLY,
+                properties=properties,
+            )
+        finally:
+            self._paho.on_socket_open = None
         if self._closed:
             # Nobody waits for this connection any more.
             self._paho.disconnect()
@@ -261,7 +261,16 @@ class _Link:
         if self._accepted.done() and not self._accepted.cancelled() and (refusal := self._accepted.exception()):
             refusal.__traceback__ = None
 
-    # What follows runs in paho's thread.
+    # What follows runs in paho's thread, or in the one that dials.
+
+    def _on_socket_open(self, client: Any, userdata: Any, line: Any) -> None:  # noqa: ARG002
+        if self._closed:  # while we dialled: a CONNECT now would take the session from the link that came after us
+            with suppress(OSError):
+                socket.socket.shutdown(line, socket.SHUT_RDWR)
+            return
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            with suppress(OSError):
+                line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED_MS)
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:  # noqa: ARG002
         self._thread = threading.current_thread()

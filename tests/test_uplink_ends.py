@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paho.mqtt.enums import MQTTProtocolVersion
 
 from agent.errors import NotConnected
 from agent.outbox import Outbox
+from agent.tls import Credentials
 from agent.uplink import HungUp, TakenOver, Uplink
 from agent.wire import Broker
+from datacenter import subscription
 from tests.peers.brokers import Mosquitto
 from tests.test_outbox import opened
 from tests.uplink_rig import delivering, events, until, uplink
@@ -133,31 +136,54 @@ async def test_the_last_word_of_a_broker_is_heard_where_something_is_sent_meanwh
         del client._sock_close  # a cycle
 
 
+class Late:
+    """A broker's place, and links that come to it only when they were given up."""
+
+    def __init__(self) -> None:
+        self.said: list[bytes] = []
+        self._ended, self._dials = asyncio.Event(), threading.Event()
+
+    def of(self, dial: Callable[..., None]) -> Callable[..., None]:
+        def dial_late(*given: Any) -> None:
+            self._dials.wait(20.0)
+            dial(*given)
+
+        return dial_late
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.said.append(await reader.read(4096))
+        writer.close()
+        self._ended.set()
+
+    async def come(self) -> None:
+        self._dials.set()
+        async with asyncio.timeout(20.0):
+            await self._ended.wait()
+
+
 async def test_a_link_that_was_given_up_while_it_dialled_says_nothing_to_the_broker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its CONNECT would come when the next link is there, and take the session from that one."""
-    said: list[bytes] = []
-    ended, dials = asyncio.Event(), threading.Event()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        said.append(await reader.read(4096))
-        writer.close()
-        ended.set()
-
-    dial = Uplink.dial
-
-    def late(self: Uplink, client: Any, version: Any) -> None:
-        dials.wait(20.0)
-        dial(self, client, version)
-
-    monkeypatch.setattr(Uplink, "dial", late)
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
+    late = Late()
+    monkeypatch.setattr(Uplink, "dial", late.of(Uplink.dial))
+    async with await asyncio.start_server(late.answer, "127.0.0.1", 0) as server:
         line = Uplink(broker=Broker("127.0.0.1", server.sockets[0].getsockname()[1]), client_id="a", timeout=0.2)
         with pytest.raises(NotConnected, match="no answer within"):
             await line.connect(will=("a/b", b""), subscribe=["a/c"], hear=lambda *_: None, wake=lambda: None)
-        dials.set()
-        async with asyncio.timeout(20.0):
-            await ended.wait()
-    assert said == [b""]
+        await late.come()
+    assert late.said == [b""]
+
+
+async def test_nor_does_one_of_the_data_center(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Late()
+    monkeypatch.setattr(subscription._Link, "_dial", late.of(subscription._Link._dial))
+    async with await asyncio.start_server(late.answer, "127.0.0.1", 0) as server:
+        broker = Broker("127.0.0.1", server.sockets[0].getsockname()[1])
+        line = subscription._Link(broker, MQTTProtocolVersion.MQTTv5, "a", lambda _: True, "headrace")
+        monkeypatch.setattr(subscription, "DEADLINE", 0.2)
+        with pytest.raises(NotConnected):
+            await line.open(Credentials())
+        await line.close()
+        await late.come()
+    assert late.said == [b""]
