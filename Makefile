@@ -161,7 +161,7 @@ soak-kills: setup peers ## kill -9 of broker, data center and agent of the whole
 	@HEADRACE_KILLS=$(DEATHS) HEADRACE_SEED=$(SEED) nice $(BIN)/python -m pytest -q -s tests/test_kills.py tests/test_kills_datacenter.py
 
 soak-delivery: setup ## SEEDS=1000 lives of an agent on virtual time, from seed 0
-	@HEADRACE_SEEDS=$(SEEDS) nice $(BIN)/python -m pytest -q --timeout 0 tests/test_outbox.py tests/test_delivery_simulation.py tests/test_moments.py
+	@HEADRACE_SEEDS=$(SEEDS) HEADRACE_DICE=$(DICE) nice $(BIN)/python -m pytest -q --timeout 0 tests/test_outbox.py tests/test_delivery_simulation.py tests/test_moments.py
 
 soak-outage: setup peers ## an outage of OUTAGE=259200 s at 1,000 readings/s, compressed in time, drained beside live readings
 	@HEADRACE_OUTAGE=$(OUTAGE) nice $(BIN)/python -m pytest -q -s --timeout 0 tests/test_outage.py

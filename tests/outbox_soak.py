@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import random
 import subprocess
 import sys
@@ -25,6 +26,7 @@ def main() -> int:
     asked.add_argument("--seed", type=int, default=0, help="0: a new one")
     asked.add_argument("--first", type=int, default=0, help="of the trials of `harms`: where to begin")
     options = asked.parse_args()
+    logging.getLogger("headrace").setLevel(logging.CRITICAL)  # what is done to the disk is no news here
     seed = options.seed or random.SystemRandom().randrange(1, 1 << 32)
     print(f"{options.what}: seed {seed}", file=sys.stderr, flush=True)
     chance, began = random.Random(seed), time.monotonic()
