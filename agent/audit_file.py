@@ -26,9 +26,11 @@ Entry: TypeAlias = tuple[str, Mapping[str, Any]]
 DAY_NS = 24 * 3600 * 10**9
 LEAST_DAYS = 180
 """No younger record is ever deleted, whatever the quota."""
+LEAP_NS = 10 * DAY_NS
+"""Time between two files counts up to this much: a clock that is years ahead for a while makes nothing years old."""
 FILE_BYTES = 8 * 1024 * 1024
 FILE_NS = DAY_NS
-"""A file is closed for the next one when it is so large or its first record so old."""
+"""A file is closed for the next one when it is so large, or its first record so old, or of the future."""
 
 
 class AuditFile:
@@ -106,10 +108,11 @@ class AuditFile:
     def prune(self, now_ns: int) -> int:
         """Deletes the files whose every record is older than the ledger is kept; returns how many."""
         found = audit.files(self.folder, self.name)
+        ages = _ages([_first_ns(path) for _, path in found], now_ns)
         gone = 0
         # The newest record of a file is older than the first of the next one.
-        for (_, path), (next_first, following) in pairwise(found):
-            if (since := _first_ns(following)) is None or since > now_ns - self._keep_ns:
+        for at, ((_, path), (next_first, following)) in enumerate(pairwise(found), 1):
+            if ages[at] < self._keep_ns:
                 break
             record = _first(following)
             assert record is not None
@@ -127,7 +130,9 @@ class AuditFile:
         self._lock.close()
 
     def _write(self, body: bytes, now: int) -> None:
-        if self._file is not None and (self._file_bytes >= FILE_BYTES or now - self._file_since_ns >= FILE_NS):
+        # A clock that was ahead when the file began would have it open for as long.
+        fresh = 0 <= now - self._file_since_ns < FILE_NS
+        if self._file is not None and (self._file_bytes >= FILE_BYTES or not fresh):
             self._file.close()
             self._file = None
             self._closed_bytes += self._file_bytes
@@ -233,6 +238,18 @@ def _mend(path: Path) -> tuple[int, Head]:
         record = audit.Record.parse(kept.rpartition(b"\n")[2])
         last = Head(record.n, record.hash)
     return len(torn), last
+
+
+def _ages(since: list[int | None], now_ns: int) -> list[int]:
+    """How long ago each of these times was at least, in ns: where the clock leapt between two of them, so much did not
+    pass. Of a time that nobody knows that is nothing."""
+    ages, age, later = [], 0, now_ns
+    for time_ns in reversed(since):
+        if time_ns is not None:
+            age += min(max(0, later - time_ns), LEAP_NS)
+            later = time_ns
+        ages.append(0 if time_ns is None else age)
+    return ages[::-1]
 
 
 def _first(path: Path) -> audit.Record | None:

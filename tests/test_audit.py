@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
 import pytest
 
 from agent import audit, audit_file, config
@@ -179,6 +180,22 @@ def test_files_follow_each_other_and_only_old_ones_go(tmp_path: Path, monkeypatc
     file.close()
     with pytest.raises(ValueError, match="180 days"):
         AuditFile(tmp_path, "egress", keep_days=179)
+
+
+def test_a_clock_that_was_years_ahead_takes_nothing_young_and_keeps_nothing_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, day, ahead = AuditFile(tmp_path, "egress"), 0, 0
+    monkeypatch.setattr(time, "time_ns", lambda: (20_000 + day + ahead) * DAY_NS)
+    for day in range(0, 600, 3):
+        ahead = 5 * 365 if day in (99, 102, 300) else -20_000 if day == 150 else 0
+        file.append([("x", {"day": day})])
+        oldest = audit.files(tmp_path, "egress")[0][1]
+        kept = orjson.loads(oldest.read_bytes().split(b"\n")[0])["day"]
+        assert kept <= max(0, day - 180), "what is younger is kept"
+        assert kept >= day - 206, "what is older goes, and a leap makes little difference"
+    assert audit.verify(tmp_path, "egress").sound
+    file.close()
 
 
 def test_one_process_writes(tmp_path: Path) -> None:
